@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PHOTO ?=
+OUTPUT ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types bench lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/installed: requirements.lock setup.py pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip sync --python $(BIN)/python --quiet requirements.lock
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
+	@touch $@
+
+demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg takes yours
+	$(BIN)/cyclegan translate "$(or $(PHOTO),$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")'))" \
+		--output $(OUTPUT) --sheet --overwrite
+
+test: $(VENV)/installed  ## run all tests
+	$(BIN)/python -m pytest
+
+check: lint types test  ## lint, types and tests
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+bench: $(VENV)/installed  ## measure what benchmarks/README.md says (minutes)
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/train_step.py
+
+lock: $(VENV)/installed  ## pin the newest versions that fit together in requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev --extra demo \
+		--no-emit-index-url --no-annotate --custom-compile-command "make lock" setup.py --output-file requirements.lock
+
+clean:  ## remove what was built and what the demo painted
+	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,52 @@
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="image-translation",
+    version="0.1.0",
+    description="Photographs into paintings: CycleGAN on PyTorch, with trained networks inside",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=["stylekit", "stylekit._weights", "cyclegan"],
+    # The trained networks lie in weights/; an installed package carries them inside stylekit.
+    package_dir={"stylekit._weights": "weights"},
+    package_data={"stylekit": ["py.typed"], "cyclegan": ["py.typed"], "stylekit._weights": ["**/*"]},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        # Version 2.0.8 is the last under the MIT licence.
+        "albumentations>=2.0,<2.1",
+        "wandb>=0.18",
+        "pillow>=11.3",
+        "numpy>=1.26",
+        "tqdm>=4.66",
+        "tyro>=1.0",
+        "huggingface-hub>=0.25",
+        "safetensors>=0.4",
+        "matplotlib>=3.8",
+        "pyyaml>=6",
+    ],
+    extras_require={
+        "demo": ["scikit-learn>=1.4"],
+        "dev": [
+            "scikit-learn>=1.4",
+            "pytest>=8",
+            "ruff>=0.12",
+            "mypy>=1.13",
+            "build>=1.2",
+            "types-pyyaml",
+            "types-tqdm",
+        ],
+    },
+    entry_points={"console_scripts": ["cyclegan = cyclegan.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Multimedia :: Graphics",
+    ],
+)

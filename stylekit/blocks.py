@@ -1,0 +1,92 @@
+"""The blocks that the feed-forward networks are made of (Johnson et al. 2016; Zhu et al. 2017)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """Normalise each channel of each picture (Ulyanov et al. 2016), with its own statistics or with given ones.
+
+    With `statistics = (mean, variance)`, each of shape (B or 1, C, 1, 1), these are used instead of those of the input:
+    a part of a picture can then be normalised as the whole picture is. `None`, the default, is the ordinary layer.
+
+    Shape: (B, C, H, W) -> the same. A single position (H = W = 1) has no spread: its output is 0 before the affine map.
+    """
+
+    statistics: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.statistics is not None:
+            mean, variance = self.statistics
+            x = (x - mean) * torch.rsqrt(variance + self.eps)
+            if self.weight is None:
+                return x
+            return x * self.weight[:, None, None] + self.bias[:, None, None]
+        # Called directly: the layer's own forward refuses a single position, which tiny pictures come down to.
+        return torch.instance_norm(
+            x,
+            self.weight,
+            self.bias,
+            running_mean=None,
+            running_var=None,
+            use_input_stats=True,
+            momentum=0.0,
+            eps=self.eps,
+            cudnn_enabled=torch.backends.cudnn.enabled,
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around an identity skip (He et al. 2016).
+
+    Johnson et al. crop the skip; we reflect at the border instead, so height and width are kept. There is no ReLU after
+    the sum. `dropout` puts a Dropout(0.5) between the two convolutions, as some published generators have it.
+
+    Shape: (B, channels, H, W) -> the same. H and W at least 2, since reflection needs a neighbour.
+    """
+
+    def __init__(self, channels: int, dropout: bool = False, affine: bool = False) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm2d(channels, affine=affine),
+            nn.ReLU(inplace=True),
+            *([nn.Dropout(0.5)] if dropout else []),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm2d(channels, affine=affine),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_block(x)
+
+
+class UpsampleConv2d(nn.Conv2d):
+    """Nearest-neighbour up-sampling by 2, then a 3x3 convolution with a reflected border.
+
+    Every output pixel sees equally many inputs, so there is no checkerboard (Odena et al. 2016), which the transposed
+    convolution leaves.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def normal_init(module: nn.Module, std: float = 0.02) -> None:
+    """Draw the weights of a convolution from N(0, std) and clear its bias; for `network.apply(normal_init)`.
+
+    Zhu et al. (2017, appendix 7.1) start both kinds of network from N(0, 0.02).
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, std)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

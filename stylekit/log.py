@@ -1,0 +1,223 @@
+"""What a run tells: lines on standard output, metrics.jsonl, a plot, and Weights & Biases if asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from stylekit import distributed
+from stylekit.checkpoint import atomic
+
+
+@dataclass(frozen=True)
+class WandbOptions:
+    """How a run is shown in Weights & Biases."""
+
+    project: str
+    name: str
+    entity: str | None = None
+    mode: str = "online"
+
+
+def say(text: str) -> None:
+    """Print a line, in the main process only, without breaking a progress bar."""
+    if distributed.is_main():
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+
+class Log:
+    """The log of one run in its folder. Processes other than the main one have one too, which does nothing.
+
+    An existing `wandb.run` (of a notebook, of a sweep) is used, and left open at the end. Weights & Biases never stops
+    a run: what it cannot do is said once, and training goes on.
+
+    Args:
+        folder: Of the run; metrics.jsonl is continued there.
+        config: Options, for Weights & Biases.
+        step: Where the run goes on; lines of metrics.jsonl beyond it, of a run that was cut off, are dropped.
+        wandb: Show the run in Weights & Biases.
+        run_id: Of the run to continue there.
+
+    Raises:
+        ValueError: Weights & Biases is asked for, and not installed, or nobody is logged in.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        step: int = 0,
+        wandb: WandbOptions | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self.run_id = run_id
+        self._run: Any = None
+        self._ours = False
+        self._complained = False
+        if not distributed.is_main():
+            return
+        if wandb is not None:
+            self._start_wandb(wandb, config)
+        path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(folder) if line["step"] <= step]
+        with atomic(path) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Note numbers at a step: one line of metrics.jsonl, and `train/NAME` in Weights & Biases."""
+        if not distributed.is_main():
+            return
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        self._to_wandb(lambda run: run.log({"train/step": step, **{f"train/{key}": v for key, v in values.items()}}))
+
+    def pictures(self, step: int, pictures: Mapping[str, Sequence[Image.Image]]) -> None:
+        """Show groups of pictures in Weights & Biases, as `val/NAME`, with the name as their caption."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            media = {f"val/{name}": [wandb.Image(p, caption=name) for p in group] for name, group in pictures.items()}
+            run.log({"train/step": step, **media})
+
+        self._to_wandb(send)
+
+    def artifact(self, name: str, folders: Sequence[Path], aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
+        """Upload folders as the next version of a model artifact."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
+            for folder in folders:
+                artifact.add_dir(str(folder), name=folder.name)
+            run.log_artifact(artifact, aliases=list(aliases))
+
+        self._to_wandb(send)
+
+    def close(self, exit_code: int = 0) -> None:
+        """End the run in Weights & Biases, if it was started here."""
+        if self._ours:
+            self._to_wandb(lambda run: run.finish(exit_code=exit_code))
+
+    def _start_wandb(self, options: WandbOptions, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ValueError("--wandb: Weights & Biases is not installed; try pip install wandb") from error
+        if wandb.run is not None:
+            self._run = wandb.run
+            self._run.config.update(dict(config), allow_val_change=True)
+        else:
+            # The environment wins, as users of wandb expect.
+            mode: Any = os.environ.get("WANDB_MODE", options.mode)
+            if mode == "online" and not _logged_in():
+                raise ValueError("--wandb: nobody is logged in; run `wandb login`, or add --wandb-mode offline")
+
+            def start(mode: Any) -> Any:
+                return wandb.init(
+                    project=options.project,
+                    entity=options.entity,
+                    name=options.name,
+                    config=dict(config),
+                    dir=str(self.folder),
+                    id=self.run_id,
+                    resume="allow" if self.run_id else None,
+                    mode=mode,
+                    job_type="train",
+                    settings=wandb.Settings(silent=True),
+                )
+
+            try:
+                self._run = start(mode)
+            except wandb.Error as error:
+                if mode != "online":
+                    raise ValueError(f"--wandb: {error}") from error
+                say(f"Weights & Biases cannot be reached ({error}); the run is kept for `wandb sync`")
+                self._run = start("offline")
+            self._ours = True
+        self.run_id = self._run.id
+        self._run.define_metric("train/step")
+        self._run.define_metric("train/*", step_metric="train/step")
+        self._run.define_metric("val/*", step_metric="train/step")
+
+    def _to_wandb(self, send: Callable[[Any], object]) -> None:
+        if self._run is None:
+            return
+        try:
+            send(self._run)
+        except Exception as error:  # Whatever goes wrong there, hours of training are worth more.
+            if not self._complained:
+                say(f"Weights & Biases: {error} (training goes on; further troubles there are not shown)")
+            self._complained = True
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, oldest first; a last line that was cut off is left out."""
+    path = Path(folder) / "metrics.jsonl"
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path | None:
+    """Draw the metrics of a run to losses.png: one panel for each group, raw values pale, a running mean over them.
+
+    Args:
+        folder: Of the run.
+        groups: Title of each panel and the metrics in it.
+
+    Returns:
+        The file; None if there are fewer than two lines to draw.
+    """
+    import matplotlib
+    import numpy as np
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_metrics(folder)
+    if len(lines) < 2:
+        return None
+    steps = np.array([line["step"] for line in lines])
+    figure, axes = pyplot.subplots(
+        1, len(groups), figsize=(4.6 * len(groups), 3.4), squeeze=False, layout="constrained"
+    )
+    window = max(1, len(lines) // 25)
+    for axis, (title, names) in zip(axes[0], groups.items(), strict=True):
+        for name in names:
+            values = np.array([line.get(name, np.nan) for line in lines], dtype=float)
+            if np.isnan(values).all():
+                continue
+            (pale,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
+            padded = np.pad(values, (window // 2, window - 1 - window // 2), mode="edge")
+            mean = np.convolve(padded, np.ones(window) / window, mode="valid")
+            axis.plot(steps, mean, color=pale.get_color(), linewidth=1.6, label=name.replace("_", " "))
+        axis.set(title=title, xlabel="step")
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8)
+    path = Path(folder) / "losses.png"
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _logged_in() -> bool:
+    import wandb
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)

@@ -1,0 +1,404 @@
+import itertools
+import json
+import os
+import struct
+import zlib
+
+import albumentations
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import run
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from cyclegan import data
+from cyclegan.data import EpochBatches, UnpairedImages, build_pipelines, check_pictures, find_training_pictures
+from stylekit import images
+
+
+@pytest.fixture
+def photographs(dataset):
+    """The files of X (6) and Y (4) of the small data set."""
+    return find_training_pictures(dataset)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Files of one colour: picture i of X (5) is 40 * i red, picture i of Y (3) is 40 * i blue."""
+    found = []
+    for folder, count, band in (("x", 5, 0), ("y", 3, 2)):
+        (tmp_path / folder).mkdir()
+        found.append([tmp_path / folder / f"{i}.png" for i in range(count)])
+        for i, path in enumerate(found[-1]):
+            Image.new("RGB", (36, 36), tuple(40 * i if j == band else 0 for j in range(3))).save(path)
+    return found
+
+
+@pytest.fixture
+def map_of(tmp_path):
+    """Makes a file whose red says the row and whose green says the column of every pixel, in steps of 3."""
+
+    def make(height, width):
+        rows, columns = np.mgrid[:height, :width]
+        pixels = np.stack([3 * rows, 3 * columns, 0 * rows], axis=-1).astype(np.uint8)
+        path = tmp_path / f"{height}x{width}.png"
+        Image.fromarray(pixels).save(path)
+        return path
+
+    return make
+
+
+def where(picture):
+    """Row and column, in the file, that every pixel of a cut of a `map_of` comes from."""
+    return picture[0] * 255 / 3, picture[1] * 255 / 3
+
+
+def numbers(sample):
+    """Which pictures of `numbered` a sample shows."""
+    return round(sample.x[0, 0, 0].item() * 255 / 40), round(sample.y[2, 0, 0].item() * 255 / 40)
+
+
+def take(batches, count):
+    """The first batches of a loader that never ends."""
+    return list(itertools.islice(batches, count))
+
+
+def flat(batches):
+    return list(itertools.chain.from_iterable(batches))
+
+
+@pytest.mark.parametrize("x, y", [("trainA", "trainB"), ("train_A", "train_B"), ("A/train", "B/train"),
+                                  ("train/A", "train/B")])  # fmt: skip
+def test_pictures_are_found_in_every_layout(tmp_path, pictures, x, y):
+    for name, picture in ((f"{x}/b.png", 0), (f"{x}/a.jpg", 1), (f"{y}/more/c.webp", 2)):
+        images.save(pictures[picture], tmp_path / name)
+    found_x, found_y = find_training_pictures(tmp_path)
+    assert found_x == [tmp_path / x / "a.jpg", tmp_path / x / "b.png"]
+    assert found_y == [tmp_path / y / "more" / "c.webp"]
+    assert data.find_domain(tmp_path, "test", "A") == []
+
+
+def test_what_is_missing_of_a_data_set_is_named(tmp_path, pictures):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; --dataroot needs a folder with trainA"):
+        find_training_pictures(tmp_path / "nowhere")
+    images.save(pictures[0], tmp_path / "trainA" / "a.png")
+    (tmp_path / "trainB").mkdir()
+    (tmp_path / "trainB" / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no pictures in .*trainB; expected trainA and trainB .*avif bmp jpeg"):
+        find_training_pictures(tmp_path)
+
+
+@pytest.mark.parametrize("augment", ["none", "paper", "strong"])
+def test_samples_are_square_float_pictures_between_0_and_1(photographs, tmp_path, augment):
+    odd = [tmp_path / "dot.png", tmp_path / "tower.png", tmp_path / "grey.png", tmp_path / "white.png"]
+    for path, size, mode in zip(odd, ((1, 1), (5, 300), (100, 50), (36, 36)), ("RGB", "RGBA", "L", "RGB"), strict=True):
+        Image.new(mode, size, "white").save(path)
+    samples = UnpairedImages(photographs[0] + odd, photographs[1], build_pipelines(augment, 36, 32))
+    assert len(samples) == 10
+    for i in range(20):
+        for picture in samples[i]:
+            assert picture.shape == (3, 32, 32) and picture.dtype == torch.float32
+            assert picture.min() >= 0 and picture.max() <= 1
+    assert samples[len(samples) - 1].y.std() > 0.02
+    white = samples[9].x
+    assert white.max() == 1 if augment != "strong" else white.max() > 0.7
+
+
+def test_none_shows_the_middle_of_the_picture(map_of):
+    path = map_of(36, 44)
+    rows, columns = where(UnpairedImages([path], [path], build_pipelines("none", 36, 32))[7].x)
+    assert torch.equal(rows[:, 0].round(), torch.arange(2.0, 34)) and torch.equal(
+        columns[0].round(), torch.arange(6.0, 38)
+    )
+
+
+def test_the_shorter_side_becomes_the_load_size_and_proportions_stay(map_of):
+    path = map_of(80, 60)
+    for augment in ("none", "paper"):
+        rows, columns = where(UnpairedImages([path], [path], build_pipelines(augment, 30, 24))[0].x)
+        # 60 px become 30: every pixel of the cut is 2 x 2 of the photograph.
+        down, across = (rows[-1] - rows[0]).mean() / 23, (columns[:, -1] - columns[:, 0]).mean() / 23
+        assert down == pytest.approx(2, abs=0.05) and abs(across) == pytest.approx(2, abs=0.05)
+
+
+def test_a_sample_is_a_function_of_seed_and_index(photographs):
+    def samples(seed):
+        return UnpairedImages(*photographs, build_pipelines("strong", 40, 32), seed=seed)
+
+    one, other = samples(1), samples(1)
+    backwards = {i: one[i] for i in reversed(range(8))}
+    for i in range(8):
+        assert torch.equal(other[i].x, backwards[i].x) and torch.equal(other[i].y, backwards[i].y)
+    assert all(not torch.equal(samples(2)[i].x, backwards[i].x) for i in range(3))
+
+
+def test_worker_processes_make_the_same_samples(photographs):
+    samples = UnpairedImages(*photographs, build_pipelines("strong", 40, 32))
+    loaders = [
+        DataLoader(samples, batch_sampler=EpochBatches(len(samples), 2, seed=3), num_workers=workers)
+        for workers in (0, 2)
+    ]
+    here, there = (take(loader, 6) for loader in loaders)
+    assert len(here) == len(there) == 6
+    for a, b in zip(here, there, strict=True):
+        assert a.x.shape == (2, 3, 32, 32)
+        assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y)
+
+
+def test_later_epochs_cut_the_same_pictures_differently(map_of, numbered):
+    path = map_of(44, 44)
+    samples = UnpairedImages([path], [path], build_pipelines("paper", 44, 32))
+    corners = {(round(rows.min().item()), round(columns.min().item())) for rows, columns in
+               (where(samples[i].x) for i in range(30))}  # fmt: skip
+    assert len(corners) > 15 and all(0 <= row <= 12 and 0 <= column <= 12 for row, column in corners)
+
+    samples = UnpairedImages(*numbered, build_pipelines("paper", 36, 32))
+    for i in range(5):
+        assert numbers(samples[i])[0] == numbers(samples[i + len(samples)])[0] == i
+
+
+def test_flips_and_crops_are_independent(map_of):
+    path = map_of(44, 44)
+    samples = UnpairedImages([path], [path], build_pipelines("paper", 44, 32))
+    counts = dict.fromkeys(itertools.product((False, True), repeat=3), 0)
+    for i in range(240):
+        rows, columns = where(samples[i].x)
+        flipped = columns[0, 0] > columns[0, -1]
+        counts[bool(flipped), bool(rows.min().round() < 6), bool(columns.min().round() < 6)] += 1
+    # 30 of each are expected, more or less: the crop has 13 places, of which 6 are below 6.
+    assert min(counts.values()) >= 12, counts
+
+
+def test_x_comes_by_index_and_y_at_random(numbered):
+    samples = UnpairedImages(*numbered, build_pipelines("none", 36, 32))
+    epochs = [[numbers(samples[epoch * 5 + i]) for i in range(5)] for epoch in range(12)]
+    assert all([x for x, _ in epoch] == [0, 1, 2, 3, 4] for epoch in epochs)
+    orders = [tuple(y for _, y in epoch) for epoch in epochs]
+    assert len(set(orders)) > 6 and {y for order in orders for y in order} == {0, 1, 2}
+
+
+def test_serial_pairs_come_by_index_however_unequal_the_sizes(numbered):
+    x, y = numbered
+    more_x = UnpairedImages(x, y, build_pipelines("none", 36, 32), serial=True)
+    assert [numbers(more_x[i]) for i in range(7)] == [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1), (0, 0), (1, 1)]
+    more_y = UnpairedImages(x[:2], y, build_pipelines("none", 36, 32), serial=True)
+    assert len(more_y) == 3
+    assert [numbers(more_y[i]) for i in range(4)] == [(0, 0), (1, 1), (0, 2), (0, 0)]
+
+
+def test_an_epoch_shows_every_picture_of_x_once(numbered):
+    samples = UnpairedImages(*numbered, build_pipelines("none", 36, 32))
+    loader = DataLoader(samples, batch_sampler=EpochBatches(len(samples), 1))
+    shown = [round(batch.x[0, 0, 0, 0].item() * 255 / 40) for batch in take(loader, 15)]
+    epochs = [shown[:5], shown[5:10], shown[10:]]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+
+
+def test_two_processes_see_what_one_with_twice_the_batch_sees():
+    whole = EpochBatches(22, 4, seed=5)
+    parts = [EpochBatches(22, 2, seed=5, rank=rank, world_size=2) for rank in (0, 1)]
+    # 22 samples fill five batches of 4; two are left out.
+    assert len(whole) == len(parts[0]) == len(parts[1]) == 5
+    batches = take(whole, 15)
+    assert [first + second for first, second in zip(*(take(part, 15) for part in parts), strict=True)] == batches
+    for epoch in range(3):
+        seen = flat(batches[5 * epoch : 5 * epoch + 5])
+        assert len(set(seen)) == 20 and all(22 * epoch <= i < 22 * (epoch + 1) for i in seen)
+
+
+@pytest.mark.parametrize("serial", [False, True])
+def test_an_iteration_begins_exactly_at_epoch_and_start(serial):
+    every = take(EpochBatches(12, 3, seed=1, serial=serial), 16)
+    late = EpochBatches(12, 3, seed=1, serial=serial)
+    late.epoch, late.start = 1, 2
+    assert take(late, 10) == every[6:]
+    late.epoch, late.start = 0, 4
+    assert take(late, 4) == every[4:8]
+
+
+def test_serial_batches_keep_the_order_and_others_do_not():
+    assert take(EpochBatches(6, 2, serial=True), 4) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    orders = [flat(take(EpochBatches(50, 10, seed=seed), 10)) for seed in (0, 0, 1)]
+    first, second = orders[0][:50], [i - 50 for i in orders[0][50:]]
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second and first != list(range(50))
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_strong_changes_the_colours_of_x_and_never_those_of_y(tmp_path):
+    paths = []
+    for name, colour in (("red", (200, 60, 40)), ("blue", (20, 60, 180)), ("grey", (128, 128, 128))):
+        paths.append(tmp_path / f"{name}.png")
+        Image.new("RGB", (50, 40), colour).save(paths[-1])
+    samples = UnpairedImages(paths, paths, build_pipelines("strong", 36, 32), serial=True)
+    changed = 0
+    for i in range(30):
+        expected = images.to_tensor(images.load(paths[i % 3]))[0, :, :32, :32]
+        assert torch.equal(samples[i].y, expected)
+        changed += not torch.equal(samples[i].x, expected)
+    assert changed > 15
+
+
+def test_strong_zooms_into_wide_photographs_as_into_square_ones(map_of):
+    seen = {}
+    for size in ((40, 40), (40, 80)):
+        path = map_of(*size)
+        samples = UnpairedImages([path], [path], build_pipelines("strong", 40, 32))
+        # Those of y, whose colours stay: here they are places.
+        cuts = [where(samples[i].y)[1] for i in range(60)]
+        seen[size] = [(cut[16].min().item(), cut[16].max().item()) for cut in cuts]
+        widths = [right - left for left, right in seen[size]]
+        assert min(widths) < 32 and max(widths) > 34 and max(widths) < 40
+    lefts, rights = zip(*seen[40, 80], strict=True)
+    assert min(lefts) < 8 and max(rights) > 71, "both ends of the photograph are seen"
+
+
+@pytest.mark.parametrize("kind", ["json", "yaml"])
+@pytest.mark.parametrize("augment", ["none", "paper", "strong"])
+def test_a_pipeline_from_a_file_cuts_as_the_one_that_was_saved(photographs, tmp_path, kind, augment):
+    pipelines = build_pipelines(augment, 40, 32)
+    one, both = tmp_path / f"one.{kind}", tmp_path / f"both.{kind}"
+    albumentations.save(pipelines.x, one, data_format=kind)
+    both.write_text(json.dumps(pipelines.to_dict()) if kind == "json" else yaml.safe_dump(pipelines.to_dict()))
+    saved = UnpairedImages(*photographs, pipelines)
+    read = UnpairedImages(*photographs, build_pipelines(str(both), 40, 32))
+    for i in range(4):
+        assert torch.equal(read[i].x, saved[i].x) and torch.equal(read[i].y, saved[i].y)
+    assert torch.equal(UnpairedImages(*photographs, build_pipelines(str(one), 40, 32))[0].x, saved[0].x)
+
+
+def test_a_file_with_one_pipeline_serves_both_domains(numbered, tmp_path):
+    invert = albumentations.Compose([albumentations.CenterCrop(32, 32), albumentations.InvertImg(p=1)])
+    keep = albumentations.Compose([albumentations.CenterCrop(32, 32)])
+    albumentations.save(invert, tmp_path / "invert.json")
+    both = UnpairedImages(*numbered, build_pipelines(str(tmp_path / "invert.json"), 36, 32), serial=True)
+    assert both[1].x[:, 0, 0].tolist() == pytest.approx([215 / 255, 1, 1])
+    assert both[1].y[:, 0, 0].tolist() == pytest.approx([1, 1, 215 / 255])
+
+    parts = {"x": albumentations.to_dict(keep), "y": albumentations.to_dict(invert)}
+    (tmp_path / "parts.yml").write_text(yaml.safe_dump(parts))
+    split = UnpairedImages(*numbered, build_pipelines(str(tmp_path / "parts.yml"), 36, 32), serial=True)
+    assert split[1].x[:, 0, 0].tolist() == pytest.approx([40 / 255, 0, 0])
+    assert split[1].y[:, 0, 0].tolist() == pytest.approx([1, 1, 215 / 255])
+
+
+@pytest.mark.parametrize(
+    ("transforms", "found"),
+    [
+        ([albumentations.Resize(48, 48)], r"uint8 \(48, 48, 3\)"),
+        ([albumentations.HorizontalFlip()], r"uint8 \(300, 400, 3\) and uint8 \(640, 480, 3\)"),
+        ([albumentations.Resize(32, 32), albumentations.Normalize()], r"float32 \(32, 32, 3\)"),
+        ([albumentations.Resize(32, 32), albumentations.ToGray(1, p=1)], r"uint8 \(32, 32(, 1)?\)"),
+    ],
+)
+def test_a_pipeline_that_yields_other_pictures_is_refused(tmp_path, transforms, found):
+    path = tmp_path / "mine.json"
+    albumentations.save(albumentations.Compose(transforms), path)
+    with pytest.raises(ValueError, match=rf"--augment .*mine\.json: .*{found}; expected uint8 \(32, 32, 3\)"):
+        build_pipelines(str(path), 36, 32)
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[1, 2]",
+        b'{"x": 1, "y": 2}',
+        b'{"transform": {}}',
+        b'{"__version__": "2.0.8", "transform": {"__class_fullname__": "Compose", "transforms": 7, "p": 1.0}}',
+        b'{"__version__": "2.0.8", "transform": {"__class_fullname__": "Sharpest", "p": 1.0}}',
+        b'{"__version__": "2.0.8", "transform": {"__class_fullname__": "Resize", "height": -3, "width": 1, "p": 1.0}}',
+        b"{",
+        b"[" * 5_000,
+        bytes(range(256)),
+    ],
+)
+def test_a_file_that_holds_no_pipeline_is_named_in_one_line(tmp_path, suffix, content):
+    path = tmp_path / f"mine.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"--augment .*mine\.{suffix}: \S") as caught:
+        build_pipelines(str(path), 36, 32)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_augmentation_that_does_not_exist_is_named_beside_those_that_do():
+    with pytest.raises(FileNotFoundError, match=r"--augment stronk: expected none, paper, strong, or a file"):
+        build_pipelines("stronk", 36, 32)
+
+
+def test_bad_pictures_are_named_and_good_ones_decoded(photographs, tmp_path):
+    good = photographs[0]
+    text, cut, missing = tmp_path / "text.jpg", tmp_path / "cut.png", tmp_path / "missing.png"
+    text.write_text("no picture")
+    cut.write_bytes(good[0].read_bytes()[:2000])
+    decoded, bad = check_pictures([text, *good, cut, missing], decode=True, progress=False)
+    assert list(bad) == [text, cut, missing]
+    assert all(str(path) in reason and len(reason.splitlines()) == 1 for path, reason in bad.items())
+    assert list(decoded) == good
+    for path, picture in decoded.items():
+        assert picture.dtype == torch.uint8
+        assert np.array_equal(picture.numpy(), np.array(images.load(path)))
+    assert check_pictures([text, *good], decode=False, progress=False) == ({}, {text: bad[text]})
+    assert check_pictures([], decode=True, progress=False) == ({}, {})
+
+
+def test_cached_pictures_make_the_same_samples_and_stay_as_they_are(photographs):
+    x, y = photographs
+    cache, bad = check_pictures(x + y, decode=True, progress=False)
+    assert len(cache) == 10 and not bad
+    before = {path: picture.clone() for path, picture in cache.items()}
+    for path in x:
+        path.rename(path.with_suffix(".moved"))
+    cached = UnpairedImages(x, y, build_pipelines("strong", 40, 32), cache=cache)
+    held = [cached[i] for i in range(12)]
+    for path in x:
+        path.with_suffix(".moved").rename(path)
+    plain = UnpairedImages(x, y, build_pipelines("strong", 40, 32))
+    for i in range(12):
+        assert torch.equal(held[i].x, plain[i].x) and torch.equal(held[i].y, plain[i].y)
+    assert all(torch.equal(picture, before[path]) for path, picture in cache.items())
+
+
+def test_pictures_fit_in_a_quarter_of_the_free_memory(photographs, monkeypatch):
+    paths = photographs[0]
+    needed = 6 * 48 * 48 * 3
+    free = {"SC_PAGE_SIZE": 1}
+    monkeypatch.setattr(os, "sysconf", free.__getitem__)
+    for pages, copies, fits in ((4 * needed + 4, 1, True), (4 * needed, 1, False), (4 * needed + 4, 2, False)):
+        free["SC_AVPHYS_PAGES"] = pages
+        assert data.cache_fits(paths, copies) is fits
+
+
+def test_damaged_pictures_do_not_keep_others_from_being_counted(photographs, tmp_path):
+    damaged = tmp_path / "damaged.png"
+    header = b"IHDR" + bytes(5)
+    damaged.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 5) + header + struct.pack(">I", zlib.crc32(header)) + bytes(100)
+    )
+    assert data.cache_fits([damaged, *photographs[0]])
+    assert not data.cache_fits([damaged, *photographs[0]], copies=10**12)
+
+
+def test_importing_asks_nobody_for_newer_versions():
+    script = """if True:
+        import socket
+        asked = []
+        def refuse(*arguments, **options):
+            asked.append(arguments)
+            raise OSError("no network")
+        socket.getaddrinfo = socket.socket.connect = refuse
+        import cyclegan.data, os
+        assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
+        print("at import:", len(asked))
+        from albumentations.check_version import check_for_updates
+        check_for_updates()
+        print("otherwise:", len(asked) > 0)
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    result = run("-c", script, env=environment)
+    assert result.stdout.splitlines() == ["at import: 0", "otherwise: True"], result.stderr

@@ -1,0 +1,79 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cyclegan.losses import adversarial_loss, discriminator_loss, generator_loss
+
+
+def test_least_squares_by_hand():
+    scores = torch.tensor([[0.0, 1.0], [2.0, 0.5]])
+    assert adversarial_loss(scores, real=True).item() == pytest.approx((1 + 0 + 1 + 0.25) / 4)
+    assert adversarial_loss(scores, real=False).item() == pytest.approx((0 + 1 + 4 + 0.25) / 4)
+
+
+def test_log_likelihood_by_hand():
+    scores = torch.tensor([0.0, 2.0])
+    sigmoid = [0.5, 1 / (1 + math.exp(-2))]
+    real = -sum(math.log(s) for s in sigmoid) / 2
+    fake = -sum(math.log(1 - s) for s in sigmoid) / 2
+    assert adversarial_loss(scores, real=True, gan_loss="vanilla").item() == pytest.approx(real)
+    assert adversarial_loss(scores, real=False, gan_loss="vanilla").item() == pytest.approx(fake)
+
+
+@pytest.mark.parametrize("gan_loss", ["lsgan", "vanilla"])
+def test_gradients_of_the_adversarial_losses_are_right(gan_loss):
+    scores = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: adversarial_loss(x, True, gan_loss), scores)
+
+
+def cycle(real_x, real_y, shift, identity=True):
+    return SimpleNamespace(
+        cycled_x=real_x + shift,
+        cycled_y=real_y - 2 * shift,
+        same_x=real_x + 3 * shift if identity else None,
+        same_y=real_y - 4 * shift if identity else None,
+    )
+
+
+WEIGHTS = SimpleNamespace(gan_loss="lsgan", lambda_x=10.0, lambda_y=5.0, lambda_identity=0.5)
+
+
+def test_the_generators_terms_by_hand():
+    real_x, real_y = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    scores = (torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 2, 2), 0.5))
+    terms = generator_loss(cycle(real_x, real_y, 0.1), real_x, real_y, scores, WEIGHTS)
+    values = {name: round(term.item(), 5) for name, term in terms.items()}
+    assert values == {
+        "adversarial_g": 0.25,  # G is judged by D_Y: (0.5 - 1)^2
+        "adversarial_f": 4.0,  # F is judged by D_X: (3 - 1)^2
+        "cycle_x": 1.0,  # 10 * 0.1
+        "cycle_y": 1.0,  # 5 * 0.2
+        "identity_x": 1.5,  # 0.5 * 10 * 0.3
+        "identity_y": 1.0,  # 0.5 * 5 * 0.4
+    }
+
+
+def test_a_perfect_cycle_costs_nothing():
+    real_x, real_y = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    terms = generator_loss(cycle(real_x, real_y, 0.0), real_x, real_y, (torch.ones(1), torch.ones(1)), WEIGHTS)
+    assert sum(terms.values()).item() == 0
+
+
+def test_without_identity_pictures_there_are_no_identity_terms():
+    real_x, real_y = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
+    pictures = cycle(real_x, real_y, 0.1, identity=False)
+    terms = generator_loss(pictures, real_x, real_y, (torch.ones(1), torch.ones(1)), WEIGHTS)
+    assert set(terms) == {"adversarial_g", "adversarial_f", "cycle_x", "cycle_y"}
+
+
+def test_the_discriminators_loss_is_halved():
+    real, fake = (torch.tensor([0.0]), torch.tensor([1.0])), (torch.tensor([1.0]), torch.tensor([2.0]))
+    terms = discriminator_loss(real, fake)
+    assert terms["d_x"].item() == 0.5 * (1 + 1)
+    assert terms["d_y"].item() == 0.5 * (0 + 4)
+
+
+def test_losses_are_float32_whatever_the_scores_are():
+    assert adversarial_loss(torch.ones(4, dtype=torch.bfloat16), real=False).dtype == torch.float32

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from cyclegan.pool import ImagePool
+
+
+def numbered(*numbers):
+    return torch.tensor(numbers, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 2, 2)
+
+
+def test_until_it_is_full_a_pool_returns_what_it_gets():
+    pool = ImagePool(3)
+    fakes = numbered(1, 2, 3)
+    torch.testing.assert_close(pool(fakes), fakes)
+    assert len(pool.images) == 3
+
+
+def test_a_full_pool_exchanges_half_of_the_pictures():
+    pool = ImagePool(50, seed=1)
+    pool(numbered(*range(50)))
+    returned = [int(pool(numbered(n))[0, 0, 0, 0]) for n in range(50, 2050)]
+    exchanged = [(n, old) for n, old in enumerate(returned, start=50) if old != n]
+    assert 0.45 < len(exchanged) / 2000 < 0.55
+    # Nothing is made up, nothing lost: what came back or is kept is what went in, each once.
+    kept = [int(image[0, 0, 0]) for image in pool.images]
+    assert sorted(returned + kept) == list(range(2050))
+
+
+def test_a_pool_keeps_copies():
+    pool = ImagePool(2)
+    fakes = numbered(1, 2).clone()
+    pool(fakes)
+    fakes.zero_()
+    assert [int(image[0, 0, 0]) for image in pool.images] == [1, 2]
+
+
+def test_a_pool_of_nothing_returns_everything():
+    fakes = numbered(1, 2)
+    assert ImagePool(0)(fakes) is fakes
+
+
+def test_a_pool_goes_on_exactly_where_it_was_saved():
+    pool = ImagePool(5, seed=3)
+    pool(numbered(*range(20)))
+    other = ImagePool(5, seed=99)
+    other.load_state_dict(pool.state_dict())
+    new = numbered(*range(20, 60))
+    torch.testing.assert_close(other(new), pool(new))
+
+
+def test_a_pool_cannot_have_a_negative_size():
+    with pytest.raises(ValueError, match="-1"):
+        ImagePool(-1)

@@ -1,0 +1,197 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from cyclegan.cli import translate as translate_command
+from cyclegan.models import Generator
+from cyclegan.translate import load_generator, plan, translate
+from stylekit import cli, images
+from stylekit.training import save_network
+
+
+@pytest.fixture
+def network(tmp_path):
+    torch.manual_seed(0)
+    save_network(Generator(4, 1), tmp_path / "network")
+    return tmp_path / "network"
+
+
+@pytest.fixture
+def photographs(tmp_path, pictures):
+    folder = tmp_path / "photographs"
+    (folder / "holiday").mkdir(parents=True)
+    pictures[0].crop((0, 0, 37, 30)).save(folder / "a.jpg")
+    pictures[1].save(folder / "holiday" / "b.PNG")
+    pictures[2].save(folder / "holiday" / "c.webp")
+    return folder
+
+
+def run(*arguments):
+    arguments = [*map(str, arguments), "--device", "cpu"]
+    return cli.run(lambda: translate_command(arguments), "cyclegan translate")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (5, 64), (20, 1500), (33, 47), (64, 64)])
+def test_the_size_stays_whatever_it_is(size):
+    painted = translate(torch.rand(1, 3, *size), Generator(4, 1).eval())
+    assert painted.shape == (1, 3, *size)
+    assert 0 <= painted.min() and painted.max() <= 1
+
+
+def test_pictures_whose_sides_are_multiples_of_4_pass_as_they_are():
+    network = Generator(4, 1).eval()
+    image = torch.rand(1, 3, 16, 24)
+    torch.testing.assert_close(translate(image, network), (network(image * 2 - 1) + 1) / 2)
+
+
+def test_padding_is_cropped_where_it_was_added():
+    # A network that changes nothing shows whether the picture comes back at its place.
+    image = torch.rand(1, 3, 13, 22)
+    torch.testing.assert_close(translate(image, torch.nn.Identity()), image)
+
+
+def test_a_folder_keeps_its_structure_and_names(network, photographs, tmp_path, capsys):
+    assert run(photographs, "-o", tmp_path / "out", "-w", network) == 0
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a.jpg", "holiday/b.PNG", "holiday/c.webp"]
+    assert Image.open(tmp_path / "out" / "a.jpg").size == (37, 30)
+    assert "translated 3 pictures" in capsys.readouterr().out
+
+
+def test_a_result_is_what_the_network_paints(network, photographs, tmp_path):
+    assert run(photographs / "holiday" / "b.PNG", "-o", tmp_path / "out.png", "-w", network) == 0
+    before = images.to_tensor(images.load(photographs / "holiday" / "b.PNG"))
+    expected = images.to_image(translate(before, load_generator(network)))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(expected))
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_rest_goes_on(network, photographs, tmp_path, capsys):
+    (photographs / "holiday" / "broken.jpg").write_text("no picture")
+    assert run(photographs, "-o", tmp_path / "out", "-w", network) == 1
+    out, err = capsys.readouterr()
+    assert "broken.jpg: not a picture" in err and "translated 3 pictures" in out
+    assert not (tmp_path / "out" / "holiday" / "broken.jpg").exists()
+
+
+def test_nothing_is_overwritten_unless_asked_for(network, photographs, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.jpg").write_bytes(b"mine")
+    assert run(photographs / "a.jpg", "-o", out, "-w", network) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    assert run(photographs, "-o", out, "-w", network) == 0
+    assert "left alone 1 pictures" in capsys.readouterr().out
+    assert (out / "a.jpg").read_bytes() == b"mine"
+    assert run(photographs, "-o", out, "-w", network, "--overwrite") == 0
+    assert Image.open(out / "a.jpg").size == (37, 30)
+
+
+def test_an_input_is_never_replaced(network, photographs, capsys):
+    before = (photographs / "a.jpg").read_bytes()
+    assert run(photographs, "-o", photographs, "-w", network, "--overwrite") == 2
+    assert "is an input itself" in capsys.readouterr().err
+    assert (photographs / "a.jpg").read_bytes() == before
+
+
+def test_results_inside_the_folder_are_not_translated_again(photographs):
+    (photographs / "out").mkdir()
+    shutil.copy(photographs / "a.jpg", photographs / "out" / "a.jpg")
+    assert len(plan([photographs], photographs / "out")) == 3
+
+
+def test_two_pictures_of_one_name_are_refused(network, photographs, capsys, tmp_path):
+    shutil.copy(photographs / "a.jpg", tmp_path / "a.jpg")
+    assert run(photographs / "a.jpg", tmp_path / "a.jpg", "-o", tmp_path / "out", "-w", network) == 2
+    assert "would both become" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", [[], ["--format", "png"]])
+def test_a_sheet_shows_before_and_after(network, photographs, tmp_path, extra):
+    assert run(photographs, "-o", tmp_path / "out", "-w", network, "--sheet", *extra) == 0
+    sheet = np.asarray(Image.open(tmp_path / "out" / "sheet.jpg"))
+    assert sheet.shape[0] > 3 * 256 and sheet.shape[1] > 2 * 256
+    names = {path.suffix for path in (tmp_path / "out").rglob("*.*")} - {".jpg"}
+    assert names == ({".png"} if extra else {".PNG", ".webp"})
+
+
+def test_a_smaller_size_can_be_asked_for(network, photographs, tmp_path):
+    assert run(photographs / "a.jpg", "-o", tmp_path / "out.png", "-w", network, "--size", 20) == 0
+    assert Image.open(tmp_path / "out.png").size == (20, 16)
+
+
+def test_a_training_run_knows_both_directions(tmp_path):
+    torch.manual_seed(0)
+    for name in ("G", "F"):
+        save_network(Generator(4, 1), tmp_path / "run" / name)
+    forth, back = (load_generator(tmp_path / "run", direction).state_dict() for direction in ("x2y", "y2x"))
+    assert torch.equal(forth["model.1.weight"], load_generator(tmp_path / "run" / "G").state_dict()["model.1.weight"])
+    assert not torch.equal(forth["model.1.weight"], back["model.1.weight"])
+
+
+def test_official_files_are_read(tmp_path, photographs):
+    torch.save(Generator(4, 1, "transposed").state_dict(), tmp_path / "latest_net_G.pth")
+    assert run(photographs / "a.jpg", "-o", tmp_path / "out.png", "-w", tmp_path / "latest_net_G.pth") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.jpg"], "no picture and no folder nowhere.jpg"),
+        ([], "nothing to translate"),
+        (["PHOTO", "--weights", "landscape2vangog"], "landscape2vangogh"),
+        (["PHOTO", "--weights", "NETWORK", "--direction", "y2x"], "single network"),
+        (["PHOTO", "--wieghts", "NETWORK"], "did you mean --weights?"),
+        (["PHOTO", "PHOTO", "-o", "one.png"], "several pictures; expected a folder"),
+        (["EMPTY"], "no pictures in"),
+        (["PHOTO", "-o", "PHOTO/out", "--weights", "NETWORK"], "PHOTO"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(network, photographs, tmp_path, capsys, arguments, says):
+    (tmp_path / "empty").mkdir()
+    places = {"PHOTO": str(photographs / "a.jpg"), "NETWORK": str(network), "EMPTY": str(tmp_path / "empty")}
+    for word, place in places.items():
+        arguments = [argument.replace(word, place) for argument in arguments]
+        says = says.replace(word, place)
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("cyclegan translate: error: ") and error.count("\n") == 1 and says in error
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def break_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def change_shape(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.1.bias"] = torch.zeros(9)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (break_config, "config.json does not describe a generator"),
+        (break_weights, "cut short or damaged"),
+        (change_shape, "does not fit config.json"),
+        (remove_weights, "no model.safetensors in"),
+    ],
+)
+def test_damaged_weights_are_named(network, photographs, tmp_path, capsys, damage, says):
+    damage(network)
+    assert run(photographs / "a.jpg", "-o", tmp_path / "out", "-w", network) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from stylekit.blocks import InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
+
+
+def test_instance_norm_is_pytorchs():
+    x = torch.randn(2, 3, 5, 7)
+    torch.testing.assert_close(InstanceNorm2d(3)(x), nn.InstanceNorm2d(3)(x))
+
+
+def test_instance_norm_with_the_statistics_of_the_whole_normalises_a_part_as_the_whole():
+    x = torch.randn(2, 3, 8, 8) * 3 + 1
+    norm = InstanceNorm2d(3, affine=True)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    whole = norm(x)
+    norm.statistics = (x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True))
+    torch.testing.assert_close(norm(x[..., :4, 2:]), whole[..., :4, 2:])
+
+
+def test_instance_norm_of_a_single_position_is_zero():
+    assert InstanceNorm2d(3)(torch.randn(1, 3, 1, 1)).abs().max() < 1e-4
+
+
+def test_residual_block_without_weights_is_the_identity():
+    block = ResidualBlock(4)
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+    x = torch.randn(2, 4, 6, 5)
+    torch.testing.assert_close(block(x), x)
+
+
+def test_residual_block_with_dropout_has_its_second_convolution_one_place_later():
+    assert "conv_block.5.weight" in ResidualBlock(4).state_dict()
+    assert "conv_block.6.weight" in ResidualBlock(4, dropout=True).state_dict()
+
+
+def test_gradients_of_the_residual_block_are_right():
+    block = ResidualBlock(2, affine=True).double()
+    # Away from the kink of the ReLU, finite differences and gradients must agree.
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(block, x)
+
+
+def test_upsampling_doubles_both_sides():
+    assert UpsampleConv2d(4, 2)(torch.randn(1, 4, 5, 3)).shape == (1, 2, 10, 6)
+
+
+def test_upsampling_leaves_no_checkerboard_where_transposed_convolution_does():
+    torch.manual_seed(0)
+    flat = torch.ones(1, 8, 16, 16)
+    ours = UpsampleConv2d(8, 1)(flat)[..., 4:-4, 4:-4]
+    transposed = nn.ConvTranspose2d(8, 1, 3, stride=2, padding=1, output_padding=1)(flat)[..., 4:-4, 4:-4]
+    assert ours.std() < 1e-6
+    assert transposed.std() > 1e-3
+
+
+def test_upsampling_is_nearest_neighbour_and_a_reflected_convolution():
+    layer = UpsampleConv2d(2, 3)
+    x = torch.randn(1, 2, 4, 4)
+    enlarged = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    padded = functional.pad(enlarged, (1, 1, 1, 1), mode="reflect")
+    torch.testing.assert_close(layer(x), functional.conv2d(padded, layer.weight, layer.bias))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(64, 64, 3), nn.ConvTranspose2d(64, 64, 3), UpsampleConv2d(64, 64)])
+def test_normal_init_draws_from_the_papers_distribution(layer):
+    nn.init.ones_(layer.bias)
+    layer.apply(normal_init)
+    assert abs(layer.weight.std().item() - 0.02) < 0.001
+    assert abs(layer.weight.mean().item()) < 0.001
+    assert layer.bias.abs().max() == 0

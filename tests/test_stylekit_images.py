@@ -1,0 +1,495 @@
+import errno
+import os
+import random
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+
+from stylekit import images
+
+RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
+
+# From the EXIF standard: the sides of the upright picture on which row 0 and column 0 of the stored one lie.
+ORIENTATIONS = {
+    1: ("top", "left"),
+    2: ("top", "right"),
+    3: ("bottom", "right"),
+    4: ("bottom", "left"),
+    5: ("left", "top"),
+    6: ("right", "top"),
+    7: ("right", "bottom"),
+    8: ("left", "bottom"),
+}
+
+
+def quadrants() -> Image.Image:
+    """32 x 16 px: red and green above, blue and white below."""
+    image = Image.new("RGB", (32, 16), WHITE)
+    for colour, corner in ((RED, (0, 0)), (GREEN, (16, 0)), (BLUE, (0, 8))):
+        image.paste(colour, (*corner, corner[0] + 16, corner[1] + 8))
+    return image
+
+
+def at(image: Image.Image, *sides: str) -> tuple[int, ...]:
+    """The colour in the middle of a quadrant."""
+    x, y = image.width // 4, image.height // 4
+    pixel = image.getpixel((3 * x if "right" in sides else x, 3 * y if "bottom" in sides else y))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def opposite(side: str) -> str:
+    return {"top": "bottom", "bottom": "top", "left": "right", "right": "left"}[side]
+
+
+def profile(kind: str = "RGB") -> bytes:
+    """A colour profile with sRGB's primaries, but whose numbers are proportional to light; for RGB or for grey."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    curve = srgb.index(b"para")
+    straight = b"para" + struct.pack(">IHH5i", 0, 3, 0, 65536, 65536, 0, 65536, 0)
+    linear = srgb[:curve] + straight + srgb[curve + len(straight) :]
+    return linear if kind == "RGB" else linear[:16] + b"GRAY" + linear[20:].replace(b"rTRC", b"kTRC")
+
+
+def png(width: int, height: int, bits: int, kind: int, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
+    """A PNG file, byte by byte: kind 0 is grey, 2 is RGB, 4 is grey with alpha."""
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def colour(path, content: bytes | Image.Image, **options: object) -> tuple[int, ...]:
+    """What `load` makes of the first pixel of a file."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        content.save(path, **options)
+    loaded = images.load(path)
+    assert loaded.mode == "RGB"
+    pixel = loaded.getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_pictures_come_upright(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo{suffix}"
+    quadrants().save(path, exif=exif, quality=95)
+    loaded = images.load(path)
+    row, column = ORIENTATIONS[orientation]
+    assert loaded.size == ((32, 16) if row in ("top", "bottom") else (16, 32))
+    expected = {
+        (row, column): RED,
+        (row, opposite(column)): GREEN,
+        (opposite(row), column): BLUE,
+        (opposite(row), opposite(column)): WHITE,
+    }
+    for sides, value in expected.items():
+        assert at(loaded, *sides) == pytest.approx(value, abs=12), sides
+
+
+def test_a_broken_exif_block_does_not_spoil_the_picture(tmp_path):
+    quadrants().save(tmp_path / "photo.jpg", exif=b"Exif\0\0nonsense", quality=95)
+    assert at(images.load(tmp_path / "photo.jpg"), "top", "left") == pytest.approx(RED, abs=12)
+
+
+def test_an_embedded_colour_profile_is_converted_to_srgb(tmp_path):
+    # Half of the light is 188 in sRGB: 255 * (1.055 * (128 / 255) ** (1 / 2.4) - 0.055).
+    rgb, grey = Image.new("RGB", (4, 4), (128, 0, 255)), Image.new("L", (4, 4), 128)
+    deep = Image.fromarray(np.full((4, 4), 128 * 257, np.uint16))
+    assert colour(tmp_path / "rgb.png", rgb, icc_profile=profile()) == pytest.approx((188, 0, 255), abs=1)
+    assert colour(tmp_path / "rgb.tif", rgb, icc_profile=profile()) == pytest.approx((188, 0, 255), abs=1)
+    assert colour(tmp_path / "grey.png", grey, icc_profile=profile("grey")) == pytest.approx((188,) * 3, abs=1)
+    assert colour(tmp_path / "deep.png", deep, icc_profile=profile("grey")) == pytest.approx((188,) * 3, abs=1)
+    assert colour(tmp_path / "palette.png", rgb.quantize(4), icc_profile=profile())[0] == pytest.approx(188, abs=1)
+    half = Image.new("RGBA", (4, 4), (128, 128, 128, 0))
+    half.paste((128, 128, 128, 255), (0, 0, 2, 4))
+    assert colour(tmp_path / "half.png", half, icc_profile=profile()) == pytest.approx((188,) * 3, abs=1)
+    assert images.load(tmp_path / "half.png").getpixel((3, 0)) == WHITE
+
+
+def test_colours_without_a_profile_are_srgb(tmp_path):
+    assert colour(tmp_path / "rgb.png", Image.new("RGB", (4, 4), (10, 128, 250))) == (10, 128, 250)
+    assert colour(tmp_path / "grey.png", Image.new("L", (4, 4), 128)) == (128, 128, 128)
+    black_by_half = Image.new("CMYK", (8, 8), (0, 0, 0, 128))
+    assert colour(tmp_path / "cmyk.tif", black_by_half) == pytest.approx((127, 127, 127), abs=1)
+    assert colour(tmp_path / "cmyk.jpg", black_by_half) == pytest.approx((127, 127, 127), abs=2)
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    assert colour(tmp_path / "cyan.tif", cyan) == pytest.approx((0, 255, 255), abs=1)
+
+
+@pytest.mark.parametrize("broken", [b"no profile", profile("grey"), profile()[:200]])
+def test_a_profile_that_does_not_fit_is_left_aside_and_not_passed_on(tmp_path, broken):
+    assert colour(tmp_path / "in.png", Image.new("RGB", (4, 4), (10, 128, 250)), icc_profile=broken) == (10, 128, 250)
+    images.save(images.load(tmp_path / "in.png"), tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as written:
+        assert "icc_profile" not in written.info
+
+
+def test_transparency_is_laid_over_white(tmp_path):
+    assert colour(tmp_path / "clear.png", Image.new("RGBA", (4, 4), (255, 0, 0, 0))) == WHITE
+    assert colour(tmp_path / "half.png", Image.new("RGBA", (4, 4), (255, 0, 0, 128))) == pytest.approx(
+        (255, 127, 127), abs=1
+    )
+    assert colour(tmp_path / "half.webp", Image.new("RGBA", (4, 4), (0, 0, 0, 51)), lossless=True) == (204, 204, 204)
+    assert colour(tmp_path / "grey.png", Image.new("LA", (4, 4), (0, 128))) == pytest.approx((127,) * 3, abs=1)
+    assert colour(tmp_path / "grey.tif", Image.new("LA", (4, 4), (100, 0))) == WHITE
+    palette = quadrants().quantize(8)
+    clear = palette.getpixel((0, 0))
+    assert colour(tmp_path / "index.png", palette, transparency=clear) == WHITE
+    assert images.load(tmp_path / "index.png").getpixel((31, 0)) == GREEN
+    assert colour(tmp_path / "table.png", palette, transparency=bytes([0] * 256)) == WHITE
+    assert colour(tmp_path / "key8.png", png(1, 1, 8, 0, b"\0\x50", (b"tRNS", b"\0\x50"))) == WHITE
+    assert colour(tmp_path / "key16.png", png(1, 1, 16, 0, b"\0\x80\0", (b"tRNS", b"\x80\0"))) == WHITE
+    assert colour(tmp_path / "other16.png", png(1, 1, 16, 0, b"\0\x80\0", (b"tRNS", b"\0\0"))) == (128, 128, 128)
+
+
+def test_palettes_grey_and_black_and_white_become_rgb(tmp_path):
+    colours = quadrants().quantize(8)
+    assert colour(tmp_path / "palette.png", colours) == RED
+    assert colour(tmp_path / "palette.bmp", colours) == RED
+    assert colour(tmp_path / "grey.jpg", Image.new("L", (8, 8), 77)) == (77, 77, 77)
+    assert colour(tmp_path / "bit.png", Image.new("1", (4, 4), 1)) == WHITE
+    assert colour(tmp_path / "bit.tif", Image.new("1", (4, 4), 0)) == BLACK
+    assert colour(tmp_path / "bit.bmp", Image.new("1", (4, 4), 1)) == WHITE
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(
+    ("deep", "expected"), [(65535, 255), (32768, 128), (255, 1), (200, 1), (128, 0), (1, 0), (0, 0)]
+)
+def test_grey_of_16_bits_is_scaled_alike_however_dark_it_is(tmp_path, suffix, deep, expected):
+    picture = Image.fromarray(np.full((4, 4), deep, np.uint16))
+    assert picture.mode == "I;16"
+    assert colour(tmp_path / f"grey{suffix}", picture) == (expected,) * 3
+
+
+def test_grey_of_16_bits_with_the_high_byte_first_is_read(tmp_path):
+    picture = Image.frombytes("I;16B", (2, 1), b"\x80\0\xff\xff")
+    assert colour(tmp_path / "grey.tif", picture) == (128, 128, 128)
+
+
+def test_whole_numbers_of_32_bits_are_taken_for_16_bits_or_refused(tmp_path):
+    assert colour(tmp_path / "grey.tif", Image.new("I", (4, 4), 32768)) == (128, 128, 128)
+    for value in (-5, 70000):
+        Image.new("I", (4, 4), value).save(tmp_path / "other.tif")
+        with pytest.raises(ValueError, match=rf"other\.tif: .*{value}.*expected 0 to 65535"):
+            images.load(tmp_path / "other.tif")
+
+
+def test_the_range_of_floating_point_grey_is_guessed(tmp_path):
+    def first(*values: float) -> int:
+        picture = Image.fromarray(np.array([values], np.float32))
+        red, green, blue = colour(tmp_path / "float.tif", picture)
+        assert red == green == blue
+        return red
+
+    assert first(0.25, 1.0) == 64
+    assert first(64.0, 255.0) == 64
+    assert first(16448.0, 65535.0) == 64
+    assert first(0.25, float("inf"), float("nan")) == 64
+    assert first(float("inf"), 0.5) == 255
+    assert first(float("nan"), -3.0) == 0
+
+
+def test_colours_of_16_bits_are_read(tmp_path):
+    row = struct.pack(">3H", 32768, 65535, 0)
+    assert colour(tmp_path / "rgb.png", png(1, 1, 16, 2, b"\0" + row)) == (128, 255, 0)
+    assert colour(tmp_path / "alpha.png", png(1, 1, 16, 4, b"\0" + struct.pack(">2H", 0, 32768))) == (127, 127, 127)
+
+
+def test_kinds_of_tiff_that_would_come_out_wrong_are_refused(tmp_path):
+    def tag(number: int, value: int) -> bytes:
+        return struct.pack("<HHIH", number, 3, 1, value)
+
+    grey = tmp_path / "white-is-zero.tif"
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(grey)
+    content = grey.read_bytes()
+    assert content.count(tag(262, 1)) == 1
+    grey.write_bytes(content.replace(tag(262, 1), tag(262, 0)))
+    with pytest.raises(ValueError, match=r"white-is-zero\.tif: .*0 is white; save it with 0 as black"):
+        images.load(grey)
+
+    planes = tmp_path / "planes.tif"
+    Image.new("RGB", (4, 4), RED).save(planes, tiffinfo={284: 1})
+    content, bits = planes.read_bytes(), struct.pack("<3H", 8, 8, 8)
+    assert content.count(tag(284, 1)) == content.count(bits) == 1
+    content = content.replace(tag(284, 1), tag(284, 2)).replace(bits, struct.pack("<3H", 16, 16, 16))
+    planes.write_bytes(content + bytes(48))
+    with pytest.raises(ValueError, match=r"planes\.tif: .*16 bits in planes; save it with interleaved pixels"):
+        images.load(planes)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".avif", ".gif"])
+def test_the_first_frame_of_an_animation_is_read(tmp_path, suffix):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
+    assert colour(tmp_path / f"film{suffix}", frames[0], save_all=True, append_images=frames[1:]) == pytest.approx(
+        RED, abs=3
+    )
+
+
+def test_what_a_file_holds_counts_more_than_its_suffix(tmp_path):
+    for suffix, kind in ((".jpg", "GIF"), (".png", "JPEG"), (".webp", "GIF"), (".bmp", "PNG"), (".jpg", "MPO")):
+        first = colour(tmp_path / f"named{suffix}", Image.new("RGB", (16, 16), (0, 0, 255)), format=kind)
+        assert first == pytest.approx(BLUE, abs=3), kind
+
+
+def test_programs_that_draw_are_not_pictures(tmp_path):
+    # To read PostScript, Pillow would run Ghostscript.
+    quadrants().save(tmp_path / "page.jpg", "EPS")
+    with pytest.raises(ValueError, match=r"page\.jpg: not a picture .*one of avif bmp jpeg jpg png tif"):
+        images.load(tmp_path / "page.jpg")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "tolerance"),
+    [(".png", 0), (".bmp", 0), (".tif", 0), (".tiff", 0), (".jpg", 3), (".jpeg", 3), (".webp", 8), (".avif", 8)],
+)
+def test_what_is_saved_is_loaded(tmp_path, pictures, suffix, tolerance):
+    for name in (f"new/folder/picture{suffix}", f"PICTURE{suffix.upper()}"):
+        images.save(pictures[0], tmp_path / name)
+        with Image.open(tmp_path / name) as written:
+            assert written.format == images.FORMATS[suffix]
+        loaded = images.load(tmp_path / name)
+        assert loaded.size == pictures[0].size
+        difference = np.asarray(loaded, dtype=float) - np.asarray(pictures[0], dtype=float)
+        assert np.abs(difference).mean() <= tolerance
+
+
+@pytest.mark.parametrize("suffix", images.FORMATS)
+def test_a_single_pixel_is_a_picture(tmp_path, suffix):
+    images.save(torch.tensor([40, 200, 90]).view(3, 1, 1) / 255, tmp_path / f"dot{suffix}")
+    loaded = images.load(tmp_path / f"dot{suffix}")
+    assert loaded.size == (1, 1) and loaded.getpixel((0, 0)) == pytest.approx((40, 200, 90), abs=3)
+    assert images.to_tensor(loaded).shape == (1, 3, 1, 1)
+    assert images.resize(loaded, 256).size == (1, 1)
+    assert images.sheet([[loaded]], height=32).size == (40, 40)
+
+
+def test_tensors_and_pictures_convert_without_loss():
+    every = torch.arange(256.0).repeat(3, 2, 1) / 255
+    picture = images.to_image(every)
+    assert picture.mode == "RGB" and picture.size == (256, 2)
+    assert [picture.getpixel((i, 0)) for i in range(256)] == [(i, i, i) for i in range(256)]
+    back = images.to_tensor(picture)
+    assert back.dtype == torch.float32 and torch.equal(back, every[None])
+    assert images.to_image(every[None]).tobytes() == picture.tobytes()
+
+
+def test_saved_values_are_rounded_not_cut_off(tmp_path):
+    steps = torch.arange(255.0)
+    for part, expected in ((0.999, steps + 1), (0.51, steps + 1), (0.49, steps), (0.001, steps)):
+        images.save(((steps + part) / 255).repeat(3, 1, 1), tmp_path / "steps.png")
+        assert torch.equal(torch.tensor(np.array(images.load(tmp_path / "steps.png")))[0, :, 0], expected.byte())
+
+
+def test_values_beyond_the_range_are_clamped():
+    picture = images.to_image(torch.tensor([-0.5, 1.5, 300.0]).view(3, 1, 1))
+    assert picture.getpixel((0, 0)) == (0, 255, 255)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 4), (1, 4, 4), (4, 4), (4, 4, 3)])
+def test_a_tensor_of_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"a picture is \(3, H, W\) or \(1, 3, H, W\), got \("):
+        images.to_image(torch.zeros(shape))
+
+
+def test_the_two_ranges_map_onto_each_other():
+    assert images.to_signed(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist() == [-1.0, -0.5, 0.0, 1.0]
+    assert images.to_unit(torch.tensor([-1.0, -0.5, 0.0, 1.0])).tolist() == [0.0, 0.25, 0.5, 1.0]
+    x = torch.rand(2, 3, 4, 5)
+    assert torch.allclose(images.to_unit(images.to_signed(x)), x, atol=1e-6)
+
+
+def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(30_000, 30_000, 8, 2, bytes(1000)))
+    assert path.stat().st_size < 200
+    with pytest.raises(ValueError, match=r"bomb\.png: expected at most 180 million pixels"):
+        images.load(path)
+
+
+def test_the_limit_of_pixels_holds_exactly(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 512)
+    quadrants().save(tmp_path / "fits.png")
+    assert images.load(tmp_path / "fits.png").size == (32, 16)
+    Image.new("RGB", (27, 19)).save(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"large\.png: .*27 x 19"):
+        images.load(tmp_path / "large.png")
+
+
+@pytest.mark.parametrize("suffix", images.FORMATS)
+def test_a_file_cut_short_is_named(tmp_path, pictures, suffix):
+    path = tmp_path / f"half{suffix}"
+    images.save(pictures[0], path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=rf"half\{suffix}: (a damaged or unusual picture|not a picture)"):
+        images.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"These are my holidays.\n" * 100, b"\xff\xd8\xff", bytes(1000)])
+def test_a_file_that_is_no_picture_is_named(tmp_path, content):
+    (tmp_path / "holidays.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"holidays\.jpg: not a picture .*expected one of avif bmp jpeg jpg png"):
+        images.load(tmp_path / "holidays.jpg")
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", ".", "folder.jpg"])
+def test_a_missing_file_and_a_folder_are_no_pictures(tmp_path, name):
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(FileNotFoundError, match="no picture"):
+        images.load(tmp_path / name)
+
+
+def test_whatever_a_file_holds_it_is_a_picture_or_a_helpful_line(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 48)
+    draw = random.Random(0)
+    read = refused = 0
+    for suffix in images.FORMATS:
+        path = tmp_path / f"picture{suffix}"
+        images.save(pictures[0], path)
+        whole = path.read_bytes()
+        for _ in range(60):
+            content = bytearray(whole[: draw.choice((len(whole), len(whole), draw.randrange(len(whole))))])
+            for _ in range(draw.choice((1, 2, 8))):
+                content[draw.randrange(min(len(content), draw.choice((64, 400, 10**9))) or 1)] = draw.randrange(256)
+            path.write_bytes(content)
+            try:
+                assert images.load(path).mode == "RGB"
+                read += 1
+            except ValueError as error:
+                assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1
+                refused += 1
+    assert read > 20 and refused > 20
+
+
+def test_reading_in_threads_leaves_warnings_as_they_were(tmp_path, pictures):
+    images.save(pictures[0], tmp_path / "picture.jpg")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(images.load, [tmp_path / "picture.jpg"] * 200))) == 200
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize(("suffix", "size"), [(".jpg", (66_000, 1)), (".webp", (17_000, 1)), (".avif", (66_000, 1))])
+def test_a_picture_that_a_format_cannot_hold_leaves_the_old_file(tmp_path, suffix, size):
+    path = tmp_path / f"panorama{suffix}"
+    path.write_bytes(b"old")
+    with pytest.raises(ValueError, match=rf"panorama\{suffix}: .*cannot hold .* {size[0]} x 1 pixels.*try \.png"):
+        images.save(Image.new("RGB", size), path)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    images.save(quadrants(), tmp_path / "picture.png")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        images.save(Image.new("RGB", (4, 4)), tmp_path / "picture.png")
+    assert list(tmp_path.iterdir()) == [tmp_path / "picture.png"]
+    assert images.load(tmp_path / "picture.png").tobytes() == quadrants().tobytes()
+
+
+@pytest.mark.parametrize("name", ["picture.gif", "picture", "picture.txt"])
+def test_an_unknown_suffix_lists_those_that_can_be_written(tmp_path, name):
+    with pytest.raises(ValueError, match=r"picture.*expected one of \.jpg \.jpeg \.png \.webp \.tif "):
+        images.save(quadrants(), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_are_found_below_a_folder_in_order(tmp_path):
+    shown = ["B.JPG", "a.png", "sub/c.WebP", "sub/deep/d.tiff", "z.avif"]
+    others = [".hidden.png", ".cache/e.png", "sub/._c.jpg", "notes.txt", "jpg", "film.gif"]
+    for name in shown + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in images.find(tmp_path)] == shown
+    assert images.find(tmp_path / "folder.png") == []
+    # Only what lies below the folder can be hidden, not the folder itself.
+    assert [path.name for path in images.find(tmp_path / ".cache")] == ["e.png"]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        images.find(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "expected"),
+    [
+        ((400, 300), 200, (200, 150)),
+        ((300, 400), 200, (150, 200)),
+        ((400, 300), 400, (400, 300)),
+        ((40, 30), 200, (40, 30)),
+        ((3000, 20), 100, (100, 1)),
+        ((3000, 1), 100, (100, 1)),
+    ],
+)
+def test_resize_keeps_proportions_and_never_enlarges(size, longest, expected):
+    assert images.resize(Image.new("RGB", size), longest).size == expected
+
+
+def test_resize_keeps_what_is_where():
+    small = images.resize(quadrants().resize((320, 160), Image.Resampling.NEAREST), 32)
+    assert small.size == (32, 16)
+    assert [at(small, *sides) for sides in (("top",), ("right",), ("bottom",))] == [RED, GREEN, BLUE]
+
+
+def test_every_picture_has_its_place_on_a_sheet():
+    red, green, blue = (Image.new("RGB", (10, 10), value) for value in (RED, GREEN, BLUE))
+    page = images.sheet([[red, green], [blue]], height=64)
+    # Gaps of 4 px around pictures of 64 x 64 px.
+    assert page.size == (4 + 64 + 4 + 64 + 4, 4 + 64 + 4 + 64 + 4)
+    expected = Image.new("RGB", page.size, WHITE)
+    for value, corner in ((RED, (4, 4)), (GREEN, (72, 4)), (BLUE, (4, 72))):
+        expected.paste(value, (*corner, corner[0] + 64, corner[1] + 64))
+    assert page.tobytes() == expected.tobytes()
+
+
+def test_pictures_of_a_column_share_its_middle_and_keep_proportions():
+    wide, narrow = Image.new("RGB", (20, 10), RED), Image.new("RGB", (10, 20), BLUE)
+    page = images.sheet([[wide], [narrow]], height=64)
+    assert page.size == (4 + 128 + 4, 4 + 64 + 4 + 64 + 4)
+    columns = np.flatnonzero((np.asarray(page)[100] == BLUE).all(axis=1))
+    # 32 px wide, in the middle of 128.
+    assert (columns.min(), columns.max()) == (4 + 48, 4 + 48 + 31)
+
+
+def test_titles_stand_over_their_columns_and_push_nothing_aside():
+    red, green = Image.new("RGB", (64, 64), RED), Image.new("RGB", (64, 64), GREEN)
+    page = np.asarray(images.sheet([[red, green]], ["real x", ""], height=64))
+    band = page[: page.shape[0] - 64 - 4]
+    assert band[:, 4:68].min() < 100, "the title is dark"
+    assert (band[:, 70:] == 255).all(), "the second column has none"
+    assert (page[-6, 5:67] == RED).all() and (page[-6, 73:135] == GREEN).all()
+
+
+def test_a_long_title_does_not_run_into_the_next():
+    narrow, square = Image.new("RGB", (20, 3000), RED), Image.new("RGB", (64, 64), GREEN)
+    page = np.asarray(images.sheet([[narrow, square]], ["a title far wider than it", "G(x)"], height=64))
+    red = np.flatnonzero((page[-8] == RED).all(axis=1))
+    green = np.flatnonzero((page[-8] == GREEN).all(axis=1))
+    assert len(red) == 1 and len(green) == 64
+    band = page[: page.shape[0] - 64 - 4].min(axis=(0, 2))
+    assert band[: red[0]].min() < 100 and band[green[0] :].min() < 100
+    assert (band[green[0] - 4 : green[0]] == 255).all(), "a gap parts the titles"
+
+
+@pytest.mark.parametrize("rows", [[], [[]], [[Image.new("RGB", (4, 4))], []]])
+def test_a_sheet_of_nothing_is_refused(rows):
+    with pytest.raises(ValueError, match="at least one picture in every row"):
+        images.sheet(rows)

@@ -1,0 +1,6 @@
+"""Train a CycleGAN: `python train.py --dataroot DIR --name NAME`, or the same under torchrun."""
+
+from cyclegan.cli import train_main
+
+if __name__ == "__main__":
+    train_main()
