@@ -40,7 +40,9 @@ def main() -> None:
         for augment in ("paper", "strong"):
             for kept in (False, True):
                 for workers in (0, 1, 2):
-                    data = UnpairedImages(paths, paths, build_pipelines(augment, 286, 256), cache=cache if kept else None)
+                    data = UnpairedImages(
+                        paths, paths, build_pipelines(augment, 286, 256), cache=cache if kept else None
+                    )
                     batches = EpochBatches(len(data), 1)
                     name = f"--augment {augment:6} --cache {'on ' if kept else 'off'} --num-workers {workers}"
                     loaders[name] = iter(DataLoader(data, batch_sampler=batches, num_workers=workers))

@@ -99,7 +99,9 @@ def main() -> None:
     print(f"{given} on {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for name, values in seconds.items():
         median = statistics.median(values)
-        print(f"{name:26} median {median:.3f} s ({min(values):.3f} to {max(values):.3f}), {base / median:.2f} x textbook")
+        print(
+            f"{name:26} median {median:.3f} s ({min(values):.3f} to {max(values):.3f}), {base / median:.2f} x textbook"
+        )
 
 
 if __name__ == "__main__":

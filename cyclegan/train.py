@@ -49,6 +49,7 @@ from stylekit.training import (
     descend,
     frozen,
     ignore_signals,
+    iterate,
     linear_decay,
     save_network,
     unwrap,
@@ -348,8 +349,7 @@ class _Run:
         )
         self.data.batches.epoch, self.data.batches.start = state.epoch, state.step_in_epoch
         # One iterator for all epochs: workers start once, and prepare the next epoch while this one ends.
-        pairs = iter(self.data.loader)
-        with bar:
+        with bar, iterate(self.data.loader) as pairs:
             while not self.finished and not caught:
                 self.run_epoch(pairs, bar, caught)
                 if state.step_in_epoch >= self.steps_per_epoch:

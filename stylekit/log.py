@@ -220,4 +220,4 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
 def _logged_in() -> bool:
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from stylekit.checkpoint import atomic
+
+T = TypeVar("T")
 
 
 def descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
@@ -117,6 +121,23 @@ def collect_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def iterate(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
+    """Iterate over a loader whose workers ignore signals, and make sure that they are gone afterwards."""
+    others = set(multiprocessing.active_children())
+    iterator = iter(loader)
+    workers = set(multiprocessing.active_children()) - others
+    try:
+        yield iterator
+    finally:
+        # The loader asks its workers to end. One that does not would be waited for without end, as it ignores SIGTERM.
+        if shut_down := getattr(iterator, "_shutdown_workers", None):
+            shut_down()
+        for worker in workers:
+            worker.kill()
+            worker.join()
 
 
 def ignore_signals(worker: int) -> None:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from conftest import ROOT, run
+
 from cyclegan.options import TrainConfig, TranslateConfig
 from stylekit import cli
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT, TINY, command, run
 from PIL import Image
 
-from conftest import ROOT, TINY, command, run
 from cyclegan.cli import train as train_command
 from cyclegan.models import Generator
 from cyclegan.options import TrainConfig

@@ -4,8 +4,8 @@ import resource
 
 import pytest
 import torch
-
 from conftest import run
+
 from stylekit import checkpoint
 
 
@@ -23,7 +23,7 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
         file.write(b"new")
         raise RuntimeError("halfway")
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["last.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
@@ -42,7 +42,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     result = run("-c", script, path)
     assert "could not write" in result.stdout and "untouched" in result.stdout, result.stderr
     assert checkpoint.load(path) == {"step": 1}
-    assert os.listdir(tmp_path) == ["last.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.99])

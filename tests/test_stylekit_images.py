@@ -13,6 +13,9 @@ from PIL import Image, ImageCms
 
 from stylekit import images
 
+# What `images` asks for when it is imported; pytest undoes it for every test.
+pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
+
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 # From the EXIF standard: the sides of the upright picture on which row 0 and column 0 of the stored one lie.

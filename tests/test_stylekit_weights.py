@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from conftest import ROOT
+
 from cyclegan.models import Generator
 from cyclegan.translate import load_generator, translate
 from stylekit import weights
