@@ -81,7 +81,7 @@ def history(folder: Path):
     """The logged steps as dicts, without wandb's own entries."""
     for record in records(folder):
         if record.WhichOneof("record_type") == "history":
-            items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            items = {i.key or i.nested_key[0]: json.loads(i.value_json) for i in record.history.item}
             yield {key: value for key, value in items.items() if not key.startswith("_")}
 
 
