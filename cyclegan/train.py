@@ -507,6 +507,8 @@ def _read_run(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     saved = checkpoint.load(path)
     if missing := {"config", "pipelines", "generators", "average", "pools", "step"} - saved.keys():
         raise ValueError(f"{path}: not a training checkpoint, it has no {', '.join(sorted(missing))}")
+    if not isinstance(saved["config"], dict) or not isinstance(saved["step"], int):
+        raise ValueError(f"{path}: not a training checkpoint, its options or its step are of another kind")
     if differences := _differences(saved["config"], config, *ARCHITECTURE):
         raise ValueError(f"{folder}: a run cannot change its networks: {', '.join(differences)}; choose another --name")
     return saved
@@ -531,7 +533,7 @@ def _load_state(state: State, saved: dict[str, Any], folder: Path, device: torch
         if saved["random_cuda"] is not None and device.type == "cuda":
             torch.cuda.set_rng_state(saved["random_cuda"].cpu(), device)
         return cast("str | None", saved["wandb_run_id"])
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{folder / 'last.pt'}: not a checkpoint of this run ({str(error).splitlines()[0]})"
         ) from error

@@ -348,6 +348,15 @@ def test_a_checkpoint_with_a_pickled_object_is_refused(finished, dataset, capsys
     assert not (tmp_path / "harm was done").exists()
 
 
+@pytest.mark.parametrize(
+    "entries", [{"random": {"cpu": 1}}, {"generators": "none"}, {"pools": [None]}, {"step": "two"}, {"config": [1]}]
+)
+def test_a_checkpoint_of_another_layout_is_named(finished, dataset, capsys, entries):
+    checkpoint.save(finished / "last.pt", **(checkpoint.load(finished / "last.pt") | entries))
+    assert train_in_process(dataset, "--resume", "--max-steps", 4) == 2
+    assert "last.pt: not a" in one_line(capsys)
+
+
 def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(finished, dataset, capsys):
     before = checkpoint.load(finished / "last.pt")
     assert train_in_process(dataset, "--resume", "--max-steps", 40, "--lr", "1e30", "--print-freq", 1) == 1
