@@ -103,7 +103,8 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
     if augment == "paper":
         return Pipelines(a.Compose([shrink, crop, flip]), a.Compose([shrink, crop, flip]))
     if augment == "strong":
-        # Zooms are shares of the picture's area: from a square, they are as large in every picture.
+        # Zooms are shares of the picture's area: from a square, they are as large in every picture. And OpenCV turns no
+        # picture with a side of more than 32,767 px, as that of a long strip may become.
         square = a.RandomCrop(load_size, load_size)
         zoom = a.RandomResizedCrop(
             (crop_size, crop_size),
@@ -115,7 +116,7 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
         turn = a.Rotate(limit=5, interpolation=cv2.INTER_CUBIC, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
         # Paintings keep their colours: these are what the generators are to learn.
         colour = a.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.02, 0.02), p=0.8)
-        cuts = [shrink, turn, square, zoom, flip]
+        cuts = [shrink, square, turn, zoom, flip]
         return Pipelines(a.Compose([*cuts, colour]), a.Compose(cuts))
     return _read_pipelines(Path(augment), crop_size)
 

@@ -1,7 +1,7 @@
 """Generators and discriminators of CycleGAN (Zhu et al. 2017, appendix 7.2), laid out as the authors' files are.
 
 Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which leave a checkerboard, by
-nearest-neighbour up-sampling and a convolution. `upsample="transposed"` is the published layer.
+bilinear up-sampling and a convolution. `upsample="transposed"` is the published layer.
 """
 
 from __future__ import annotations

@@ -22,12 +22,17 @@ from stylekit.images import to_signed, to_unit
 
 Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
+MARGIN = 32
+"""Pixels around a picture that are painted and thrown away."""
+
 
 @torch.inference_mode()
 def translate(image: Tensor, generator: Generator) -> Tensor:
     """Translate pictures of any size.
 
-    The border is reflected until both sides are multiples of 4, which the two down-samplings need; later it is cropped.
+    The picture is continued by its reflection, and cropped again afterwards: by `MARGIN` on each side, because a
+    generator paints a frame where its zero padding meets the picture, and up to multiples of 4, which the two
+    down-samplings need. What the authors' test.py does with a 256 x 256 picture is `generator(to_signed(image))`.
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the generator's device.
@@ -36,12 +41,10 @@ def translate(image: Tensor, generator: Generator) -> Tensor:
         (B, 3, H, W) in [0, 1].
     """
     height, width = image.shape[-2:]
-    pad_height = max(8, -(-height // 4) * 4) - height
-    pad_width = max(8, -(-width // 4) * 4) - width
-    top, left = pad_height // 2, pad_width // 2
-    padding = (left, pad_width - left, top, pad_height - top)
+    (top, bottom), (left, right) = _padding(height), _padding(width)
+    padding = (left, right, top, bottom)
     # Reflection needs more pixels than it adds; a picture of a few pixels is continued by its border instead.
-    mode = "reflect" if max(padding[:2]) < width and max(padding[2:]) < height else "replicate"
+    mode = "reflect" if max(left, right) < width and max(top, bottom) < height else "replicate"
     painted = to_unit(generator(to_signed(functional.pad(image, padding, mode=mode))))
     return painted[..., top : top + height, left : left + width].clamp(0, 1)
 
@@ -190,6 +193,12 @@ def translate_files(
             continue
         images.save(after, job.target)
         yield Outcome(job, before, after)
+
+
+def _padding(length: int) -> tuple[int, int]:
+    """What is added before and behind a side: the margin, or as much of it as can be reflected."""
+    padded = max(8, -(-(length + 2 * min(MARGIN, max(0, length - 4))) // 4) * 4)
+    return (padded - length) // 2, (padded - length + 1) // 2
 
 
 def _first_line(error: BaseException) -> str:

@@ -256,6 +256,15 @@ def test_strong_zooms_into_wide_photographs_as_into_square_ones(map_of):
     assert min(lefts) < 8 and max(rights) > 71, "both ends of the photograph are seen"
 
 
+@pytest.mark.parametrize("augment", ["none", "paper", "strong"])
+def test_a_strip_of_any_length_can_be_cut(tmp_path, augment):
+    # Enlarged to the load size it is longer than what OpenCV turns.
+    Image.new("RGB", (4, 4500), "red").save(tmp_path / "strip.png")
+    paths = [tmp_path / "strip.png"]
+    samples = UnpairedImages(paths, paths, build_pipelines(augment, 36, 32))
+    assert samples[0].x.shape == (3, 32, 32)
+
+
 @pytest.mark.parametrize("kind", ["json", "yaml"])
 @pytest.mark.parametrize("augment", ["none", "paper", "strong"])
 def test_a_pipeline_from_a_file_cuts_as_the_one_that_was_saved(photographs, tmp_path, kind, augment):

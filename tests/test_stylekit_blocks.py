@@ -58,10 +58,12 @@ def test_upsampling_leaves_no_checkerboard_where_transposed_convolution_does():
     assert transposed.std() > 1e-3
 
 
-def test_upsampling_is_nearest_neighbour_and_a_reflected_convolution():
+def test_upsampling_is_bilinear_and_a_reflected_convolution():
     layer = UpsampleConv2d(2, 3)
-    x = torch.randn(1, 2, 4, 4)
-    enlarged = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    x = torch.randn(1, 2, 3, 3)
+    # Every new pixel lies a quarter of the way between two old ones; beyond the border, the border goes on.
+    between = torch.tensor([[4, 0, 0], [3, 1, 0], [1, 3, 0], [0, 3, 1], [0, 1, 3], [0, 0, 4]]) / 4
+    enlarged = between @ x @ between.mT
     padded = functional.pad(enlarged, (1, 1, 1, 1), mode="reflect")
     torch.testing.assert_close(layer(x), functional.conv2d(padded, layer.weight, layer.bias))
 
