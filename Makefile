@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PHOTO ?=
+SIZE ?= 640
 OUTPUT ?= demo
 
 .DEFAULT_GOAL := help
@@ -17,9 +18,9 @@ $(VENV)/installed: requirements.lock setup.py pyproject.toml
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	@touch $@
 
-demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg takes yours
+demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg takes yours, SIZE=1200 its longer side
 	$(BIN)/cyclegan translate "$(or $(PHOTO),$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")'))" \
-		--output $(OUTPUT) --sheet --overwrite
+		--size $(SIZE) --output $(OUTPUT) --sheet --overwrite
 
 test: $(VENV)/installed  ## run all tests
 	$(BIN)/python -m pytest
