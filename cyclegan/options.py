@@ -93,7 +93,7 @@ class TrainConfig:
     """Keep decoded pictures in memory; auto: if they take less than a quarter of what is free."""
 
     num_workers: Annotated[int, _also("--num-threads")] = 4
-    """Processes that prepare pictures; 0 prepares them in the training process."""
+    """Processes that prepare pictures, at most as many as there are cores; 0 prepares them in the training process."""
 
     batch_size: int = 1
     """Pictures of each collection per step and per process."""

@@ -213,7 +213,7 @@ def load_data(config: TrainConfig, pipelines: Pipelines, device: torch.device) -
     loader = DataLoader(
         data,
         batch_sampler=batches,
-        num_workers=config.num_workers,
+        num_workers=min(config.num_workers, distributed.cores()),
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_signals,
     )

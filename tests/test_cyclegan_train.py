@@ -14,10 +14,11 @@ from conftest import ROOT, TINY, command, run
 from PIL import Image
 
 from cyclegan.cli import train as train_command
+from cyclegan.data import build_pipelines
 from cyclegan.models import Generator
 from cyclegan.options import TrainConfig
-from cyclegan.train import build_state, train, train_step
-from stylekit import checkpoint, cli
+from cyclegan.train import build_state, load_data, train, train_step
+from stylekit import checkpoint, cli, distributed
 from stylekit.training import check_finite, linear_decay
 
 
@@ -391,6 +392,13 @@ def test_minutes_end_a_run_with_a_learning_rate_near_zero(dataset):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) > 3
     assert lines[0]["lr"] == 2e-4 and lines[-1]["lr"] < 5e-5
+
+
+def test_there_are_no_more_workers_than_cores(dataset, recwarn):
+    build = (build_pipelines("paper", 36, 32), torch.device("cpu"))
+    assert load_data(config(dataset, num_workers=1000), *build).loader.num_workers == distributed.cores()
+    assert load_data(config(dataset, num_workers=0), *build).loader.num_workers == 0
+    assert not recwarn.list
 
 
 def test_every_option_has_a_help_text():
