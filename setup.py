@@ -5,16 +5,21 @@ from setuptools import setup
 setup(
     name="image-translation",
     version="0.1.0",
-    description="Photographs into paintings: CycleGAN on PyTorch, with trained networks inside",
+    description="Photographs into paintings: neural style transfer and CycleGAN on PyTorch, trained networks inside",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=["stylekit", "stylekit._weights", "cyclegan"],
+    packages=["stylekit", "stylekit._weights", "gatys", "cyclegan"],
     # The trained networks lie in weights/; an installed package carries them inside stylekit.
     package_dir={"stylekit._weights": "weights"},
-    package_data={"stylekit": ["py.typed"], "cyclegan": ["py.typed"], "stylekit._weights": ["**/*"]},
+    package_data={
+        "stylekit": ["py.typed"],
+        "gatys": ["py.typed"],
+        "cyclegan": ["py.typed"],
+        "stylekit._weights": ["**/*"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -29,12 +34,14 @@ setup(
         "safetensors>=0.4",
         "matplotlib>=3.8",
         "pyyaml>=6",
+        "tifffile>=2024.8.10",
     ],
     extras_require={
         "demo": ["scikit-learn>=1.4"],
         "dev": [
             "scikit-learn>=1.4",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.12",
             "mypy>=1.13",
             "build>=1.2",
@@ -42,7 +49,7 @@ setup(
             "types-tqdm",
         ],
     },
-    entry_points={"console_scripts": ["cyclegan = cyclegan.cli:main"]},
+    entry_points={"console_scripts": ["cyclegan = cyclegan.cli:main", "gatys = gatys.cli:main"]},
     classifiers=[
         "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",

@@ -10,11 +10,11 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageDraw, ImageFont, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from stylekit.checkpoint import atomic
@@ -99,13 +99,15 @@ def load(path: str | Path) -> Image.Image:
         raise ValueError(f"{path}: a damaged or unusual picture ({_first_line(error)})") from error
 
 
-def save(image: Image.Image | Tensor, path: str | Path) -> None:
+def save(image: Image.Image | Tensor, path: str | Path, description: str = "", bits: Literal[8, 16] = 8) -> None:
     """Write a picture, in the format that the suffix names, whole or not at all.
 
     JPEG, WebP and AVIF are written with little loss (quality 95, 95 and 90), JPEG without chroma subsampling.
 
     Args:
         image: A picture, or a tensor that `to_image` takes.
+        description: Text for the picture's metadata (ImageDescription of EXIF or TIFF); BMP has no place for it.
+        bits: Of each colour. 16 is for tensors and TIFF.
 
     Raises:
         ValueError: The suffix is none of `FORMATS`, or its format cannot hold such a picture.
@@ -115,13 +117,28 @@ def save(image: Image.Image | Tensor, path: str | Path) -> None:
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: cannot write this kind of file; expected one of {' '.join(FORMATS)}")
+    if bits == 16:
+        if not isinstance(image, Tensor) or kind != "TIFF":
+            raise ValueError(f"{path}: 16 bits need a tensor, and .tif or .tiff")
+        import tifffile
+
+        pixels = (_pixels(image) * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy().astype(np.uint16)
+        with atomic(path) as file:
+            tifffile.imwrite(
+                file, pixels, photometric="rgb", compression="zlib", description=description, metadata=None
+            )
+        return
     if isinstance(image, Tensor):
         image = to_image(image)
     with atomic(path) as file:
         # Encoded in memory first: some of Pillow's encoders want to seek and write through the file's number.
         encoded = io.BytesIO()
+        options = dict(_SAVE_OPTIONS.get(kind, {}))
+        if description and kind != "BMP":
+            options["exif"] = Image.Exif()
+            options["exif"][ExifTags.Base.ImageDescription] = description
         try:
-            image.save(encoded, kind, **_SAVE_OPTIONS.get(kind, {}))
+            image.save(encoded, kind, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path}: {kind} cannot hold this picture of {image.width} x {image.height} pixels, mode {image.mode} "
@@ -145,11 +162,7 @@ def to_image(tensor: Tensor) -> Image.Image:
     Raises:
         ValueError: Another shape.
     """
-    if tensor.ndim == 4 and len(tensor) == 1:
-        tensor = tensor[0]
-    if tensor.ndim != 3 or len(tensor) != 3:
-        raise ValueError(f"a picture is (3, H, W) or (1, 3, H, W), got {tuple(tensor.shape)}")
-    pixels = (tensor.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    pixels = (_pixels(tensor) * 255).round().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
@@ -209,6 +222,14 @@ def sheet(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] = (), hei
         for left, width, picture in zip(lefts, widths, row, strict=False):
             page.paste(picture, (left + (width - picture.width) // 2, top + (height + gap) * i))
     return page
+
+
+def _pixels(tensor: Tensor) -> Tensor:
+    if tensor.ndim == 4 and len(tensor) == 1:
+        tensor = tensor[0]
+    if tensor.ndim != 3 or len(tensor) != 3:
+        raise ValueError(f"a picture is (3, H, W) or (1, 3, H, W), got {tuple(tensor.shape)}")
+    return tensor.detach().float().clamp(0, 1)
 
 
 def _check_tiff(image: Image.Image) -> None:

@@ -1,25 +1,43 @@
-"""VGG as a judge of pictures: what its named layers see (Simonyan & Zisserman 2015; Gatys et al. 2016)."""
+"""VGG as a judge of pictures: what its named layers see (Simonyan & Zisserman 2015; Gatys et al. 2016).
+
+`vgg16` and `vgg19` are the published networks. `compact` is ours: the first thirteen convolutions of VGG-19 with fewer
+channels, trained to see what VGG-19 sees (`stylekit.distill`); its weights come with the library.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
 import torch
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from stylekit.checkpoint import load_tensors
+from stylekit.images import to_tensor
+from stylekit.weights import shipped_file
 
-Network = Literal["vgg16", "vgg19"]
+Network = Literal["compact", "vgg16", "vgg19"]
 Pooling = Literal["max", "average"]
 Padding = Literal["zeros", "replicate"]
 
-# Of each stage, between one pooling and the next (Simonyan & Zisserman 2015, table 1, columns D and E).
-_CONVOLUTIONS: dict[Network, tuple[int, ...]] = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-_CHANNELS = (64, 128, 256, 512, 512)
+# Convolutions of each stage, between one pooling and the next, and their channels (Simonyan & Zisserman 2015, table 1,
+# columns D and E).
+_CONVOLUTIONS: dict[Network, tuple[int, ...]] = {
+    "compact": (2, 2, 4, 4, 1),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}
+_CHANNELS: dict[Network, tuple[int, ...]] = {
+    "compact": (32, 64, 128, 128, 128),
+    "vgg16": (64, 128, 256, 512, 512),
+    "vgg19": (64, 128, 256, 512, 512),
+}
 
 # What a network was trained to see: RGB in [0, 1], minus a mean, divided by a deviation.
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -27,7 +45,7 @@ _CAFFE = {"mean": (0.48501961, 0.45795686, 0.40760392), "std": (1 / 255, 1 / 255
 
 
 class VGGFeatures(nn.Module):
-    """The activations of named layers of VGG-16 or VGG-19 (Simonyan & Zisserman 2015), for pictures in [0, 1].
+    """The activations of named layers of a VGG network (Simonyan & Zisserman 2015), for pictures in [0, 1].
 
     The network is built only as deep as the deepest layer asked for. It is frozen, but gradients reach the picture.
 
@@ -39,12 +57,16 @@ class VGGFeatures(nn.Module):
 
     Args:
         layers: Names such as "relu1_1", "conv4_2" or "pool3"; `layer_names` lists them. One name may stand alone.
-        network: "vgg19" or "vgg16".
-        weights: A file, read without running any code in it: a model of torchvision, whole or only its convolutions, in
-            any floating-point type; a state dict of this class; or the Caffe weights under the names that Gatys et al.
-            released them with (`conv1_1.weight`). None takes torchvision's ImageNet weights, downloaded the first time.
+        network: "vgg19", "vgg16" or "compact".
+        weights: Tensors by name, or a file with them, read without running any code in it: a model of torchvision,
+            whole or only its convolutions, in any floating-point type; a state dict of this class; or the Caffe weights
+            under the names that Gatys et al. released them with (`conv1_1.weight`). None takes torchvision's ImageNet
+            weights, downloaded the first time; for "compact" those that the library ships.
         pooling: "max", as published, or "average".
         padding: Of the first convolution: "zeros", as published, or "replicate". The others always see zeros.
+        normalize: Scale every layer so that its mean activation over natural pictures is 1: weights from different
+            sources, which differ tenfold and more, then give losses of one size. Gatys et al. (2016, section 2) do this
+            for every filter; we do it for a layer as a whole, which does not amplify filters that hardly ever speak.
 
     Raises:
         ValueError: A name is none of those listed; or the file is damaged, is for the other network, lacks a tensor, or
@@ -55,14 +77,17 @@ class VGGFeatures(nn.Module):
 
     mean: Tensor
     std: Tensor
+    fingerprint: str
+    """A hash of all weights in the source, whatever the depth, and of the pooling."""
 
     def __init__(
         self,
         layers: Iterable[str],
         network: Network = "vgg19",
-        weights: str | Path | None = None,
+        weights: str | Path | Mapping[str, Tensor] | None = None,
         pooling: Pooling = "max",
         padding: Padding = "zeros",
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         names = layer_names(network)
@@ -74,12 +99,14 @@ class VGGFeatures(nn.Module):
         with torch.device("meta"):  # Shapes only: the values come from the weights.
             self.register_buffer("mean", torch.empty(3, 1, 1))
             self.register_buffer("std", torch.empty(3, 1, 1))
-            self.features = nn.Sequential(*_modules(self._names, self.layers, pooling, padding))
-        tensors = _download(network) if weights is None else load_tensors(weights)
-        source = f"torchvision's {network}" if weights is None else str(weights)
+            self.features = nn.Sequential(*_modules(self._names, _CHANNELS[network], self.layers, pooling, padding))
+        tensors, source = _tensors(network, weights)
+        self.fingerprint = _fingerprint(tensors, pooling)
         shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
         self.load_state_dict(_state_dict(tensors, shapes, network, source), assign=True)
         self.requires_grad_(False).eval()
+        if normalize:
+            rescale(self.features, (_dead_leaves() - self.mean) / self.std)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if x.ndim != 4 or x.shape[1] != 3:
@@ -112,11 +139,53 @@ def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
     return tuple(names)
 
 
-def _modules(names: Iterable[str], kept: Sequence[str], pooling: Pooling, padding: Padding) -> Iterator[nn.Module]:
+@torch.no_grad()
+def rescale(features: nn.Sequential, x: Tensor) -> list[float]:
+    """Scale the convolutions in place, such that the mean of every ReLU is 1.
+
+    What the network sees does not change, as there are only convolutions, ReLUs and poolings (Gatys et al. 2016,
+    section 2).
+
+    Args:
+        features: Convolutions, each followed by a ReLU, and poolings.
+        x: A batch of natural pictures, as the first convolution takes them.
+
+    Returns:
+        The mean of every ReLU as it was before.
+    """
+    means = [1.0]
+    for module in features:
+        if isinstance(module, nn.Conv2d):
+            module.weight.mul_(means[-1])
+            x = module(x)
+            means.append(max(float(x.clamp(min=0).mean()), 1e-8))
+            module.weight.div_(means[-1])
+            assert module.bias is not None
+            module.bias.div_(means[-1])
+            x = x / means[-1]
+        else:
+            x = module(x)
+    return means[1:]
+
+
+def architecture(network: Network) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """For each of the five stages of a network, how many convolutions it has, and how many channels they have."""
+    return _CONVOLUTIONS[network], _CHANNELS[network]
+
+
+def stride(layer: str) -> int:
+    """How many pixels apart the positions of a layer are: 1 for relu1_1, 8 for relu4_2."""
+    stage = int(re.sub(r"\D*(\d).*", r"\1", layer))
+    return 2 ** (stage if layer.startswith("pool") else stage - 1)
+
+
+def _modules(
+    names: Iterable[str], widths: Sequence[int], kept: Sequence[str], pooling: Pooling, padding: Padding
+) -> Iterator[nn.Module]:
     channels, previous = 3, ""
     for name in names:
         if name.startswith("conv"):
-            width = _CHANNELS[int(name[4]) - 1]
+            width = widths[int(name[4]) - 1]
             yield nn.Conv2d(channels, width, 3, padding=1, padding_mode="zeros" if previous else padding)
             channels = width
         elif name.startswith("relu"):
@@ -125,6 +194,46 @@ def _modules(names: Iterable[str], kept: Sequence[str], pooling: Pooling, paddin
         else:
             yield nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)
         previous = name
+
+
+def _tensors(network: Network, weights: str | Path | Mapping[str, Tensor] | None) -> tuple[dict[str, Tensor], str]:
+    """The tensors, and what to call them in an error."""
+    if isinstance(weights, Mapping):
+        return dict(weights), "the given weights"
+    if weights is not None:
+        return load_tensors(weights), str(weights)
+    if network == "compact":
+        return load_tensors(shipped_file("vgg-compact/model.safetensors")), "the shipped network"
+    return _download(network), f"torchvision's {network}"
+
+
+def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
+    digest = hashlib.sha256(pooling.encode())
+    for name in sorted(tensors):
+        # Not the classifier of a whole model: what pictures are called is of no concern.
+        if not name.startswith("classifier"):
+            digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _dead_leaves(size: int = 256, leaves: int = 1500) -> Tensor:
+    """A picture with the statistics of natural ones: discs over discs, of all sizes (Lee, Mumford & Huang 2001).
+
+    Slightly blurred, as lenses do it, it moves the layers of VGG-19 as photographs do: between 0.85 and 1.4 times as
+    much.
+
+    Shape: (1, 3, size, size) in [0, 1]; always the same.
+    """
+    draw = np.random.default_rng(0)
+    picture = np.full((size, size, 3), 0.45)
+    y, x = np.mgrid[:size, :size]
+    # Radii from 2 px to half the picture, their density falling with the cube.
+    for radius in 1 / np.sqrt(draw.uniform((2 / size) ** 2, (1 / 2) ** 2, leaves)):
+        at_y, at_x = draw.uniform(-radius, size + radius, 2)
+        grey = draw.normal(0.45, 0.25)
+        picture[(y - at_y) ** 2 + (x - at_x) ** 2 < radius**2] = grey + draw.normal(0, 0.08, 3)
+    pixels = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
+    return to_tensor(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1.3)))
 
 
 def _download(network: Network) -> dict[str, Tensor]:

@@ -17,6 +17,26 @@ def shipped() -> dict[str, Path]:
     return {}
 
 
+def shipped_file(name: str) -> Path:
+    """A file that comes with the library, by its path in weights/.
+
+    Raises:
+        FileNotFoundError: This copy of the library lacks it.
+    """
+    for place in _PLACES:
+        if (place / name).is_file():
+            return place / name
+    raise FileNotFoundError(f"the library lacks {name}, which it ships: install it anew")
+
+
+def shipped_files(folder: str, suffix: str) -> dict[str, Path]:
+    """The files of one kind in a folder of weights/, by name, sorted."""
+    for place in _PLACES:
+        if (place / folder).is_dir():
+            return {path.stem: path for path in sorted((place / folder).glob(f"*{suffix}"))}
+    return {}
+
+
 def find(name: str | Path) -> Path | str:
     """Where weights are: an existing path first, then a shipped name; anything like `user/model` is taken for a Hub id.
 

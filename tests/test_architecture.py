@@ -10,9 +10,13 @@ import pytest
 from conftest import ROOT, run
 
 from cyclegan.options import TrainConfig, TranslateConfig
+from gatys.options import MakeStyleConfig, PaintConfig
 from stylekit import cli
 
-LAYERS = {"cli": 3, "train": 2, "translate": 2, "models": 1, "losses": 1, "pool": 1, "data": 1, "options": 1}
+LAYERS = {
+    "cyclegan": {"cli": 3, "train": 2, "translate": 2, "models": 1, "losses": 1, "pool": 1, "data": 1, "options": 1},
+    "gatys": {"cli": 3, "stylize": 2, "styles": 2, "objective": 1, "losses": 1, "options": 1},
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -33,23 +37,25 @@ def test_stylekit_knows_no_method():
         assert not {name for name in imports(path) if not name.startswith("stylekit")}, path
 
 
-def test_imports_point_downwards():
-    files = [path for path in (ROOT / "cyclegan").glob("*.py") if path.stem in LAYERS]
-    assert {path.stem for path in files} == set(LAYERS)
+@pytest.mark.parametrize("method", LAYERS)
+def test_imports_point_downwards(method):
+    layers = LAYERS[method]
+    files = [path for path in (ROOT / method).glob("*.py") if not path.stem.startswith("__")]
+    assert {path.stem for path in files} == set(layers)
     for path in files:
         for name in imports(path):
             package, *module = name.split(".")
-            assert package in ("stylekit", "cyclegan"), f"{path.name} imports {name}"
-            if package == "cyclegan" and module and module[0] in LAYERS:
-                above = LAYERS[module[0]] > LAYERS[path.stem]
+            assert package in ("stylekit", method), f"{path.name} imports {name}"
+            if package == method and module and module[0] in layers:
+                above = layers[module[0]] > layers[path.stem]
                 assert not above and module[0] != "cli", f"{path.name} imports {name}"
-    assert not [name for name in imports(ROOT / "cyclegan" / "losses.py") if "models" in name]
+    assert not [name for name in imports(ROOT / method / "losses.py") if "models" in name]
 
 
 @pytest.mark.parametrize(
     "command",
     [["train.py", "--help"], ["-m", "cyclegan", "--help"], ["-m", "cyclegan", "train", "--help"],
-     ["-m", "cyclegan", "translate", "--help"]],
+     ["-m", "cyclegan", "translate", "--help"], ["-m", "gatys", "--help"], ["-m", "gatys", "make-style", "--help"]],
 )  # fmt: skip
 def test_help_answers_at_once(command):
     seconds = []
@@ -98,6 +104,17 @@ def test_the_flags_in_the_readme_exist():
         if options is TrainConfig and "--dataroot" not in arguments:
             assert "--resume" in arguments, line
             arguments += ["--dataroot", "of the run"]
+        cli.parse(options, arguments, "README")
+
+
+def test_the_flags_of_gatys_in_the_readme_exist():
+    lines = readme_commands("gatys")
+    assert len(lines) >= 3
+    for line in lines:
+        words = shlex.split(line)[1:]
+        if words == ["styles"]:
+            continue
+        options, arguments = (MakeStyleConfig, words[1:]) if words[0] == "make-style" else (PaintConfig, words)
         cli.parse(options, arguments, "README")
 
 

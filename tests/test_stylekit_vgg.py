@@ -260,7 +260,7 @@ def test_only_batches_of_rgb_pictures_are_taken(shape, shallow_file):
         ({"layers": ["relu3_4"], "network": "vgg16"}, "no vgg16 layer 'relu3_4'; choose from conv1_1, .*, pool5"),
         ({"layers": [21]}, "no vgg19 layer 21; choose from conv1_1"),
         ({"layers": []}, "no vgg19 layer was asked for; choose from conv1_1"),
-        ({"layers": ["relu1_1"], "network": "vgg11"}, "no network 'vgg11'; choose from vgg16, vgg19"),
+        ({"layers": ["relu1_1"], "network": "vgg11"}, "no network 'vgg11'; choose from compact, vgg16, vgg19"),
         ({"layers": ["relu1_1"], "pooling": "median"}, "no pooling 'median'; choose from max, average"),
         ({"layers": ["relu1_1"], "padding": "reflect"}, "no padding 'reflect'; choose from zeros, replicate"),
     ],

@@ -1,0 +1,3 @@
+from gatys.cli import main
+
+main()

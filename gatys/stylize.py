@@ -1,0 +1,404 @@
+"""Painting by optimisation (Gatys, Ecker & Bethge 2016): of a photograph, what it shows; of paintings, how.
+
+Departures from the paper: the picture grows from coarse to fine, each scale starting from the last, because strokes
+that are larger than what the network sees cannot be found at full size; the start is the photograph, unless noise is
+asked for; the first convolution repeats the border instead of seeing a black frame around the picture.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gatys.objective import MARGIN, Objective, Region, bytes_per_pixel, gram_matrices
+from gatys.options import StylizeConfig
+from gatys.styles import Preset
+from stylekit.vgg import VGGFeatures
+
+FIRST_STEP = 0.02
+LONGEST_STEP = 0.2
+"""Of L-BFGS, root mean squares over the pixels: a line search would cost a second evaluation for each step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What `on_step` is told after each step."""
+
+    number: int
+    """Of the step, over all scales, from 1."""
+    total: int
+    size: tuple[int, int]
+    """Height and width at this scale."""
+    terms: Mapping[str, Tensor]
+    """The weighted terms of the loss before the step, on the device."""
+    current: Tensor
+    """What is optimised: the picture so far, (1, 3, h, w), a view that changes, perhaps a little outside [0, 1]."""
+
+    def image(self) -> Tensor:
+        """The picture so far, a copy in [0, 1]."""
+        return self.current.clamp(0, 1)
+
+
+def stylize(
+    content: Tensor,
+    styles: Sequence[Tensor | Preset],
+    config: StylizeConfig | None = None,
+    *,
+    network: VGGFeatures | None = None,
+    content_mask: Tensor | None = None,
+    style_masks: Sequence[Tensor] = (),
+    init: Tensor | None = None,
+    on_step: Callable[[Step], object] | None = None,
+) -> Tensor:
+    """Paint a photograph in the style of paintings.
+
+    Args:
+        content: The photograph, (1, 3, H, W) in [0, 1], on any device.
+        styles: Paintings, of any sizes, in [0, 1], or presets.
+        config: All that can be chosen.
+        network: What `build_network(config)` returns; made here if it is not given.
+        content_mask: (1, 3, H, W), in black, white and pure colours. Without `style_masks`, white is painted and black
+            kept. With them, each colour is a region that takes the style of the regions of that colour.
+        style_masks: One for each painting.
+        init: The picture to start from, instead of what `config.init` says.
+        on_step: Called after each step. If it returns False, the picture so far is the result.
+
+    Returns:
+        (1, 3, h, w) in [0, 1], on the content's device.
+
+    Raises:
+        ValueError: A shape, or a combination of arguments, makes no sense; a preset was made with another network, or
+            lacks a layer; a region of the content mask is in no style mask.
+        FloatingPointError: The loss is no longer finite; try a smaller learning rate.
+    """
+    config = config or StylizeConfig()
+    _check(content, styles, config, content_mask, style_masks, init)
+    network = network or build_network(config)
+    device = network.mean.device
+    shares = _shares(config.style_weights, len(styles))
+    paintings = [style if isinstance(style, Preset) else style.to(device) for style in styles]
+    for style in styles:
+        if isinstance(style, Preset):
+            _check_preset(style, network, config)
+    photograph = content.to(device)
+    if config.preserve_color == "histogram":
+        paintings = [_recolor(p, photograph) if isinstance(p, Tensor) else p for p in paintings]
+    regions = _regions(content_mask, style_masks, len(styles))
+
+    sizes = plan(content.shape[2], content.shape[3], config)
+    image = _start(photograph, paintings, config, init, sizes[0])
+    moments: dict[str, Tensor] = {}
+    for i, size in enumerate(sizes):
+        longer = max(size) * config.style_scale
+        parts = [Region(mask, _blend(paintings, masks, shares, network, config, longer)) for mask, masks in regions]
+        objective = Objective(network, resize(photograph, size), parts, config, tile_size(network, size, config))
+        start = resize(image, size).requires_grad_()
+        optimizer = _optimizer(start, config, moments)
+        stop = False
+        for number, terms, image in _optimize(start, objective, optimizer, config):
+            if on_step is not None:
+                step = Step(i * config.steps + number, len(sizes) * config.steps, size, terms, image)
+                stop = on_step(step) is False
+            if stop:
+                break
+        if stop:
+            break
+        moments = _moments(optimizer)
+
+    image = resize(image, sizes[-1]).clamp(0, 1)
+    photograph = resize(photograph, sizes[-1])
+    if config.preserve_color == "luminance":
+        image = _with_luminance_of(image, photograph)
+    if content_mask is not None and not style_masks:
+        keep = functional.interpolate(content_mask.to(device).mean(1, keepdim=True), sizes[-1], mode="bilinear")
+        image = torch.lerp(photograph, image, keep)
+    return image.to(content.device)
+
+
+def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
+    """The network with the layers that `config` names, normalised as Gatys et al. did.
+
+    Raises:
+        ValueError: There is no such layer; the message lists those there are. Or the weights do not fit.
+        OSError: The weights cannot be read, or downloaded.
+    """
+    layers = dict.fromkeys((config.content_layer, *config.style_layers))
+    network = VGGFeatures(layers, config.network, config.vgg_weights, config.pooling, config.padding, normalize=True)
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def plan(height: int, width: int, config: StylizeConfig) -> list[tuple[int, int]]:
+    """Height and width of each scale, coarse to fine; the last is that of the result."""
+    longer = max(height, width)
+    final = config.size or min(512, longer)
+    sizes = [final]
+    while (smaller := round(final / math.sqrt(2) ** len(sizes))) >= config.min_size:
+        sizes.append(smaller)
+    return [(max(1, round(height * s / longer)), max(1, round(width * s / longer))) for s in reversed(sizes)]
+
+
+def tile_size(network: VGGFeatures, size: tuple[int, int], config: StylizeConfig) -> int | None:
+    """The side of the tiles that fit into the memory there is; None if the whole picture does."""
+    budget = config.memory * 2**30 if config.memory else 0.5 * free_memory(network.mean.device)
+    if memory_needed(network, size, None, config) <= budget:
+        return None
+    left = budget - memory_needed(network, size, 0, config)
+    return max(128, int(math.sqrt(max(0.0, left) / bytes_per_pixel(network)) - 2 * MARGIN) // 16 * 16)
+
+
+def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None, config: StylizeConfig) -> float:
+    """Bytes that a scale needs: for the optimiser, and for the features of a tile or, with None, of everything."""
+    pixels = size[0] * size[1]
+    # L-BFGS keeps ten steps and changes of the gradient; besides, there are the picture, its gradient and the like.
+    pictures = 12 * pixels * (28 if config.optimizer == "lbfgs" else 10)
+    at_once = pixels if tile is None else min(pixels, (tile + 2 * MARGIN) ** 2) if tile else 0
+    return pictures + at_once * bytes_per_pixel(network)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device; on a CPU, in the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError, AttributeError):
+        return 4 * 2**30
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W) -> (1, 3, *size), bicubic, smoothed before it is shrunk."""
+    if tuple(image.shape[2:]) == size:
+        return image.detach().clone()
+    return functional.interpolate(image.detach(), size=size, mode="bicubic", antialias=True, align_corners=False).clamp(
+        0, 1
+    )
+
+
+def _check(
+    content: Tensor,
+    styles: Sequence[Tensor | Preset],
+    config: StylizeConfig,
+    content_mask: Tensor | None,
+    style_masks: Sequence[Tensor],
+    init: Tensor | None,
+) -> None:
+    pictures = {"the content": content, "the content mask": content_mask, "the start": init}
+    pictures |= {f"style {i}": s for i, s in enumerate(styles, 1) if isinstance(s, Tensor)}
+    pictures |= {f"style mask {i}": m for i, m in enumerate(style_masks, 1)}
+    for name, picture in pictures.items():
+        if picture is not None and (picture.ndim != 4 or picture.shape[:2] != (1, 3) or 0 in picture.shape):
+            raise ValueError(f"{name} must be a picture (1, 3, H, W), got {tuple(picture.shape)}")
+    if not styles:
+        raise ValueError("at least one style is needed")
+    if config.style_weights and len(config.style_weights) != len(styles):
+        raise ValueError(f"--style-weights: {len(config.style_weights)} for {len(styles)} styles")
+    presets = any(isinstance(style, Preset) for style in styles)
+    if style_masks and (content_mask is None or len(style_masks) != len(styles) or presets):
+        raise ValueError("style masks need a content mask, and one for each style, which must be paintings")
+    if presets and config.preserve_color == "histogram":
+        raise ValueError("--preserve-color histogram: a preset has no colours to change; try luminance")
+    if init is None and config.init not in ("content", "noise", "style"):
+        raise ValueError(f"--init {config.init}: expected content, noise, style, or a file with a picture")
+    if init is None and config.init == "style" and not isinstance(styles[0], Tensor):
+        raise ValueError("--init style: a preset is no picture to start from")
+
+
+def _check_preset(preset: Preset, network: VGGFeatures, config: StylizeConfig) -> None:
+    if preset.fingerprint != network.fingerprint:
+        raise ValueError(
+            f"this style was made with another network than --network {config.network} --pooling {config.pooling}; "
+            "make it anew by `gatys make-style`, or use the painting itself"
+        )
+    layers = next(iter(preset.grams.values()))
+    if missing := [layer for layer in config.style_layers if layer not in layers]:
+        raise ValueError(f"--style-layers: this style has no {', '.join(missing)}; it has {', '.join(layers)}")
+
+
+def _shares(weights: Sequence[float], count: int) -> list[float]:
+    weights = weights or [1.0] * count
+    return [weight / sum(weights) for weight in weights]
+
+
+def _start(
+    photograph: Tensor,
+    styles: Sequence[Tensor | Preset],
+    config: StylizeConfig,
+    init: Tensor | None,
+    size: tuple[int, int],
+) -> Tensor:
+    if init is not None:
+        return init.to(photograph.device)
+    if config.init == "noise":
+        noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(config.seed))
+        return (0.5 + 0.2 * noise).clamp(0, 1).to(photograph.device)
+    if config.init == "style":
+        assert isinstance(styles[0], Tensor)
+        return styles[0]
+    return photograph
+
+
+def _optimizer(image: Tensor, config: StylizeConfig, moments: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+    if config.optimizer == "lbfgs":
+        # One evaluation a step, no line search; the tolerances must not end it early.
+        return torch.optim.LBFGS(
+            [image], lr=config.lr or 1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
+        )
+    optimizer = torch.optim.Adam([image], lr=config.lr or 0.03, betas=(0.9, 0.99))
+    if moments:
+        # What it knows of the landscape holds at the next scale as well.
+        size = tuple(image.shape[2:])
+        optimizer.state[image] = {
+            "step": moments["step"],
+            "exp_avg": functional.interpolate(moments["exp_avg"], size, mode="bilinear"),
+            "exp_avg_sq": functional.interpolate(moments["exp_avg_sq"], size, mode="bilinear"),
+        }
+    return optimizer
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return dict(next(iter(optimizer.state.values()))) if isinstance(optimizer, torch.optim.Adam) else {}
+
+
+def _optimize(
+    image: Tensor, objective: Objective, optimizer: torch.optim.Optimizer, config: StylizeConfig
+) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
+    """The steps at one scale: their numbers, the terms before each, and the picture after it, not yet clamped."""
+    adam = isinstance(optimizer, torch.optim.Adam)
+    average, weight = image.detach().clone(), 0.0
+    terms: dict[str, Tensor] = {}
+    slope = 0.0
+
+    def closure() -> float:
+        nonlocal slope
+        terms.update(objective(image))
+        assert image.grad is not None
+        # PyTorch's L-BFGS has thresholds of its own: however the terms are weighted, it sees gradients around 1.
+        slope = slope or max(float(image.grad.abs().mean()), 1e-30)
+        image.grad /= slope
+        return float(torch.stack(list(terms.values())).sum()) / slope
+
+    for number in range(1, config.steps + 1):
+        before = image.detach().clone()
+        loss = optimizer.step(closure)
+        if not math.isfinite(loss):
+            raise FloatingPointError("the loss is no longer finite; try a smaller --lr, or --optimizer adam")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            _limit(image, before, optimizer, FIRST_STEP if number == 1 else LONGEST_STEP)
+        if adam:
+            with torch.no_grad():
+                image.clamp_(0, 1)
+                # As Adam does with its moments: the first pictures must not weigh more than the others.
+                weight = config.average * weight + 1 - config.average
+                average.lerp_(image, (1 - config.average) / weight)
+        yield number, dict(terms), average if adam else image.detach()
+
+
+@torch.no_grad()
+def _limit(image: Tensor, before: Tensor, optimizer: torch.optim.LBFGS, length: float) -> None:
+    """Shorten the step just made if it is longer than `length`, root mean square over the pixels; the first is made so
+    long: it knows no scale yet, and what PyTorch makes of it would not move a picture of many pixels."""
+    step = image - before
+    now = float(step.square().mean().sqrt())
+    if now > length or (length == FIRST_STEP and now > 0):
+        image.copy_(before + step * (length / now))
+        # What L-BFGS learns from the step is in its memory: its length must be the true one there.
+        optimizer.state[image]["t"] *= length / now
+
+
+def _blend(
+    styles: Sequence[Tensor | Preset],
+    masks: Sequence[Tensor | None],
+    shares: Sequence[float],
+    network: VGGFeatures,
+    config: StylizeConfig,
+    longer: float,
+) -> dict[str, Tensor]:
+    """The Gram matrices of several styles, blended; each painting as large as the result, if it is not smaller."""
+    device = network.mean.device
+    total: dict[str, Tensor] = {}
+    for style, mask, share in zip(styles, masks, shares, strict=True):
+        if share == 0:
+            continue
+        if isinstance(style, Preset):
+            grams = {layer: gram.to(device) for layer, gram in style.at(longer).items() if layer in config.style_layers}
+        else:
+            grams = _painting_grams(style, mask, network, config, longer)
+        for layer, gram in grams.items():
+            total[layer] = total[layer] + share * gram if layer in total else share * gram
+    return total
+
+
+@torch.no_grad()
+def _painting_grams(
+    painting: Tensor, mask: Tensor | None, network: VGGFeatures, config: StylizeConfig, longer: float
+) -> dict[str, Tensor]:
+    scale = min(1.0, longer / max(painting.shape[2:]))
+    size = (max(1, round(painting.shape[2] * scale)), max(1, round(painting.shape[3] * scale)))
+    painting = resize(painting, size)
+    return gram_matrices(network, painting, config.style_layers, mask, tile_size(network, size, config))
+
+
+def _regions(
+    content_mask: Tensor | None, style_masks: Sequence[Tensor], styles: int
+) -> list[tuple[Tensor | None, Sequence[Tensor | None]]]:
+    """For each region, its mask in the photograph and in each painting, (1, 1, H, W)."""
+    if content_mask is None or not style_masks:
+        return [(None, [None] * styles)]
+    colors = _colors(content_mask)
+    regions: list[tuple[Tensor | None, Sequence[Tensor | None]]] = []
+    for color in sorted(set(colors.unique().tolist())):
+        masks = [(_colors(mask) == color).float() for mask in style_masks]
+        for i, mask in enumerate(masks, 1):
+            if not mask.any():
+                names = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
+                raise ValueError(
+                    f"style mask {i} has no {names[color]} region, which the content mask has; "
+                    "every colour of the content mask must be in every style mask"
+                )
+        regions.append(((colors == color).float(), masks))
+    return regions
+
+
+def _colors(mask: Tensor) -> Tensor:
+    """The nearest of black, white and the pure colours as a number from 0 to 7, (1, 1, H, W)."""
+    bits = (mask > 0.5).long()
+    return bits[:, 0:1] * 4 + bits[:, 1:2] * 2 + bits[:, 2:3]
+
+
+def _recolor(painting: Tensor, photograph: Tensor) -> Tensor:
+    """The painting with the mean and the covariance of the photograph's colours (Gatys et al. 2016, Preserving Color in
+    Neural Artistic Style Transfer, section 3)."""
+
+    def statistics(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        flat = image[0].flatten(1).double()
+        mean = flat.mean(1, keepdim=True)
+        covariance = (flat - mean) @ (flat - mean).mT / flat.shape[1] + 1e-6 * torch.eye(3, dtype=torch.double)
+        return flat, mean, covariance
+
+    def root(matrix: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.mT
+
+    flat, mean, covariance = statistics(painting.cpu())
+    _, wanted_mean, wanted = statistics(photograph.cpu())
+    matched = root(wanted) @ torch.linalg.inv(root(covariance)) @ (flat - mean) + wanted_mean
+    return matched.clamp(0, 1).to(painting).view_as(painting)
+
+
+def _with_luminance_of(image: Tensor, photograph: Tensor) -> Tensor:
+    """The photograph's colours (its chroma, ITU-R BT.601) under the luminance of another picture."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(1, 3, 1, 1)
+    difference = (image * weights).sum(1, keepdim=True) - (photograph * weights).sum(1, keepdim=True)
+    return (photograph + difference).clamp(0, 1)

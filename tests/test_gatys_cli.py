@@ -1,0 +1,168 @@
+import json
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, command, run
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from gatys.cli import make_style, paint
+from stylekit import cli
+
+TINY = ("--size", "40", "--min-size", "40", "--steps", "3", "--device", "cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """photo.png (60 x 40), painting.png (50 x 50), mask.png: left half white."""
+    Image.fromarray(load_sample_image("china.jpg")[100:140, 100:160]).save(tmp_path / "photo.png")
+    Image.fromarray(load_sample_image("flower.jpg")[100:150, 300:350]).save(tmp_path / "painting.png")
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:, :15] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def gatys(*args):
+    args = [str(arg) for arg in args]
+    return cli.run(lambda: paint(args), "gatys")
+
+
+def error(capsys):
+    line = capsys.readouterr().err.strip()
+    assert "\n" not in line
+    return line
+
+
+def test_a_photograph_and_a_painting_become_a_picture(folder):
+    result = run("-m", "gatys", folder / "photo.png", folder / "painting.png", "-o", folder / "out.png", *TINY)
+    assert result.returncode == 0, result.stderr
+    assert "painted" in result.stdout and "40 x 27" in result.stdout
+    assert Image.open(folder / "out.png").size == (40, 27)
+
+
+def test_the_picture_tells_its_options(folder):
+    for name in ("out.png", "out.jpg", "out.webp", "out.tif"):
+        assert gatys("photo.png", "painting.png", "-o", name, "--beta", "7", *TINY) == 0
+        image = Image.open(name)
+        text = image.tag_v2[270] if name == "out.tif" else image.getexif()[270]
+        assert text.startswith("gatys {")
+        options = json.loads(text.removeprefix("gatys "))
+        assert options["beta"] == 7 and options["inputs"] == ["photo.png", "painting.png"]
+
+
+def test_a_tiff_has_16_bits(folder):
+    import tifffile
+
+    assert gatys("photo.png", "painting.png", "-o", "out.tiff", *TINY) == 0
+    pixels = tifffile.imread("out.tiff")
+    assert pixels.dtype == np.uint16 and pixels.shape == (27, 40, 3)
+    assert len(np.unique(pixels % 257)) > 100
+
+
+def test_pictures_on_the_way_are_kept(folder):
+    assert gatys("photo.png", "painting.png", "-o", "out.png", "--save-every", 2, *TINY, "--steps", 5) == 0
+    assert sorted(path.name for path in folder.glob("out*")) == ["out-0002.png", "out-0004.png", "out.png"]
+
+
+def test_grey_and_thin_pictures_are_painted(folder):
+    Image.open("photo.png").convert("L").save("grey.png")
+    Image.open("photo.png").resize((300, 2)).save("thin.png")
+    Image.new("RGB", (1, 1), "red").save("dot.png")
+    for name, size in (("grey", (40, 27)), ("thin", (40, 1)), ("dot", (1, 1))):
+        assert (
+            gatys(f"{name}.png", "painting.png", "-o", f"{name}-out.png", *(TINY if name != "dot" else TINY[2:])) == 0
+        )
+        assert Image.open(f"{name}-out.png").size == size
+
+
+def test_masks_of_any_size_are_taken(folder):
+    assert gatys("photo.png", "painting.png", "-o", "a.png", "--content-mask", "mask.png", *TINY) == 0
+    masks = ("--content-mask", "mask.png", "--style-mask", "mask.png")
+    assert gatys("photo.png", "painting.png", "-o", "b.png", *masks, *TINY) == 0
+
+
+def test_a_style_that_was_made_can_be_taken_by_name(folder):
+    assert make_style(["painting.png", "-o", "mine", "--device", "cpu"]) == 0
+    assert gatys("photo.png", "--style", "mine.safetensors", "-o", "out.png", *TINY) == 0
+    assert (
+        gatys("photo.png", "painting.png", "--style", "sunflowers", "--style-weights", 2, 1, "-o", "b.png", *TINY) == 0
+    )
+
+
+def test_styles_are_listed():
+    result = run("-m", "gatys", "styles")
+    assert result.returncode == 0 and "starry-night" in result.stdout.split()
+
+
+def test_a_dry_run_tells_the_scales_the_time_and_the_memory_and_writes_nothing(folder, capsys):
+    assert gatys("photo.png", "painting.png", "-o", "out.png", "--size", 300, "--dry-run", "--device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == ["150 x 100", "212 x 141", "300 x 200"]
+    assert all(" s each" in line and " GB" in line for line in lines[:-1]) and "in all" in lines[-1]
+    assert not (folder / "out.png").exists()
+
+
+def test_ctrl_c_keeps_the_picture_so_far(folder):
+    args = ("photo.png", "painting.png", "-o", "out.png", *TINY, "--steps", "100000", "--save-every", "1")
+    process = subprocess.Popen(
+        command(("-m", "gatys", *args)), cwd=folder, env=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        for _ in range(600):
+            if (folder / "out-0002.png").exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "the picture so far" in out
+    assert Image.open(folder / "out.png").size == (40, 27)
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        ([], "no photograph given"),
+        (["photo.png"], "no style given"),
+        (["missing.png", "painting.png"], "no picture missing.png"),
+        (["photo.png", "missing.png"], "no picture missing.png"),
+        (["photo.png", "--style", "nobody"], "no style nobody; expected"),
+        (["photo.png", "painting.png", "--output", "out.xyz"], "expected a name that ends in"),
+        (["photo.png", "painting.png", "-o", "photo.png"], "never replaced"),
+        (["photo.png", "painting.png", "--content-layer", "relu9_9"], "choose from conv1_1, relu1_1"),
+        (["photo.png", "painting.png", "--style-layers", "relu1_1", "relu0"], "choose from conv1_1, relu1_1"),
+        (["photo.png", "painting.png", "--style-weights", "1", "2"], "2 for 1 styles"),
+        (["photo.png", "painting.png", "--style-mask", "mask.png"], "needs --content-mask"),
+        (["photo.png", "painting.png", "--init", "nowhere.png"], "no picture nowhere.png"),
+        (["photo.png", "painting.png", "--sise", "3"], "did you mean --size?"),
+        (["photo.png", "painting.png", "--network", "vgg19", "--vgg-weights", "photo.png"], "photo.png: "),
+        (["photo.png", "--style", "sunflowers", "--init", "style"], "give a painting"),
+        (["photo.png", "--style", "sunflowers", "--preserve-color", "histogram"], "no colours to change"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(folder, capsys, args, says):
+    assert gatys(*args, *(TINY if "--sise" not in args else ())) == 2
+    assert says in error(capsys)
+    assert not (folder / "out.png").exists()
+
+
+def test_nothing_is_overwritten_unless_asked(folder, capsys):
+    (folder / "out.png").write_text("precious")
+    assert gatys("photo.png", "painting.png", *TINY) == 2
+    assert "--overwrite" in error(capsys) and (folder / "out.png").read_text() == "precious"
+    assert gatys("photo.png", "painting.png", "--overwrite", *TINY) == 0
+    assert Image.open("out.png").size == (40, 27)
+
+
+def test_help_lists_every_option():
+    result = run("-m", "gatys", "--help")
+    assert result.returncode == 0 and not result.stderr
+    for option in ("--content-layer", "--preserve-color", "--content-mask", "--dry-run", "--memory"):
+        assert option in result.stdout
+    assert (ROOT / "gatys").is_dir()

@@ -1,0 +1,238 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from gatys.options import STYLE_LAYERS, StylizeConfig
+from gatys.styles import make_preset, style_network
+from gatys.stylize import build_network, plan, stylize, tile_size
+from stylekit import images
+
+FAST = StylizeConfig(size=32, steps=3, min_size=32)
+
+
+@pytest.fixture(scope="module")
+def content():
+    return images.to_tensor(Image.fromarray(load_sample_image("china.jpg")[100:148, 100:164]))
+
+
+@pytest.fixture(scope="module")
+def painting():
+    return images.to_tensor(Image.fromarray(load_sample_image("flower.jpg")[100:190, 300:360]))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(FAST)
+
+
+def changed(**options):
+    return dataclasses.replace(FAST, **options)
+
+
+def losses(content, styles, config, **arguments):
+    """The sum of the terms at each step."""
+    found = []
+    arguments["on_step"] = lambda step: found.append(float(sum(step.terms.values())))
+    stylize(content, styles, config, **arguments)
+    return found
+
+
+def test_the_result_has_the_size_that_was_asked_for(content, painting, network):
+    result = stylize(content, [painting], FAST, network=network)
+    assert result.shape == (1, 3, 24, 32)
+    assert result.min() >= 0 and result.max() <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_loss_falls(content, painting, network, optimizer):
+    found = losses(content, [painting], changed(steps=20, optimizer=optimizer), network=network)
+    assert found[-1] < 0.5 * found[0]
+
+
+def test_lbfgs_falls_faster_than_adam(content, painting, network):
+    ends = [losses(content, [painting], changed(steps=40, optimizer=o), network=network)[-1] for o in ("lbfgs", "adam")]
+    assert ends[0] < ends[1]
+
+
+@pytest.mark.parametrize("init", ["content", "noise", "style"])
+def test_the_same_seed_gives_the_same_picture(content, painting, network, init):
+    pictures = [stylize(content, [painting], changed(init=init), network=network) for _ in range(2)]
+    assert torch.equal(*pictures)
+
+
+def test_another_seed_gives_another_picture_from_noise(content, painting, network):
+    pictures = [stylize(content, [painting], changed(init="noise", seed=s), network=network) for s in (0, 1)]
+    assert not torch.allclose(*pictures, atol=0.01)
+
+
+def test_without_style_the_photograph_stays(content, painting, network):
+    result = stylize(content, [painting], changed(beta=0.0), network=network)
+    expected = images.to_tensor(images.to_image(content).resize((32, 24), Image.Resampling.BICUBIC))
+    torch.testing.assert_close(result, expected, atol=0.02, rtol=0)
+
+
+def test_every_scale_is_larger_by_the_square_root_of_2_and_the_last_is_the_result():
+    sizes = plan(300, 400, StylizeConfig(size=512))
+    assert sizes == [(96, 128), (136, 181), (192, 256), (272, 362), (384, 512)]
+    assert plan(300, 400, StylizeConfig()) == plan(300, 400, StylizeConfig(size=400))
+    assert plan(3000, 4000, StylizeConfig(min_size=512)) == [(384, 512)]
+    assert plan(1, 1, StylizeConfig()) == [(1, 1)]
+    assert plan(20, 3000, StylizeConfig(size=1000, min_size=1000)) == [(7, 1000)]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 300), (33, 7)])
+def test_any_size_can_be_painted(painting, network, size):
+    config = StylizeConfig(steps=2, min_size=100)
+    result = stylize(torch.rand(1, 3, *size), [painting[..., :5, :9]], config, network=network)
+    assert result.shape[2:] == size
+
+
+def test_steps_are_told_from_the_first_to_the_last_and_can_end_the_work(content, painting, network):
+    config = changed(steps=4, size=48, min_size=24)
+    told = []
+    whole = stylize(content, [painting], config, network=network, on_step=told.append)
+    assert [step.number for step in told] == list(range(1, 13)) and told[0].total == 12
+    assert [step.size for step in told[::4]] == [(18, 24), (26, 34), (36, 48)]
+    torch.testing.assert_close(told[-1].image(), whole)
+    short = stylize(content, [painting], config, network=network, on_step=lambda step: step.number < 6)
+    # Stopped at a scale on the way, it is still as large as what was asked for.
+    assert short.shape == whole.shape and not torch.equal(short, whole)
+
+
+def test_a_preset_paints_as_its_painting_does(content, painting):
+    network = style_network("compact", None, "max")
+    full = build_network(FAST)
+    style = images.to_image(painting).resize((128, 192))
+    preset = make_preset([style], network)
+    ours, theirs = (stylize(content, [s], changed(size=128, min_size=128), network=full)
+                    for s in (preset, images.to_tensor(images.resize(style, 128))))  # fmt: skip
+    torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0)
+
+
+def test_the_weights_of_styles_count_in_their_proportion(content, painting, network):
+    other = painting.flip(1)
+    one = stylize(content, [painting], FAST, network=network)
+    torch.testing.assert_close(stylize(content, [painting, other], changed(style_weights=(2, 0)), network=network), one)
+    torch.testing.assert_close(
+        stylize(content, [painting, painting], changed(style_weights=(1, 3)), network=network), one, atol=1e-3, rtol=0
+    )
+    assert not torch.allclose(stylize(content, [painting, other], FAST, network=network), one, atol=0.01)
+
+
+def test_luminance_keeps_the_chroma(painting, network):
+    grey_red = torch.tensor([0.6, 0.45, 0.45]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    result = stylize(grey_red, [painting], changed(preserve_color="luminance"), network=network)
+    difference = result[:, 0] - result[:, 1]
+    inside = (result > 0).all(1) & (result < 1).all(1)
+    torch.testing.assert_close(difference[inside], torch.full_like(difference[inside], 0.15), atol=1e-3, rtol=0)
+    torch.testing.assert_close(result[:, 1], result[:, 2], atol=1e-3, rtol=0)
+
+
+def test_histogram_gives_the_painting_the_photographs_colours(content, painting, network):
+    def color(image):
+        return image.mean((0, 2, 3))
+
+    config = changed(steps=30, alpha=0.0)
+    plain = stylize(content, [painting], config, network=network)
+    kept = stylize(content, [painting], dataclasses.replace(config, preserve_color="histogram"), network=network)
+    wanted = color(content)
+    assert (color(kept) - wanted).norm() < 0.5 * (color(plain) - wanted).norm()
+
+
+def test_a_content_mask_alone_keeps_what_is_black(content, painting, network):
+    mask = torch.zeros(1, 3, 24, 32)
+    mask[..., 16:] = 1
+    config = changed(steps=10)
+    result = stylize(content, [painting], config, network=network, content_mask=mask)
+    photograph = stylize(content, [painting], changed(beta=0.0, steps=1), network=network)
+    torch.testing.assert_close(result[..., :14], photograph[..., :14], atol=1e-3, rtol=0)
+    assert (result[..., 18:] - photograph[..., 18:]).abs().mean() > 0.01
+
+
+def test_regions_take_the_colour_of_their_region(network):
+    """Left the painting is red, right it is blue; the photograph's regions are above and below."""
+    half = torch.zeros(1, 3, 64, 64)
+    half[..., 32:] = 1
+    painting = torch.where(
+        half.bool(), torch.tensor([0.1, 0.1, 0.9]).view(3, 1, 1), torch.tensor([0.9, 0.1, 0.1]).view(3, 1, 1)
+    )
+    painting = (painting + 0.05 * torch.randn_like(painting)).clamp(0, 1)
+    content = torch.full((1, 3, 64, 64), 0.5)
+    config = StylizeConfig(size=64, min_size=64, steps=40, alpha=0.0, style_layers=("relu1_1", "relu2_1"))
+    result = stylize(
+        content, [painting], config, network=build_network(config), content_mask=half.mT, style_masks=[half]
+    )
+    above, below = result[..., :28, :].mean((0, 2, 3)), result[..., 36:, :].mean((0, 2, 3))
+    assert above[0] > above[2] + 0.3
+    assert below[2] > below[0] + 0.3
+
+
+def test_little_memory_means_tiles_and_the_same_picture(content, painting, network):
+    big = content.repeat(1, 1, 6, 6)
+    config = StylizeConfig(size=384, min_size=384, steps=2, memory=1e-3)
+    assert tile_size(network, (288, 384), config) == 128
+    assert tile_size(network, (288, 384), dataclasses.replace(config, memory=100.0)) is None
+    tiled = stylize(big, [painting], config, network=network)
+    whole = stylize(big, [painting], dataclasses.replace(config, memory=100.0), network=network)
+    torch.testing.assert_close(tiled, whole, atol=1e-3, rtol=0)
+
+
+def test_noise_is_as_paper_white_and_the_photograph_shows_up_in_it(content, network):
+    config = changed(init="noise", beta=0.0, steps=60, content_layer="relu1_1")
+    result = stylize(content, [content], config, network=build_network(config))
+    photograph = stylize(content, [content], changed(beta=0.0, steps=1), network=network)
+    correlation = np.corrcoef(result.flatten().numpy(), photograph.flatten().numpy())[0, 1]
+    assert correlation > 0.9
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"content": torch.rand(3, 8, 8)}, r"the content must be a picture \(1, 3, H, W\), got \(3, 8, 8\)"),
+        ({"styles": []}, "at least one style"),
+        ({"styles": [torch.rand(1, 1, 8, 8)]}, "style 1 must be a picture"),
+        ({"config": changed(init="somewhere.png")}, "--init somewhere.png: expected content, noise, style"),
+        ({"config": changed(style_weights=(1, 2))}, "--style-weights: 2 for 1 styles"),
+        ({"style_masks": [torch.rand(1, 3, 8, 8)]}, "style masks need a content mask"),
+        ({"content_mask": torch.rand(1, 1, 8, 8)}, "the content mask must be a picture"),
+        (
+            {"content_mask": torch.ones(1, 3, 8, 8), "style_masks": [torch.zeros(1, 3, 8, 8)]},
+            "style mask 1 has no white region",
+        ),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(content, painting, network, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        stylize(**({"content": content, "styles": [painting], "config": FAST, "network": network} | arguments))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"content_layer": "relu9_1"}, "relu9_1.*choose from conv1_1, relu1_1"),
+        ({"style_layers": ("relu1_1", "relu1_1")}, "named twice"),
+        ({"layer_weights": (1, 2)}, "--layer-weights: 2 for 5 style layers"),
+        ({"alpha": -1.0}, "--alpha must be 0 or more"),
+        ({"alpha": 0.0, "beta": 0.0}, "both 0"),
+        ({"steps": 0}, "--steps must be at least 1"),
+        ({"average": 1.0}, "--average must lie in"),
+        ({"vgg_weights": "vgg.pth"}, "has weights of its own"),
+    ],
+)
+def test_options_that_make_no_sense_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        build_network(StylizeConfig(**options))
+
+
+def test_a_preset_is_refused_by_another_network_and_for_layers_it_lacks(content, painting, network):
+    preset = make_preset([images.to_image(painting)], style_network("compact", None, "average"))
+    with pytest.raises(ValueError, match="made with another network"):
+        stylize(content, [preset], FAST, network=network)
+    preset = make_preset([images.to_image(painting)], style_network("compact", None, "max"))
+    config = changed(style_layers=(*STYLE_LAYERS, "relu3_2"))
+    with pytest.raises(ValueError, match="has no relu3_2; it has relu1_1"):
+        stylize(content, [preset], config, network=build_network(config))
