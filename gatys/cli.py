@@ -65,6 +65,12 @@ def paint(args: Sequence[str]) -> int:
     from tqdm import tqdm
 
     total = config.steps * len(plan(content.shape[2], content.shape[3], config))
+    on_the_way = {
+        number: config.output.with_name(f"{config.output.stem}-{number:04d}{config.output.suffix}")
+        for number in (range(config.save_every, total + 1, config.save_every) if config.save_every else ())
+    }
+    if not config.overwrite and (there := [path for path in on_the_way.values() if path.exists()]):
+        raise FileExistsError(f"{there[0]} exists already; add --overwrite, or choose another --output")
     begun = time.monotonic()
     with collect_signals() as caught, tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
         work = _Work(content.shape[2], content.shape[3], config)
@@ -73,15 +79,12 @@ def paint(args: Sequence[str]) -> int:
             bar.update()
             if step.number % 10 == 0 or step.number == step.total:
                 terms = {name: float(value) for name, value in step.terms.items()}
-                style = sum(
-                    value for name, value in terms.items() if name.startswith("relu") or name.startswith("conv")
-                )
+                style = sum(value for name, value in terms.items() if name not in ("content", "tv"))
                 left = work.left(step.number, time.monotonic() - begun)
                 text = f"{step.size[1]} x {step.size[0]}, content {terms['content']:.3g}, style {style:.3g}"
                 bar.set_postfix_str(f"{text}, {clock(left)} left")
-            if config.save_every and step.number % config.save_every == 0:
-                name = f"{config.output.stem}-{step.number:04d}{config.output.suffix}"
-                _save(step.image(), config.output.with_name(name), config)
+            if step.number in on_the_way:
+                _save(step.image(), on_the_way[step.number], config)
             return not caught
 
         try:

@@ -158,6 +158,9 @@ def test_nothing_is_overwritten_unless_asked(folder, capsys):
     assert "--overwrite" in error(capsys) and (folder / "out.png").read_text() == "precious"
     assert gatys("photo.png", "painting.png", "--overwrite", *TINY) == 0
     assert Image.open("out.png").size == (40, 27)
+    (folder / "new-0002.png").write_text("precious")
+    assert gatys("photo.png", "painting.png", "-o", "new.png", "--save-every", 2, *TINY) == 2
+    assert "new-0002.png exists already" in error(capsys) and (folder / "new-0002.png").read_text() == "precious"
 
 
 def test_help_lists_every_option():
