@@ -40,6 +40,7 @@ setup(
         "demo": ["scikit-learn>=1.4"],
         "dev": [
             "scikit-learn>=1.4",
+            "scikit-image>=0.22",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",

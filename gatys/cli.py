@@ -33,7 +33,7 @@ def main() -> None:
 def paint(args: Sequence[str]) -> int:
     """Paint one photograph; a signal keeps the picture so far."""
     config = cli.parse(PaintConfig, args, "gatys")
-    from stylekit import distributed, images
+    from stylekit import checkpoint, distributed, images
 
     if config.output.suffix.lower() not in images.FORMATS:
         raise ValueError(f"--output {config.output}: expected a name that ends in one of {' '.join(images.FORMATS)}")
@@ -71,6 +71,7 @@ def paint(args: Sequence[str]) -> int:
     }
     if not config.overwrite and (there := [path for path in on_the_way.values() if path.exists()]):
         raise FileExistsError(f"{there[0]} exists already; add --overwrite, or choose another --output")
+    checkpoint.check_writable(config.output)
     begun = time.monotonic()
     with collect_signals() as caught, tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
         work = _Work(content.shape[2], content.shape[3], config)
@@ -131,7 +132,7 @@ def make_style(args: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from gatys.styles import make_preset, save_preset, style_network
-    from stylekit import distributed, images
+    from stylekit import checkpoint, distributed, images
 
     output = config.output if config.output.suffix == ".safetensors" else Path(f"{config.output}.safetensors")
     if output.exists() and not config.overwrite:
@@ -139,6 +140,7 @@ def make_style(args: Sequence[str]) -> int:
     paths = [path for name in config.paintings for path in (images.find(name) if Path(name).is_dir() else [Path(name)])]
     if not paths:
         raise FileNotFoundError(f"no pictures in {' '.join(config.paintings)}")
+    checkpoint.check_writable(output)
     network = style_network(config.network, config.vgg_weights, config.pooling)
     network.to(distributed.choose_device(config.device))
     pictures = (images.load(path) for path in tqdm(paths, unit="painting", disable=None, delay=2))

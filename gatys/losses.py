@@ -34,12 +34,13 @@ def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
     Returns:
         (B, N, N), symmetric and positive semi-definite.
     """
-    b, n, h, w = features.shape
-    flat = features.reshape(b, n, h * w)
+    n, m = features.shape[1], features.shape[2] * features.shape[3]
+    # (B, M, N): channels last, as the network leaves them in memory, and as the way back wants them.
+    flat = features.flatten(2).mT
     if mask is None:
-        return flat @ flat.mT / (n * h * w)
-    weights = mask.reshape(h * w)
-    return (flat * weights) @ flat.mT / (n * weights.sum().clamp(min=1e-8))
+        return flat.mT @ flat / (n * m)
+    weights = mask.reshape(m, 1)
+    return (flat * weights).mT @ flat / (n * weights.sum().clamp(min=1e-8))
 
 
 def style_loss(gram: Tensor, target: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from gatys.losses import content_loss, gram_matrix, style_loss, total_variation
 from gatys.options import StylizeConfig
-from stylekit.vgg import VGGFeatures, stride
+from stylekit.vgg import LowRankConv2d, VGGFeatures, stride
 
 MARGIN = 96
 """How far a VGG network sees down to relu5_1, in pixels, rounded up to a multiple of 16: 70 px by its convolutions, 15
@@ -145,8 +145,9 @@ def bytes_per_pixel(network: VGGFeatures) -> float:
     """About how much memory the gradient needs for each pixel of a tile: what is kept for the way back."""
     channels, positions, kept, widest = 3, 1.0, 0.0, 0.0
     for module in network.features:
-        if isinstance(module, nn.Conv2d):
-            channels = module.out_channels
+        if isinstance(module, (nn.Conv2d, LowRankConv2d)):
+            # The first half of a convolution of low rank is linear: its result is not kept.
+            channels = (module if isinstance(module, nn.Conv2d) else module.expand).out_channels
             kept += 4 * channels * positions
             widest = max(widest, 4 * channels * positions)
         elif not isinstance(module, nn.ReLU):

@@ -69,7 +69,7 @@ class StylizeConfig:
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS, as in the paper, or Adam, which needs less memory."""
 
-    steps: int = 60
+    steps: int = 40
     """Steps at each scale."""
 
     min_size: int = 128
@@ -125,7 +125,10 @@ class StylizeConfig:
 
 @dataclass(frozen=True)
 class PaintConfig(StylizeConfig):
-    """Paint a photograph in the style of paintings, or of a style that comes with the library."""
+    """Paint a photograph in the style of paintings, or of a style that comes with the library.
+
+    `gatys styles` lists these styles, `gatys make-style` makes new ones.
+    """
 
     inputs: tyro.conf.Positional[tuple[str, ...]] = ()
     """The photograph, then paintings, if any."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gatys.lbfgs import HISTORY, LBFGS
 from gatys.objective import MARGIN, Objective, Region, bytes_per_pixel, gram_matrices
 from gatys.options import StylizeConfig
 from gatys.styles import Preset
@@ -24,7 +25,8 @@ from stylekit.vgg import VGGFeatures
 
 FIRST_STEP = 0.02
 LONGEST_STEP = 0.2
-"""Of L-BFGS, root mean squares over the pixels: a line search would cost a second evaluation for each step."""
+"""Of L-BFGS, root mean squares over the pixels: a line search would cost a second evaluation for each step. The first
+step, which knows no scale yet, is made as long as said."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,20 @@ def stylize(
 
     sizes = plan(content.shape[2], content.shape[3], config)
     image = _start(photograph, paintings, config, init, sizes[0])
+    memory = LBFGS(sizes[0], device)
     moments: dict[str, Tensor] = {}
     for i, size in enumerate(sizes):
         longer = max(size) * config.style_scale
         parts = [Region(mask, _blend(paintings, masks, shares, network, config, longer)) for mask, masks in regions]
         objective = Objective(network, resize(photograph, size), parts, config, tile_size(network, size, config))
-        start = resize(image, size).requires_grad_()
-        optimizer = _optimizer(start, config, moments)
+        start = resize(image, size)
         stop = False
-        for number, terms, image in _optimize(start, objective, optimizer, config):
+        if config.optimizer == "lbfgs":
+            memory = memory.at(size)
+            steps = _lbfgs(start, objective, config, memory)
+        else:
+            steps = _adam(start, objective, config, moments)
+        for number, terms, image in steps:
             if on_step is not None:
                 step = Step(i * config.steps + number, len(sizes) * config.steps, size, terms, image)
                 stop = on_step(step) is False
@@ -110,7 +117,6 @@ def stylize(
                 break
         if stop:
             break
-        moments = _moments(optimizer)
 
     image = resize(image, sizes[-1]).clamp(0, 1)
     photograph = resize(photograph, sizes[-1])
@@ -156,8 +162,8 @@ def tile_size(network: VGGFeatures, size: tuple[int, int], config: StylizeConfig
 def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None, config: StylizeConfig) -> float:
     """Bytes that a scale needs: for the optimiser, and for the features of a tile or, with None, of everything."""
     pixels = size[0] * size[1]
-    # L-BFGS keeps ten steps and changes of the gradient; besides, there are the picture, its gradient and the like.
-    pictures = 12 * pixels * (28 if config.optimizer == "lbfgs" else 10)
+    # L-BFGS keeps steps and changes of the gradient; besides, there are the picture, its gradient and the like.
+    pictures = 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
     at_once = pixels if tile is None else min(pixels, (tile + 2 * MARGIN) ** 2) if tile else 0
     return pictures + at_once * bytes_per_pixel(network)
 
@@ -249,12 +255,30 @@ def _start(
     return photograph
 
 
-def _optimizer(image: Tensor, config: StylizeConfig, moments: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-    if config.optimizer == "lbfgs":
-        # One evaluation a step, no line search; the tolerances must not end it early.
-        return torch.optim.LBFGS(
-            [image], lr=config.lr or 1.0, max_iter=1, history_size=10, tolerance_grad=0, tolerance_change=0
-        )
+def _lbfgs(
+    image: Tensor, objective: Objective, config: StylizeConfig, memory: LBFGS
+) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
+    """The steps at one scale: their numbers, the terms before each, and the picture after it, not clamped."""
+    before = gradient_before = None
+    for number in range(1, config.steps + 1):
+        terms, gradient = _evaluate(objective, image)
+        if before is not None and gradient_before is not None:
+            memory.learn(image - before, gradient - gradient_before)
+        step = memory.propose(gradient) * (config.lr or 1.0)
+        length = float(step.square().mean().sqrt())
+        if not memory.steps:
+            step *= FIRST_STEP / max(length, 1e-30)
+        elif length > LONGEST_STEP:
+            step *= LONGEST_STEP / length
+        before, gradient_before = image, gradient
+        image = image + step
+        yield number, terms, image
+
+
+def _adam(
+    image: Tensor, objective: Objective, config: StylizeConfig, moments: dict[str, Tensor]
+) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
+    """The same with Adam: the picture is the average over the steps. The moments go on to the next scale."""
     optimizer = torch.optim.Adam([image], lr=config.lr or 0.03, betas=(0.9, 0.99))
     if moments:
         # What it knows of the landscape holds at the next scale as well.
@@ -264,57 +288,26 @@ def _optimizer(image: Tensor, config: StylizeConfig, moments: Mapping[str, Tenso
             "exp_avg": functional.interpolate(moments["exp_avg"], size, mode="bilinear"),
             "exp_avg_sq": functional.interpolate(moments["exp_avg_sq"], size, mode="bilinear"),
         }
-    return optimizer
-
-
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return dict(next(iter(optimizer.state.values()))) if isinstance(optimizer, torch.optim.Adam) else {}
-
-
-def _optimize(
-    image: Tensor, objective: Objective, optimizer: torch.optim.Optimizer, config: StylizeConfig
-) -> Iterator[tuple[int, dict[str, Tensor], Tensor]]:
-    """The steps at one scale: their numbers, the terms before each, and the picture after it, not yet clamped."""
-    adam = isinstance(optimizer, torch.optim.Adam)
-    average, weight = image.detach().clone(), 0.0
-    terms: dict[str, Tensor] = {}
-    slope = 0.0
-
-    def closure() -> float:
-        nonlocal slope
-        terms.update(objective(image))
-        assert image.grad is not None
-        # PyTorch's L-BFGS has thresholds of its own: however the terms are weighted, it sees gradients around 1.
-        slope = slope or max(float(image.grad.abs().mean()), 1e-30)
-        image.grad /= slope
-        return float(torch.stack(list(terms.values())).sum()) / slope
-
+    average, weight = image.clone(), 0.0
     for number in range(1, config.steps + 1):
-        before = image.detach().clone()
-        loss = optimizer.step(closure)
-        if not math.isfinite(loss):
-            raise FloatingPointError("the loss is no longer finite; try a smaller --lr, or --optimizer adam")
-        if isinstance(optimizer, torch.optim.LBFGS):
-            _limit(image, before, optimizer, FIRST_STEP if number == 1 else LONGEST_STEP)
-        if adam:
-            with torch.no_grad():
-                image.clamp_(0, 1)
-                # As Adam does with its moments: the first pictures must not weigh more than the others.
-                weight = config.average * weight + 1 - config.average
-                average.lerp_(image, (1 - config.average) / weight)
-        yield number, dict(terms), average if adam else image.detach()
+        terms, image.grad = _evaluate(objective, image)
+        optimizer.step()
+        image.clamp_(0, 1)
+        # As Adam does with its moments: the first pictures must not weigh more than the others.
+        weight = config.average * weight + 1 - config.average
+        average.lerp_(image, (1 - config.average) / weight)
+        moments.update(optimizer.state[image])
+        yield number, terms, average
 
 
-@torch.no_grad()
-def _limit(image: Tensor, before: Tensor, optimizer: torch.optim.LBFGS, length: float) -> None:
-    """Shorten the step just made if it is longer than `length`, root mean square over the pixels; the first is made so
-    long: it knows no scale yet, and what PyTorch makes of it would not move a picture of many pixels."""
-    step = image - before
-    now = float(step.square().mean().sqrt())
-    if now > length or (length == FIRST_STEP and now > 0):
-        image.copy_(before + step * (length / now))
-        # What L-BFGS learns from the step is in its memory: its length must be the true one there.
-        optimizer.state[image]["t"] *= length / now
+def _evaluate(objective: Objective, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The terms of the loss, and the gradient of their sum."""
+    leaf = image.detach().requires_grad_()
+    terms = objective(leaf)
+    if not torch.stack(list(terms.values())).sum().isfinite():
+        raise FloatingPointError("the loss is no longer finite; try a smaller --lr, or --optimizer adam")
+    assert leaf.grad is not None
+    return terms, leaf.grad
 
 
 def _blend(

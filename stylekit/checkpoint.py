@@ -41,6 +41,22 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
             unfinished.unlink()
 
 
+def check_writable(path: str | Path) -> None:
+    """Make sure, before the work for it is done, that a file could be written at `path`. Its folder is made.
+
+    Raises:
+        OSError: It could not; the message names `path`.
+    """
+    path = Path(path)
+    trial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise OSError(_failed(path, error.strerror)) from error
+
+
 def save(path: str | Path, **objects: Any) -> None:
     """Write named objects (tensors, numbers, strings, lists, dicts of them) to one file, atomically.
 

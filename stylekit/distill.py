@@ -1,15 +1,16 @@
 """Trains the compact VGG that the library ships: `python -m stylekit.distill PICTURES --teacher FILE -o FOLDER`.
 
-The student has VGG-19's layout up to relu5_1 with fewer channels. Through a linear map for each layer, which is thrown
-away afterwards, its activations are to reproduce the teacher's (cf. Wang et al. 2020, collaborative distillation, arXiv
-2003.08436). Where teacher = W student, equal Gram matrices of the student mean equal Gram matrices of the teacher: this
+The student has VGG-19's layout up to relu5_1, with fewer channels in the early layers and convolutions of low rank in
+the late ones. Its activations are to reproduce the teacher's (cf. Wang et al. 2020, collaborative distillation, arXiv
+2003.08436): those of the late layers as they are, those of the early ones through a linear map, which is thrown away
+afterwards. Where teacher = W student, equal Gram matrices of the student mean equal Gram matrices of the teacher: this
 is what makes it a judge of style.
 
-Two things make the difference. The student starts as the teacher with channels taken out: of each layer those are kept
-from which the others are best predicted linearly, and the prediction is folded into the next layer. And it is trained
-on what it will be asked about: an optimiser that follows the student leaves the set of natural pictures at once, for
-wherever the student errs. So half of the pictures are on their way, from a photograph, a blend or noise, towards the
-student's idea of some other picture's style, as in Gatys et al. (2016).
+Two things make the difference. The student starts as the teacher made small in closed form, layer after layer, each
+making up for the errors of those before it (`compress`). And it is trained on what it will be asked about: an optimiser
+that follows the student leaves the set of natural pictures at once, for wherever the student errs. So half of the
+pictures are on their way, from a photograph, a blend or noise, towards the student's idea of some other picture's
+style, as in Gatys et al. (2016).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -33,10 +34,13 @@ from tqdm import tqdm
 
 from stylekit import checkpoint, cli, distributed, images
 from stylekit.training import collect_signals
-from stylekit.vgg import VGGFeatures, architecture, layer_names, rescale
+from stylekit.vgg import LowRankConv2d, VGGFeatures, architecture, layer_names, rescale
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 """Where the student is compared with the teacher: the style layers of Gatys et al., and their content layer."""
+TRAINED = LAYERS[2:]
+"""Those that training improves. The layers before them are left as `compress` made them: they are as good as they get
+with so few channels, and take most of the time."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,14 @@ class DistillConfig:
     resume: bool = False
     """Go on from last.pt in the output folder."""
 
+    fit_crops: int = 600
+    """Pictures that the start in closed form is fitted to; fewer are faster."""
+
     max_minutes: float = 60.0
     """End after so many minutes of training; the learning rate is zero by then."""
 
-    lr: float = 4e-4
-    """Learning rate of Adam, at its highest."""
+    lr: float = 5e-5
+    """Learning rate of Adam, at its highest. The closed form is a good start, which larger steps spoil."""
 
     batch_size: int = 8
     """Pictures per step: half from the folders, half on their way to another style."""
@@ -73,7 +80,7 @@ class DistillConfig:
     walk: int = 80
     """Steps that a picture is optimised before another takes its place."""
 
-    walkers: int = 64
+    walkers: int = 32
     """Pictures that are on their way at once."""
 
     save_minutes: float = 5.0
@@ -88,7 +95,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if not self.pictures:
             raise ValueError("nothing to train on: give folders with pictures")
-        for flag in ("max_minutes", "lr", "batch_size", "walk", "walkers", "save_minutes"):
+        for flag in ("fit_crops", "max_minutes", "lr", "batch_size", "walk", "walkers", "save_minutes"):
             if getattr(self, flag) <= 0:
                 raise ValueError(f"--{flag.replace('_', '-')} must be more than 0, got {getattr(self, flag)}")
         if self.batch_size % 2 or self.walkers < self.batch_size // 2:
@@ -108,7 +115,8 @@ def distill(config: DistillConfig) -> Path:
     torch.manual_seed(config.seed)
     device = distributed.choose_device(config.device)
     pictures = Pictures(config)
-    teacher = VGGFeatures(LAYERS, "vgg19", config.teacher, padding="replicate", normalize=True).to(device)
+    teacher = VGGFeatures(LAYERS, "vgg19", config.teacher, padding="replicate", normalize=True)
+    teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     natural = pictures.crops(32, perturb=False).to(device)
     target = config.output / "last.pt"
     seconds, step = 0.0, 0
@@ -120,9 +128,9 @@ def distill(config: DistillConfig) -> Path:
     elif target.exists():
         raise FileExistsError(f"{target} is there already; go on with it by --resume, or choose another --output")
     else:
-        student, maps = prune(teacher, natural)
+        student, maps = compress(teacher, pictures.crops(config.fit_crops).to(device))
     student, maps = student.to(device), maps.to(device)
-    parameters = [*student.parameters(), *maps.parameters()]
+    parameters = [*student.trained(), *(tensor for name, tensor in maps.maps.items() if name in TRAINED)]
     optimizer = torch.optim.Adam(parameters, config.lr, betas=(0.9, 0.99), fused=True)
     if config.resume:
         optimizer.load_state_dict(saved["optimizer"])
@@ -151,8 +159,8 @@ def distill(config: DistillConfig) -> Path:
             for group in optimizer.param_groups:
                 group["lr"] = config.lr * warm * 0.5 * (1 + math.cos(math.pi * progress))
             walking = walkers.pictures()
-            batch = torch.cat([pictures.crops(config.batch_size // 2).to(device), walking])
-            terms, gradient = _step(student, maps, teacher, optimizer, batch, walkers, config)
+            natural_ones = pictures.crops(config.batch_size // 2).to(device)
+            terms, gradient = _step(student, maps, teacher, optimizer, natural_ones, walking, walkers, config)
             walkers.advance(gradient)
             told.append(terms)
             step += 1
@@ -161,12 +169,13 @@ def distill(config: DistillConfig) -> Path:
             if step % 50 == 0:
                 mean = torch.stack(told).mean(0).tolist()
                 told.clear()
-                names = [f"{kind}_{layer}" for kind in ("data", "walk", "gram") for layer in LAYERS]
+                count = len(TRAINED)
+                names = [f"{kind}_{layer}" for kind in ("data", "walk", "gram") for layer in TRAINED]
                 line: dict[str, float] = {"step": step, "seconds": round(seconds)}
                 line |= {name: float(f"{value:.4g}") for name, value in zip(names, mean, strict=True)}
                 with (config.output / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
-                parts = [" ".join(f"{v:.3f}" for v in mean[i * 6 : i * 6 + 6]) for i in range(3)]
+                parts = [" ".join(f"{v:.3f}" for v in mean[i * count : (i + 1) * count]) for i in range(3)]
                 tqdm.write(f"step {step}, {seconds / 60:.1f} min: data {parts[0]} | walk {parts[1]} | gram {parts[2]}")
                 sys.stdout.flush()
             if seconds - saved_at > config.save_minutes * 60:
@@ -181,20 +190,20 @@ def _step(
     maps: Maps,
     teacher: VGGFeatures,
     optimizer: torch.optim.Optimizer,
-    batch: Tensor,
+    natural: Tensor,
+    walking: Tensor,
     walkers: Walkers,
     config: DistillConfig,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the student; and the gradient by which the walking half of the batch goes on."""
+    """One step of the student; and the gradient by which the walking pictures go on."""
     with torch.no_grad():
-        wanted = teacher(batch)
-    half = len(batch) // 2
-    batch = batch.requires_grad_()
-    seen = student(batch)
-    (gradient,) = torch.autograd.grad(walkers.loss({k: v[half:] for k, v in seen.items()}), batch, retain_graph=True)
+        wanted = teacher(torch.cat([natural, walking]))
+    seen, seen_walking = student(natural), student(walking.requires_grad_())
+    (gradient,) = torch.autograd.grad(walkers.loss(seen_walking), walking, retain_graph=True)
+    half = len(natural)
     losses, terms = [], []
-    for name in LAYERS:
-        mapped = maps(name, seen[name])
+    for name in TRAINED:
+        mapped = maps(name, torch.cat([seen[name], seen_walking[name]]))
         error = (mapped - wanted[name]).square().flatten(1).mean(1)
         # Relative to what natural pictures do there: noise would outweigh everything otherwise.
         error = error / torch.maximum(wanted[name].square().flatten(1).mean(1), torch.tensor(1.0))
@@ -202,11 +211,12 @@ def _step(
         difference = (gram - gram_wanted).square().flatten(1).sum(1) / gram_wanted.square().flatten(1).sum(1)
         losses.append(error.mean() + config.lambda_gram * difference.clamp(max=4).mean())
         terms.append([error[:half].mean(), error[half:].mean(), difference.mean()])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad(set_to_none=True)
-    torch.stack(losses).sum().backward(inputs=[*student.parameters(), *maps.parameters()])
-    nn.utils.clip_grad_norm_([*student.parameters(), *maps.parameters()], 5.0)
+    torch.stack(losses).sum().backward(inputs=parameters)
+    nn.utils.clip_grad_norm_(parameters, 5.0)
     optimizer.step()
-    return torch.stack([torch.stack(column) for column in zip(*terms, strict=True)]).flatten().detach(), gradient[half:]
+    return torch.stack([torch.stack(column) for column in zip(*terms, strict=True)]).flatten().detach(), gradient
 
 
 class Student(nn.Module):
@@ -230,6 +240,11 @@ class Student(nn.Module):
             if isinstance(module, nn.ReLU):
                 module.inplace = False
 
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters behind the last layer that training leaves alone."""
+        before = LAYERS[LAYERS.index(TRAINED[0]) - 1]
+        return list(self.features[self.names.index(before) :].parameters())
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = (x - self.mean) / self.std
         seen = {}
@@ -241,7 +256,7 @@ class Student(nn.Module):
 
 
 class Maps(nn.Module):
-    """A linear map for each layer, from the student's channels to the teacher's.
+    """A linear map from the student's channels to the teacher's, for each layer where the student has fewer.
 
     Args:
         tensors: Weights (C_teacher, C_student) by layer.
@@ -252,49 +267,110 @@ class Maps(nn.Module):
         self.maps = nn.ParameterDict({name.removeprefix("maps."): nn.Parameter(t) for name, t in tensors.items()})
 
     def forward(self, name: str, x: Tensor) -> Tensor:
-        return functional.conv2d(x, self.maps[name][:, :, None, None])
+        return functional.conv2d(x, self.maps[name][:, :, None, None]) if name in self.maps else x
 
 
 @torch.no_grad()
-def prune(teacher: VGGFeatures, pictures: Tensor) -> tuple[Student, Maps]:
-    """The teacher with channels taken out, such that what is left predicts the rest best.
+def compress(teacher: VGGFeatures, pictures: Tensor) -> tuple[Student, Maps]:
+    """The teacher made small, layer after layer, each step in closed form.
 
-    Of each layer, channels are chosen one after the other: always the one that explains most of what those chosen leave
-    unexplained (a pivoted Cholesky decomposition of the second moments). The others are replaced by their least-squares
-    prediction, which is folded into the next convolution.
+    Each convolution is first fitted by least squares to give the teacher's answer to the teacher's input from what the
+    student has seen so far, errors included (He et al. 2017, Channel Pruning; Zhang et al. 2016, section 3.3). Then,
+    where the student has fewer channels, those are kept that predict the others best (a pivoted Cholesky decomposition
+    of the second moments), and the prediction is folded into the next convolution. Where it has low rank, the answers
+    are projected onto their first principal components (Zhang et al. 2016, section 3.1).
 
     Args:
-        teacher: VGG-19.
-        pictures: (B, 3, H, W) in [0, 1]: natural pictures.
+        teacher: VGG-19 with the layers LAYERS.
+        pictures: (B, 3, H, W) in [0, 1]; some hundreds, since the largest layer has 4,608 inputs.
     """
-    _, channels = architecture("compact")
-    names = layer_names("vgg19")
-    x = (pictures - teacher.mean) / teacher.std
+    # What the layer sees in the teacher, and in the student.
+    theirs = [(part - teacher.mean) / teacher.std for part in pictures.split(20)]
+    ours = [part.clone() for part in theirs]
+    # (C_teacher, C_student): what the student's channels say about the teacher's.
+    predict = torch.eye(3, device=pictures.device)
     tensors: dict[str, Tensor] = {"mean": teacher.mean, "std": teacher.std}
     maps = {}
-    # (C_teacher, C_kept): what the channels that were kept say about all of them, in the layer before.
-    predict = torch.eye(3, device=x.device)
-    ours = iter(i for i, name in enumerate(layer_names("compact")) if name.startswith("conv"))
-    for name, module in zip(names, teacher.features, strict=False):
+    places = iter(i for i, name in enumerate(layer_names("compact")) if name.startswith("conv"))
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in teacher.features)
+    bar = tqdm(total=convolutions, desc="compressing", unit="layer", disable=None)
+    for name, module in zip(layer_names("vgg19"), teacher.features, strict=False):
         if not isinstance(module, nn.Conv2d):
-            x = module(x)
+            theirs = [module(part) for part in theirs]
+            ours = [module(part) for part in ours]
             continue
-        x = functional.relu(module(x))
-        flat = x.transpose(0, 1).flatten(1)
-        moments = flat @ flat.mT / flat.shape[1]
-        kept = _pivots(moments, channels[int(name[4]) - 1])
-        weight = torch.einsum("oihw,ik->okhw", module.weight[kept], predict)
-        ridge = 1e-4 * moments.diagonal().mean() * torch.eye(len(kept), device=x.device)
-        predict = torch.linalg.solve(moments[kept][:, kept] + ridge, moments[kept]).mT.contiguous()
-        place = next(ours)
-        tensors |= {f"features.{place}.weight": weight, f"features.{place}.bias": cast(Tensor, module.bias)[kept]}
-        relu = name.replace("conv", "relu")
-        if relu in LAYERS:
-            maps[relu] = predict
-    student = Student(tensors)
-    means = rescale(student.features, (pictures - student.mean) / student.std)
-    relus = [name for name in student.names if name.startswith("relu")]
-    return student, Maps({name: maps[name] * mean for name, mean in zip(relus, means, strict=True) if name in maps})
+        assert module.bias is not None
+        kernel, bias = torch.einsum("oihw,ik->okhw", module.weight, predict), module.bias
+        if name != "conv1_1":
+            kernel, bias = _fit(kernel, bias, ours, (module(part) for part in theirs))
+        channels, rank = architecture("compact", name)
+        place = f"features.{next(places)}"
+        if rank:
+            small: nn.Module = _low_rank(kernel, bias, ours, rank)
+            predict = torch.eye(channels, device=predict.device)
+        else:
+            kept, predict = _fewer_channels((module(part) for part in theirs), channels)
+            small = copy.deepcopy(module)
+            small.weight, small.bias = nn.Parameter(kernel[kept]), nn.Parameter(bias[kept])
+            relu = name.replace("conv", "relu")
+            if relu in LAYERS:
+                maps[relu] = predict
+        tensors |= {f"{place}.{key}": tensor for key, tensor in small.state_dict().items()}
+        theirs = [module(part) for part in theirs]
+        ours = [small(part) for part in ours]
+        bar.update()
+    bar.close()
+    return Student(tensors), Maps(maps)
+
+
+def _fit(
+    kernel: Tensor, bias: Tensor, inputs: Sequence[Tensor], wanted: Iterable[Tensor], samples: int = 100
+) -> tuple[Tensor, Tensor]:
+    """The convolution near the one given that makes of the inputs what is wanted, by regularised least squares.
+
+    Args:
+        samples: Positions of each picture that are looked at.
+    """
+    count = kernel[0].numel() + 1
+    outer, inner = kernel.new_zeros(count, count), kernel.new_zeros(count, len(kernel))
+    draw = torch.Generator().manual_seed(0)
+    for x, y in zip(inputs, wanted, strict=True):
+        take = torch.randperm(y[0, 0].numel(), generator=draw)[:samples].to(x.device)
+        residual = (y - functional.conv2d(x, kernel, bias, padding=1)).flatten(2)[..., take].transpose(0, 1).flatten(1)
+        patches = functional.unfold(x, 3, padding=1)[..., take].transpose(0, 1).flatten(1)
+        patches = torch.cat([patches, torch.ones_like(patches[:1])])
+        outer += patches @ patches.mT
+        inner += patches @ residual.mT
+    outer.diagonal()[:-1] += 0.01 * outer.diagonal()[:-1].mean()
+    change = torch.linalg.solve(outer, inner).mT
+    return kernel + change[:, :-1].reshape(kernel.shape), bias + change[:, -1]
+
+
+def _low_rank(kernel: Tensor, bias: Tensor, inputs: Sequence[Tensor], rank: int) -> LowRankConv2d:
+    """The convolution whose answers are those of the one given, on their first principal components."""
+    mean, moments, count = torch.zeros_like(bias), kernel.new_zeros(len(bias), len(bias)), 0
+    for x in inputs:
+        y = functional.conv2d(x, kernel, bias, padding=1).transpose(0, 1).flatten(1)
+        mean, moments, count = mean + y.sum(1), moments + y @ y.mT, count + y.shape[1]
+    mean = mean / count
+    components = torch.linalg.eigh(moments / count - torch.outer(mean, mean)).eigenvectors[:, -rank:]
+    small = LowRankConv2d(kernel.shape[1], len(kernel), rank)
+    small.reduce.weight = nn.Parameter((components.mT @ kernel.flatten(1)).view(rank, *kernel.shape[1:]))
+    small.expand.weight = nn.Parameter(components[:, :, None, None].contiguous())
+    small.expand.bias = nn.Parameter(mean - components @ (components.mT @ (mean - bias)))
+    return small
+
+
+def _fewer_channels(answers: Iterable[Tensor], count: int) -> tuple[list[int], Tensor]:
+    """Which channels to keep, and the matrix (C, count) that predicts all of them from these, behind the ReLU."""
+    moments: Tensor | float = 0.0
+    for answer in answers:
+        flat = functional.relu(answer).transpose(0, 1).flatten(1)
+        moments = moments + flat @ flat.mT
+    assert isinstance(moments, Tensor)
+    kept = _pivots(moments, count)
+    ridge = 1e-4 * moments.diagonal().mean() * torch.eye(count, device=moments.device)
+    return kept, torch.linalg.solve(moments[kept][:, kept] + ridge, moments[kept]).mT.contiguous()
 
 
 def _pivots(moments: Tensor, count: int) -> list[int]:

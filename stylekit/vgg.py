@@ -1,7 +1,8 @@
 """VGG as a judge of pictures: what its named layers see (Simonyan & Zisserman 2015; Gatys et al. 2016).
 
-`vgg16` and `vgg19` are the published networks. `compact` is ours: the first thirteen convolutions of VGG-19 with fewer
-channels, trained to see what VGG-19 sees (`stylekit.distill`); its weights come with the library.
+`vgg16` and `vgg19` are the published networks. `compact` is ours: the first thirteen convolutions of VGG-19, the early
+ones with fewer channels, the late ones of low rank, trained to see what VGG-19 sees (`stylekit.distill`); its weights
+come with the library.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -34,9 +35,16 @@ _CONVOLUTIONS: dict[Network, tuple[int, ...]] = {
     "vgg19": (2, 2, 4, 4, 4),
 }
 _CHANNELS: dict[Network, tuple[int, ...]] = {
-    "compact": (32, 64, 128, 128, 128),
+    "compact": (32, 64, 128, 512, 512),
     "vgg16": (64, 128, 256, 512, 512),
     "vgg19": (64, 128, 256, 512, 512),
+}
+# What the late layers see lies in few dimensions before the ReLU, but not behind it: channels taken out are missed
+# there, a convolution of low rank is not. The deeper, the more dimensions.
+_RANKS: dict[Network, dict[str, int]] = {
+    "compact": {"conv4_1": 128, "conv4_2": 128, "conv4_3": 192, "conv4_4": 256, "conv5_1": 256},
+    "vgg16": {},
+    "vgg19": {},
 }
 
 # What a network was trained to see: RGB in [0, 1], minus a mean, divided by a deviation.
@@ -99,7 +107,7 @@ class VGGFeatures(nn.Module):
         with torch.device("meta"):  # Shapes only: the values come from the weights.
             self.register_buffer("mean", torch.empty(3, 1, 1))
             self.register_buffer("std", torch.empty(3, 1, 1))
-            self.features = nn.Sequential(*_modules(self._names, _CHANNELS[network], self.layers, pooling, padding))
+            self.features = nn.Sequential(*_modules(self._names, network, self.layers, pooling, padding))
         tensors, source = _tensors(network, weights)
         self.fingerprint = _fingerprint(tensors, pooling)
         shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
@@ -122,6 +130,26 @@ class VGGFeatures(nn.Module):
             if name in self.layers:
                 seen[name] = x
         return {name: seen[name] for name in self.layers}
+
+
+class LowRankConv2d(nn.Sequential):
+    """A 3 x 3 convolution to few channels, and a 1 x 1 convolution from these to many (Zhang et al. 2016, section 3.1).
+
+    Shape: (B, inputs, H, W) -> (B, outputs, H, W).
+    """
+
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__(nn.Conv2d(inputs, rank, 3, padding=1, bias=False), nn.Conv2d(rank, outputs, 1))
+
+    @property
+    def reduce(self) -> nn.Conv2d:
+        """The 3 x 3 convolution."""
+        return cast(nn.Conv2d, self[0])
+
+    @property
+    def expand(self) -> nn.Conv2d:
+        """The 1 x 1 convolution."""
+        return cast(nn.Conv2d, self[1])
 
 
 def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
@@ -155,22 +183,23 @@ def rescale(features: nn.Sequential, x: Tensor) -> list[float]:
     """
     means = [1.0]
     for module in features:
-        if isinstance(module, nn.Conv2d):
-            module.weight.mul_(means[-1])
+        if isinstance(module, (nn.Conv2d, LowRankConv2d)):
+            first, last = (module, module) if isinstance(module, nn.Conv2d) else (module.reduce, module.expand)
+            first.weight.mul_(means[-1])
             x = module(x)
             means.append(max(float(x.clamp(min=0).mean()), 1e-8))
-            module.weight.div_(means[-1])
-            assert module.bias is not None
-            module.bias.div_(means[-1])
+            last.weight.div_(means[-1])
+            assert last.bias is not None
+            last.bias.div_(means[-1])
             x = x / means[-1]
         else:
             x = module(x)
     return means[1:]
 
 
-def architecture(network: Network) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """For each of the five stages of a network, how many convolutions it has, and how many channels they have."""
-    return _CONVOLUTIONS[network], _CHANNELS[network]
+def architecture(network: Network, convolution: str) -> tuple[int, int | None]:
+    """How many channels a convolution gives, and its rank if it is a `LowRankConv2d`."""
+    return _CHANNELS[network][int(convolution[4]) - 1], _RANKS[network].get(convolution)
 
 
 def stride(layer: str) -> int:
@@ -180,13 +209,16 @@ def stride(layer: str) -> int:
 
 
 def _modules(
-    names: Iterable[str], widths: Sequence[int], kept: Sequence[str], pooling: Pooling, padding: Padding
+    names: Iterable[str], network: Network, kept: Sequence[str], pooling: Pooling, padding: Padding
 ) -> Iterator[nn.Module]:
     channels, previous = 3, ""
     for name in names:
         if name.startswith("conv"):
-            width = widths[int(name[4]) - 1]
-            yield nn.Conv2d(channels, width, 3, padding=1, padding_mode="zeros" if previous else padding)
+            width, rank = architecture(network, name)
+            if rank:
+                yield LowRankConv2d(channels, width, rank)
+            else:
+                yield nn.Conv2d(channels, width, 3, padding=1, padding_mode="zeros" if previous else padding)
             channels = width
         elif name.startswith("relu"):
             # In place saves memory, but would overwrite the convolution: only where nobody looks at that.
@@ -246,7 +278,9 @@ def _download(network: Network) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True))
     except (OSError, HTTPException, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(f"could not get {weights.url} ({reason}); pass weights=FILE with a copy of it") from error
+        raise OSError(
+            f"could not get {weights.url} ({reason}); give a copy of it: --vgg-weights FILE, or weights=FILE in Python"
+        ) from error
 
 
 def _state_dict(

@@ -15,7 +15,7 @@ from stylekit import cli
 
 LAYERS = {
     "cyclegan": {"cli": 3, "train": 2, "translate": 2, "models": 1, "losses": 1, "pool": 1, "data": 1, "options": 1},
-    "gatys": {"cli": 3, "stylize": 2, "styles": 2, "objective": 1, "losses": 1, "options": 1},
+    "gatys": {"cli": 3, "stylize": 2, "styles": 2, "objective": 1, "lbfgs": 1, "losses": 1, "options": 1},
 }
 
 

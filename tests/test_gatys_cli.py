@@ -12,6 +12,7 @@ from sklearn.datasets import load_sample_image
 from gatys.cli import make_style, paint
 from stylekit import cli
 
+COMPACT = ROOT / "weights" / "vgg-compact" / "model.safetensors"
 TINY = ("--size", "40", "--min-size", "40", "--steps", "3", "--device", "cpu")
 
 
@@ -80,6 +81,19 @@ def test_grey_and_thin_pictures_are_painted(folder):
         assert Image.open(f"{name}-out.png").size == size
 
 
+def test_a_strip_of_20_x_3000_is_painted_as_it_is(folder):
+    Image.open("photo.png").resize((3000, 20)).save("strip.png")
+    size = ("--size", 3000, "--min-size", 3000, "--steps", 2, "--device", "cpu")
+    assert gatys("strip.png", "painting.png", "-o", "out.png", *size) == 0
+    assert Image.open("out.png").size == (3000, 20)
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(folder):
+    result = run("-m", "gatys", folder / "photo.png", folder / "painting.png", "-o", folder / "photo.png" / "out.png",
+                 *TINY, "--steps", 10**7, timeout=60)  # fmt: skip
+    assert result.returncode == 2 and "could not write" in result.stderr
+
+
 def test_masks_of_any_size_are_taken(folder):
     assert gatys("photo.png", "painting.png", "-o", "a.png", "--content-mask", "mask.png", *TINY) == 0
     masks = ("--content-mask", "mask.png", "--style-mask", "mask.png")
@@ -142,6 +156,10 @@ def test_ctrl_c_keeps_the_picture_so_far(folder):
         (["photo.png", "painting.png", "--init", "nowhere.png"], "no picture nowhere.png"),
         (["photo.png", "painting.png", "--sise", "3"], "did you mean --size?"),
         (["photo.png", "painting.png", "--network", "vgg19", "--vgg-weights", "photo.png"], "photo.png: "),
+        (
+            ["photo.png", "painting.png", "--network", "vgg19", "--vgg-weights", str(COMPACT)],
+            "is (32, 3, 3, 3); expected",
+        ),
         (["photo.png", "--style", "sunflowers", "--init", "style"], "give a painting"),
         (["photo.png", "--style", "sunflowers", "--preserve-color", "histogram"], "no colours to change"),
     ],
@@ -166,6 +184,7 @@ def test_nothing_is_overwritten_unless_asked(folder, capsys):
 def test_help_lists_every_option():
     result = run("-m", "gatys", "--help")
     assert result.returncode == 0 and not result.stderr
+    assert "make-style" in result.stdout
     for option in ("--content-layer", "--preserve-color", "--content-mask", "--dry-run", "--memory"):
         assert option in result.stdout
     assert (ROOT / "gatys").is_dir()

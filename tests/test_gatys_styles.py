@@ -6,7 +6,7 @@ from sklearn.datasets import load_sample_image
 
 from gatys.losses import gram_matrix
 from gatys.options import STYLE_LAYERS
-from gatys.styles import Preset, load_preset, make_preset, save_preset, shipped_presets, style_network
+from gatys.styles import LOST, Preset, load_preset, make_preset, save_preset, shipped_presets, style_network
 from stylekit import images
 
 
@@ -51,13 +51,14 @@ def test_a_small_painting_counts_as_it_is(network):
     assert list(preset.grams) == [128]
 
 
-def test_a_file_holds_what_was_saved_in_half_the_space(preset, tmp_path):
+def test_a_file_holds_nearly_all_of_what_was_saved(preset, tmp_path):
     save_preset(preset, tmp_path / "style.safetensors")
     loaded = load_preset(tmp_path / "style.safetensors")
     assert loaded.fingerprint == preset.fingerprint
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
-            torch.testing.assert_close(loaded.grams[size][layer], gram, rtol=1e-3, atol=1e-5)
+            assert (loaded.grams[size][layer] - gram).square().sum() < 1.1 * LOST * gram.square().sum()
+    # Whole, the matrices of two sizes would take 4.3 MB.
     assert (tmp_path / "style.safetensors").stat().st_size < 150_000
 
 
@@ -66,7 +67,7 @@ def test_the_shipped_styles_are_for_the_shipped_network(network):
     assert {"starry-night", "wheat-field-with-cypresses", "sunflowers", "olive-trees", "van-gogh"} <= presets.keys()
     for name, path in presets.items():
         assert load_preset(name).fingerprint == network.fingerprint, name
-        assert path.stat().st_size < 400_000
+        assert path.stat().st_size < 500_000
 
 
 def test_an_unknown_style_gets_the_list_of_known_ones():
@@ -86,7 +87,7 @@ def test_a_damaged_style_is_named(preset, tmp_path):
     save_file(tensors, path)
     with pytest.raises(ValueError, match=r"style\.safetensors: damaged, or no style"):
         load_preset(path)
-    save_file({"128.relu1_1": torch.zeros(4)}, path, {"fingerprint": "x"})
+    save_file({"128.relu1_1": torch.zeros(4, 1), "256.relu2_1": torch.zeros(4)}, path, {"fingerprint": "x"})
     with pytest.raises(ValueError, match=r"style\.safetensors: damaged"):
         load_preset(path)
 

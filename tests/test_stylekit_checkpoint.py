@@ -16,6 +16,14 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert torch.equal(loaded["weights"]["w"], torch.arange(3.0))
 
 
+def test_whether_a_file_could_be_written_is_known_before(tmp_path):
+    checkpoint.check_writable(tmp_path / "new" / "last.pt")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(OSError, match=r"could not write .*file/last\.pt"):
+        checkpoint.check_writable(tmp_path / "file" / "last.pt")
+
+
 def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "last.pt"
     path.write_bytes(b"old")

@@ -170,7 +170,7 @@ def test_a_download_that_fails_says_what_to_do_in_one_line(tmp_path, monkeypatch
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", refuse)
-    with pytest.raises(OSError, match=r"vgg16-.*no route to host.*pass weights=FILE") as caught:
+    with pytest.raises(OSError, match=r"vgg16-.*no route to host.*--vgg-weights FILE") as caught:
         VGGFeatures(["relu1_1"], network="vgg16")
     assert "\n" not in str(caught.value)
 
