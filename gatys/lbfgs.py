@@ -85,10 +85,10 @@ class LBFGS:
 
 def _cosines(n: int, device: torch.device | str) -> Tensor:
     """The orthonormal cosine transform (DCT-II), (n, n)."""
-    k = torch.arange(n, device=device, dtype=torch.float64)
+    k = torch.arange(n, dtype=torch.float64)
     waves = torch.cos(math.pi / n * torch.outer(k, k + 0.5)) * math.sqrt(2 / n)
     waves[0] /= math.sqrt(2)
-    return waves.float()
+    return waves.float().to(device)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
