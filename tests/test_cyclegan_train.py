@@ -236,9 +236,10 @@ def test_two_processes_equal_one_with_twice_the_batch(dataset, tmp_path):
             assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)
     first, second = weights(tmp_path / "runs" / "one"), weights(tmp_path / "runs" / "two")
     for key in (key for key in first if key.endswith("weight") and key.startswith("generators")):
-        # Adam's first steps have the size of the learning rate, whatever the gradient is: compare with that.
-        assert (first[key] - second[key]).abs().max() < 1e-4, key
-        assert (first[key] - second[key]).abs().mean() < 2e-6, key
+        # Adam's first steps have the size of the learning rate, however small the gradient is, so that rounding shows:
+        # up to 7e-6 on average, on some CPUs. Half of the batch, as one process alone sees it, gives 7e-5 and more.
+        assert (first[key] - second[key]).abs().max() < 2e-4, key
+        assert (first[key] - second[key]).abs().mean() < 2e-5, key
 
 
 def train_in_process(dataset, *flags):
