@@ -2,7 +2,8 @@
 
 Departures from the paper: the picture grows from coarse to fine, each scale starting from the last, because strokes
 that are larger than what the network sees cannot be found at full size; the start is the photograph, unless noise is
-asked for; the first convolution repeats the border instead of seeing a black frame around the picture.
+asked for; the first convolution repeats the border instead of seeing a black frame around the picture. The later ones
+do see one, and would paint it: so the picture is worked on with a mirrored margin, which is cut off in the end.
 """
 
 from __future__ import annotations
@@ -100,16 +101,26 @@ def stylize(
     moments: dict[str, Tensor] = {}
     for i, size in enumerate(sizes):
         longer = max(size) * config.style_scale
-        parts = [Region(mask, _blend(paintings, masks, shares, network, config, longer)) for mask, masks in regions]
-        objective = Objective(network, resize(photograph, size), parts, config, tile_size(network, size, config))
-        start = resize(image, size)
+        margin = _margin(size)
+        parts = [
+            Region(
+                None if mask is None else _extend(resize(mask, size), margin),
+                _blend(paintings, masks, shares, network, config, longer),
+            )
+            for mask, masks in regions
+        ]
+        extended = _extend(resize(photograph, size), margin)
+        height, width = extended.shape[2:]
+        objective = Objective(network, extended, parts, config, tile_size(network, (height, width), config))
+        start = _extend(resize(image, size), margin)
         stop = False
         if config.optimizer == "lbfgs":
-            memory = memory.at(size)
+            memory = memory.at((height, width))
             steps = _lbfgs(start, objective, config, memory)
         else:
             steps = _adam(start, objective, config, moments)
-        for number, terms, image in steps:
+        for number, terms, canvas in steps:
+            image = canvas[..., margin : height - margin, margin : width - margin]
             if on_step is not None:
                 step = Step(i * config.steps + number, len(sizes) * config.steps, size, terms, image)
                 stop = on_step(step) is False
@@ -190,6 +201,15 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(image.detach(), size=size, mode="bicubic", antialias=True, align_corners=False).clamp(
         0, 1
     )
+
+
+def _margin(size: tuple[int, int]) -> int:
+    """How much is mirrored around a picture: a 64th of its longer side, if it is large enough to be mirrored."""
+    return min(max(size) // 64, min(size) - 1)
+
+
+def _extend(image: Tensor, margin: int) -> Tensor:
+    return functional.pad(image, (margin,) * 4, mode="reflect") if margin else image
 
 
 def _check(

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+import gatys.stylize
 from gatys.options import STYLE_LAYERS, StylizeConfig
 from gatys.styles import make_preset, style_network
 from gatys.stylize import build_network, plan, stylize, tile_size
@@ -236,3 +237,20 @@ def test_a_preset_is_refused_by_another_network_and_for_layers_it_lacks(content,
     config = changed(style_layers=(*STYLE_LAYERS, "relu3_2"))
     with pytest.raises(ValueError, match="has no relu3_2; it has relu1_1"):
         stylize(content, [preset], config, network=build_network(config))
+
+
+def test_the_picture_is_worked_on_with_a_mirrored_margin_that_is_cut_off(content, painting, network, monkeypatch):
+    seen = []
+    real = gatys.stylize.Objective
+
+    def recording(network, content, *rest):
+        seen.append(content)
+        return real(network, content, *rest)
+
+    monkeypatch.setattr(gatys.stylize, "Objective", recording)
+    told = []
+    config = changed(size=128, min_size=128, steps=1)
+    result = stylize(content, [painting], config, network=network, on_step=told.append)
+    assert seen[0].shape[2:] == (100, 132) and result.shape[2:] == told[0].image().shape[2:] == (96, 128)
+    assert torch.equal(seen[0][..., 2:-2, 1], seen[0][..., 2:-2, 3])
+    assert torch.equal(seen[0][..., -2, 2:-2], seen[0][..., -4, 2:-2])
