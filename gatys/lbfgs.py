@@ -8,7 +8,6 @@ learned at one scale goes on to the next.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,23 +23,19 @@ class LBFGS:
     Args:
         size: Height and width of the picture.
         device: Where it is.
-        steps: (1, 3, H, W): steps made so far, the last one last.
-        changes: Of the gradient, by each of these steps.
     """
 
-    def __init__(
-        self,
-        size: tuple[int, int],
-        device: torch.device | str = "cpu",
-        steps: Sequence[Tensor] = (),
-        changes: Sequence[Tensor] = (),
-    ) -> None:
+    steps: list[Tensor]
+    """(1, 3, H, W): those made so far, the last one last."""
+    changes: list[Tensor]
+    """Of the gradient, by each of these steps."""
+
+    def __init__(self, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
         self.rows, self.columns = (_cosines(n, device) for n in size)
         frequency = torch.hypot(*torch.meshgrid(*(torch.arange(n, device=device) / n for n in size), indexing="ij"))
         # The mean colour is no flatter than the coarsest pattern. The exponent was found by trial.
         self.flatness = frequency.clamp(min=1 / max(size)) ** -0.7
-        self.steps = list(steps)
-        self.changes = list(changes)
+        self.steps, self.changes = [], []
 
     def propose(self, gradient: Tensor) -> Tensor:
         """The next step: minus the gradient, times what is known of the inverse Hessian (the two-loop recursion).
