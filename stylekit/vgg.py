@@ -168,7 +168,7 @@ def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def rescale(features: nn.Sequential, x: Tensor) -> list[float]:
+def rescale(features: nn.Sequential, x: Tensor) -> None:
     """Scale the convolutions in place, such that the mean of every ReLU is 1.
 
     What the network sees does not change, as there are only convolutions, ReLUs and poolings (Gatys et al. 2016,
@@ -177,24 +177,20 @@ def rescale(features: nn.Sequential, x: Tensor) -> list[float]:
     Args:
         features: Convolutions, each followed by a ReLU, and poolings.
         x: A batch of natural pictures, as the first convolution takes them.
-
-    Returns:
-        The mean of every ReLU as it was before.
     """
-    means = [1.0]
+    mean = 1.0
     for module in features:
         if isinstance(module, (nn.Conv2d, LowRankConv2d)):
             first, last = (module, module) if isinstance(module, nn.Conv2d) else (module.reduce, module.expand)
-            first.weight.mul_(means[-1])
+            first.weight.mul_(mean)
             x = module(x)
-            means.append(max(float(x.clamp(min=0).mean()), 1e-8))
-            last.weight.div_(means[-1])
+            mean = max(float(x.clamp(min=0).mean()), 1e-8)
+            last.weight.div_(mean)
             assert last.bias is not None
-            last.bias.div_(means[-1])
-            x = x / means[-1]
+            last.bias.div_(mean)
+            x = x / mean
         else:
             x = module(x)
-    return means[1:]
 
 
 def architecture(network: Network, convolution: str) -> tuple[int, int | None]:
