@@ -6,7 +6,7 @@ SIZE ?= 640
 OUTPUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types bench lock clean
+.PHONY: help demo gallery notebooks test check lint types bench lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,12 @@ $(VENV)/installed: requirements.lock setup.py pyproject.toml
 demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg takes yours, SIZE=1200 its longer side
 	$(BIN)/cyclegan translate "$(or $(PHOTO),$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")'))" \
 		--size $(SIZE) --output $(OUTPUT) --sheet --overwrite
+
+gallery: $(VENV)/installed  ## paint the pictures of the README anew (a quarter of an hour)
+	$(BIN)/python benchmarks/gallery.py
+
+notebooks: $(VENV)/installed  ## run both notebooks, and keep what they show
+	$(BIN)/python -m nbconvert --to notebook --execute --inplace demo.ipynb train.ipynb
 
 test: $(VENV)/installed  ## run all tests
 	$(BIN)/python -m pytest

@@ -11,12 +11,13 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=["stylekit", "stylekit._weights", "gatys", "cyclegan"],
+    packages=["stylekit", "stylekit._weights", "gatys", "johnson", "cyclegan"],
     # The trained networks lie in weights/; an installed package carries them inside stylekit.
     package_dir={"stylekit._weights": "weights"},
     package_data={
         "stylekit": ["py.typed"],
         "gatys": ["py.typed"],
+        "johnson": ["py.typed"],
         "cyclegan": ["py.typed"],
         "stylekit._weights": ["**/*"],
     },
@@ -35,9 +36,10 @@ setup(
         "matplotlib>=3.8",
         "pyyaml>=6",
         "tifffile>=2024.8.10",
+        "av>=14",
     ],
     extras_require={
-        "demo": ["scikit-learn>=1.4"],
+        "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "dev": [
             "scikit-learn>=1.4",
             "scikit-image>=0.22",
@@ -46,11 +48,15 @@ setup(
             "ruff>=0.12",
             "mypy>=1.13",
             "build>=1.2",
+            "nbconvert>=7",
+            "ipykernel>=6",
             "types-pyyaml",
             "types-tqdm",
         ],
     },
-    entry_points={"console_scripts": ["cyclegan = cyclegan.cli:main", "gatys = gatys.cli:main"]},
+    entry_points={
+        "console_scripts": ["cyclegan = cyclegan.cli:main", "gatys = gatys.cli:main", "johnson = johnson.cli:main"]
+    },
     classifiers=[
         "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",

@@ -16,7 +16,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from stylekit.blocks import InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
-from stylekit.checkpoint import load_tensors
+from stylekit.checkpoint import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
 
@@ -102,17 +102,8 @@ class Generator(
             # With dropout in the block, its second convolution moves from place 5 to place 6.
             dropout=any(key.endswith(".conv_block.6.weight") for key in tensors),
         )
-        expected = network.state_dict()
-        differences = [f"missing {key}" for key in expected if key not in tensors]
-        differences += [f"unexpected {key}" for key in tensors if key not in expected]
-        differences += [
-            f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(value.shape)}"
-            for key, value in expected.items()
-            if key in tensors and tensors[key].shape != value.shape
-        ]
-        if differences:
-            shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
-            raise ValueError(f"{path}: does not fit a ResNet generator: {shown}")
+        shapes = {name: value.shape for name, value in network.state_dict().items()}
+        check_shapes(tensors, shapes, path, "a ResNet generator")
         network.load_state_dict(tensors)
         return network.eval()
 

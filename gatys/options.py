@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from stylekit.options import check_at_least, check_positive, check_shares
+
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """The style layers of the paper (there called conv1_1 ... conv5_1: it looks behind the ReLU)."""
 
@@ -98,27 +100,20 @@ class StylizeConfig:
             if not condition:
                 raise ValueError(message)
 
-        for flag in ("size", "steps", "min_size"):
-            value = getattr(self, flag)
-            check(value is None or value >= 1, f"--{flag.replace('_', '-')} must be at least 1, got {value}")
-        for flag in ("alpha", "beta", "tv", "seed"):
-            value = getattr(self, flag)
-            check(0 <= value < float("inf"), f"--{flag} must be 0 or more, got {value}")
-        for flag in ("style_scale", "lr", "memory"):
-            value = getattr(self, flag)
-            good = value is None or 0 < value < float("inf")
-            check(good, f"--{flag.replace('_', '-')} must be more than 0, got {value}")
+        check_at_least(self, 1, "size", "steps", "min_size")
+        check_at_least(self, 0, "alpha", "beta", "tv", "seed")
+        check_positive(self, "style_scale", "lr", "memory")
         check(0 <= self.average < 1, f"--average must lie in [0, 1), got {self.average}")
         check(self.alpha + self.beta > 0, "--alpha and --beta are both 0: nothing to optimise")
         check(len(self.style_layers) > 0, "--style-layers: expected at least one layer")
         check(len(set(self.style_layers)) == len(self.style_layers), "--style-layers: a layer is named twice")
-        for flag, count in (("layer_weights", len(self.style_layers)), ("style_weights", None)):
-            weights = getattr(self, flag)
-            name = f"--{flag.replace('_', '-')}"
-            good = all(0 <= w < float("inf") for w in weights) and (not weights or sum(weights) > 0)
-            check(good, f"{name} must be 0 or more, and not all 0, got {' '.join(map(str, weights))}")
-            if count is not None and weights:
-                check(len(weights) == count, f"{name}: {len(weights)} for {count} style layers")
+        check_shares(self, "layer_weights")
+        check_shares(self, "style_weights")
+        if self.layer_weights:
+            count = len(self.style_layers)
+            check(
+                len(self.layer_weights) == count, f"--layer-weights: {len(self.layer_weights)} for {count} style layers"
+            )
         if self.vgg_weights is not None and self.network == "compact":
             raise ValueError("--vgg-weights: the compact network has weights of its own; add --network vgg19 or vgg16")
 
@@ -172,8 +167,7 @@ class PaintConfig(StylizeConfig):
             raise ValueError(f"--style-mask: {len(self.style_mask)} for {len(self.inputs) - 1} paintings")
         if self.style_mask and self.style:
             raise ValueError("--style-mask: a style by name has no regions; give the painting itself")
-        if self.save_every < 0:
-            raise ValueError(f"--save-every must not be negative, got {self.save_every}")
+        check_at_least(self, 0, "save_every")
         if self.init == "style" and len(self.inputs) == 1:
             raise ValueError("--init style: a style by name is no picture to start from; give a painting")
         if self.preserve_color == "histogram" and self.style:

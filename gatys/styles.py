@@ -7,7 +7,7 @@ painting has another style.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +131,22 @@ def load_preset(name: str | Path) -> Preset:
     if not grams or any(grams[size].keys() != next(iter(grams.values())).keys() for size in grams):
         raise ValueError(f"{path}: holds no style, or only a part of one")
     return Preset(grams, fingerprint)
+
+
+def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) -> None:
+    """Make sure that a preset can be compared with what a network sees.
+
+    Raises:
+        ValueError: It was made with another network, or lacks a layer.
+    """
+    if preset.fingerprint != network.fingerprint:
+        raise ValueError(
+            "this style was made with another VGG network, or another pooling, than is asked for; "
+            "make it anew by `gatys make-style`, or use the painting itself"
+        )
+    known = next(iter(preset.grams.values()))
+    if missing := [layer for layer in layers if layer not in known]:
+        raise ValueError(f"--style-layers: this style has no {', '.join(missing)}; it has {', '.join(known)}")
 
 
 def shipped_presets() -> dict[str, Path]:

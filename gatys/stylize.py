@@ -9,10 +9,8 @@ do see one, and would paint it: so the picture is worked on with a mirrored marg
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +19,9 @@ from torch.nn import functional
 from gatys.lbfgs import HISTORY, LBFGS
 from gatys.objective import MARGIN, Objective, Region, bytes_per_pixel, gram_matrices
 from gatys.options import StylizeConfig
-from gatys.styles import Preset
+from gatys.styles import Preset, check_preset
+from stylekit import images
+from stylekit.tiling import free_memory
 from stylekit.vgg import VGGFeatures
 
 FIRST_STEP = 0.02
@@ -89,7 +89,7 @@ def stylize(
     paintings = [style if isinstance(style, Preset) else style.to(device) for style in styles]
     for style in styles:
         if isinstance(style, Preset):
-            _check_preset(style, network, config)
+            check_preset(style, network, config.style_layers)
     photograph = content.to(device)
     if config.preserve_color == "histogram":
         paintings = [_recolor(p, photograph) if isinstance(p, Tensor) else p for p in paintings]
@@ -132,7 +132,7 @@ def stylize(
     image = resize(image, sizes[-1]).clamp(0, 1)
     photograph = resize(photograph, sizes[-1])
     if config.preserve_color == "luminance":
-        image = _with_luminance_of(image, photograph)
+        image = images.with_luminance_of(image, photograph)
     if content_mask is not None and not style_masks:
         keep = functional.interpolate(content_mask.to(device).mean(1, keepdim=True), sizes[-1], mode="bilinear")
         image = torch.lerp(photograph, image, keep)
@@ -177,21 +177,6 @@ def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None,
     pictures = 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
     at_once = pixels if tile is None else min(pixels, (tile + 2 * MARGIN) ** 2) if tile else 0
     return pictures + at_once * bytes_per_pixel(network)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device; on a CPU, in the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError, AttributeError):
-        return 4 * 2**30
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -239,17 +224,6 @@ def _check(
         raise ValueError(f"--init {config.init}: expected content, noise, style, or a file with a picture")
     if init is None and config.init == "style" and not isinstance(styles[0], Tensor):
         raise ValueError("--init style: a preset is no picture to start from")
-
-
-def _check_preset(preset: Preset, network: VGGFeatures, config: StylizeConfig) -> None:
-    if preset.fingerprint != network.fingerprint:
-        raise ValueError(
-            f"this style was made with another network than --network {config.network} --pooling {config.pooling}; "
-            "make it anew by `gatys make-style`, or use the painting itself"
-        )
-    layers = next(iter(preset.grams.values()))
-    if missing := [layer for layer in config.style_layers if layer not in layers]:
-        raise ValueError(f"--style-layers: this style has no {', '.join(missing)}; it has {', '.join(layers)}")
 
 
 def _shares(weights: Sequence[float], count: int) -> list[float]:
@@ -408,10 +382,3 @@ def _recolor(painting: Tensor, photograph: Tensor) -> Tensor:
     _, wanted_mean, wanted = statistics(photograph.cpu())
     matched = root(wanted) @ torch.linalg.inv(root(covariance)) @ (flat - mean) + wanted_mean
     return matched.clamp(0, 1).to(painting).view_as(painting)
-
-
-def _with_luminance_of(image: Tensor, photograph: Tensor) -> Tensor:
-    """The photograph's colours (its chroma, ITU-R BT.601) under the luminance of another picture."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(1, 3, 1, 1)
-    difference = (image * weights).sum(1, keepdim=True) - (photograph * weights).sum(1, keepdim=True)
-    return (photograph + difference).clamp(0, 1)

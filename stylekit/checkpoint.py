@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -120,6 +120,30 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     if other:
         raise ValueError(f"{path}: {other}; expected a state dict, every entry a tensor")
     return objects
+
+
+def check_shapes(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size], path: str | Path, what: str
+) -> None:
+    """Make sure that a state dict is that of a network: the same names and shapes.
+
+    Args:
+        path: The file, for the message.
+        what: The network, for the message.
+
+    Raises:
+        ValueError: It is not; the message says what differs.
+    """
+    differences = [f"missing {key}" for key in expected if key not in tensors]
+    differences += [f"unexpected {key}" for key in tensors if key not in expected]
+    differences += [
+        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}"
+        for key, shape in expected.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if differences:
+        shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
+        raise ValueError(f"{path}: does not fit {what}: {shown}")
 
 
 def _failed(path: Path, reason: str | None) -> str:

@@ -176,6 +176,18 @@ def to_unit(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
+def with_luminance_of(image: Tensor, photograph: Tensor) -> Tensor:
+    """The photograph's colours (its chroma, ITU-R BT.601) under the luminance of another picture.
+
+    Args:
+        image: (B, 3, H, W) in [0, 1].
+        photograph: The same shape.
+    """
+    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(1, 3, 1, 1)
+    difference = (image * weights).sum(1, keepdim=True) - (photograph * weights).sum(1, keepdim=True)
+    return (photograph + difference).clamp(0, 1)
+
+
 def resize(image: Image.Image, longest: int) -> Image.Image:
     """Shrink a picture, keeping its proportions, until its longer side is `longest`; smaller ones stay as they are."""
     if max(image.size) <= longest:

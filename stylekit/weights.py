@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
+import json
 from pathlib import Path
+from typing import Any, TypeVar
+
+N = TypeVar("N", bound=Any)
 
 _PLACES = (Path(__file__).parent / "_weights", Path(__file__).parent.parent / "weights")
 """Where the shipped networks lie: in an installed package, and in a checkout."""
 
 
-def shipped() -> dict[str, Path]:
-    """The networks that come with the library: folders with config.json and model.safetensors, by name, sorted."""
+def shipped(kind: str = "") -> dict[str, Path]:
+    """The networks that come with the library: folders with config.json and model.safetensors, by name, sorted.
+
+    Args:
+        kind: The folder in weights/ that they lie in.
+    """
     for place in _PLACES:
-        if place.is_dir():
-            return {path.parent.name: path.parent for path in sorted(place.glob("*/config.json"))}
+        if (place / kind).is_dir():
+            return {path.parent.name: path.parent for path in sorted((place / kind).glob("*/config.json"))}
     return {}
 
 
@@ -37,13 +47,16 @@ def shipped_files(folder: str, suffix: str) -> dict[str, Path]:
     return {}
 
 
-def find(name: str | Path) -> Path | str:
+def find(name: str | Path, kind: str = "") -> Path | str:
     """Where weights are: an existing path first, then a shipped name; anything like `user/model` is taken for a Hub id.
+
+    Args:
+        kind: The folder in weights/ that shipped networks of this kind lie in.
 
     Raises:
         FileNotFoundError: It is none of these; the message lists the shipped names.
     """
-    path, names = Path(name), shipped()
+    path, names = Path(name), shipped(kind)
     if path.exists():
         return path
     if str(name) in names:
@@ -63,3 +76,45 @@ def find(name: str | Path) -> Path | str:
         f"no weights {name}: {hint}expected a folder, a file, a Hugging Face Hub id (user/model), or one of "
         f"{', '.join(names) or 'the shipped networks, of which there are none here'}"
     )
+
+
+def load(network: type[N], found: Path | str, what: str, run: str) -> N:
+    """Read a network, ready for use: a folder with config.json and model.safetensors, an official file, or a Hub id.
+
+    Args:
+        network: Its class, with `from_pretrained` and `from_official`.
+        found: What `find` returns.
+        what: What the network is called in a message, such as "a generator".
+        run: What else could have been given, such as "a training run".
+
+    Raises:
+        FileNotFoundError: The folder lacks a file.
+        ValueError: The weights are damaged, or of another network.
+        OSError: The Hub cannot be reached.
+    """
+    from safetensors import SafetensorError
+
+    if isinstance(found, Path):
+        if found.is_file():
+            return network.from_official(found)
+        missing = [file for file in ("config.json", "model.safetensors") if not (found / file).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"no {' and no '.join(missing)} in {found}; expected a folder with config.json and model.safetensors, "
+                f"or {run}"
+            )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
+            return network.from_pretrained(str(found)).eval()
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
+    except SafetensorError as error:
+        raise ValueError(f"{found}: model.safetensors is cut short or damaged ({_first_line(error)})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{found}: model.safetensors does not fit config.json ({_first_line(error)})") from error
+    except OSError as error:
+        raise OSError(f"{found}: not on this machine, and not to be had from the Hub ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def run(*arguments: object, timeout: float = 120, **options: object) -> subproce
     return subprocess.run(
         command(arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options
     )
+
+
+def wait_for_lines(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has written so many lines."""
+    deadline = time.monotonic() + 90
+    while not path.exists() or len(path.read_text().splitlines()) < lines:
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def one_error(capsys: pytest.CaptureFixture[str], prog: str) -> str:
+    """The one line that a command wrote to standard error."""
+    error = capsys.readouterr().err
+    assert error.startswith(f"{prog}: error: ") and error.count("\n") == 1, error
+    return error
 
 
 def command(arguments: Sequence[object]) -> list[str]:

@@ -1,8 +1,6 @@
 import itertools
 import json
 import os
-import struct
-import zlib
 
 import albumentations
 import numpy as np
@@ -14,8 +12,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cyclegan import data
-from cyclegan.data import EpochBatches, UnpairedImages, build_pipelines, check_pictures, find_training_pictures
+from cyclegan.data import UnpairedImages, build_pipelines, find_training_pictures
 from stylekit import images
+from stylekit.data import EpochBatches, check_pictures
 
 
 @pytest.fixture
@@ -63,10 +62,6 @@ def numbers(sample):
 def take(batches, count):
     """The first batches of a loader that never ends."""
     return list(itertools.islice(batches, count))
-
-
-def flat(batches):
-    return list(itertools.chain.from_iterable(batches))
 
 
 @pytest.mark.parametrize("x, y", [("trainA", "trainB"), ("train_A", "train_B"), ("A/train", "B/train"),
@@ -197,37 +192,6 @@ def test_an_epoch_shows_every_picture_of_x_once(numbered):
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
 
 
-def test_two_processes_see_what_one_with_twice_the_batch_sees():
-    whole = EpochBatches(22, 4, seed=5)
-    parts = [EpochBatches(22, 2, seed=5, rank=rank, world_size=2) for rank in (0, 1)]
-    # 22 samples fill five batches of 4; two are left out.
-    assert len(whole) == len(parts[0]) == len(parts[1]) == 5
-    batches = take(whole, 15)
-    assert [first + second for first, second in zip(*(take(part, 15) for part in parts), strict=True)] == batches
-    for epoch in range(3):
-        seen = flat(batches[5 * epoch : 5 * epoch + 5])
-        assert len(set(seen)) == 20 and all(22 * epoch <= i < 22 * (epoch + 1) for i in seen)
-
-
-@pytest.mark.parametrize("serial", [False, True])
-def test_an_iteration_begins_exactly_at_epoch_and_start(serial):
-    every = take(EpochBatches(12, 3, seed=1, serial=serial), 16)
-    late = EpochBatches(12, 3, seed=1, serial=serial)
-    late.epoch, late.start = 1, 2
-    assert take(late, 10) == every[6:]
-    late.epoch, late.start = 0, 4
-    assert take(late, 4) == every[4:8]
-
-
-def test_serial_batches_keep_the_order_and_others_do_not():
-    assert take(EpochBatches(6, 2, serial=True), 4) == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    orders = [flat(take(EpochBatches(50, 10, seed=seed), 10)) for seed in (0, 0, 1)]
-    first, second = orders[0][:50], [i - 50 for i in orders[0][50:]]
-    assert sorted(first) == sorted(second) == list(range(50))
-    assert first != second and first != list(range(50))
-    assert orders[0] == orders[1] != orders[2]
-
-
 def test_strong_changes_the_colours_of_x_and_never_those_of_y(tmp_path):
     paths = []
     for name, colour in (("red", (200, 60, 40)), ("blue", (20, 60, 180)), ("grey", (128, 128, 128))):
@@ -340,22 +304,6 @@ def test_an_augmentation_that_does_not_exist_is_named_beside_those_that_do():
         build_pipelines("stronk", 36, 32)
 
 
-def test_bad_pictures_are_named_and_good_ones_decoded(photographs, tmp_path):
-    good = photographs[0]
-    text, cut, missing = tmp_path / "text.jpg", tmp_path / "cut.png", tmp_path / "missing.png"
-    text.write_text("no picture")
-    cut.write_bytes(good[0].read_bytes()[:2000])
-    decoded, bad = check_pictures([text, *good, cut, missing], decode=True, progress=False)
-    assert list(bad) == [text, cut, missing]
-    assert all(str(path) in reason and len(reason.splitlines()) == 1 for path, reason in bad.items())
-    assert list(decoded) == good
-    for path, picture in decoded.items():
-        assert picture.dtype == torch.uint8
-        assert np.array_equal(picture.numpy(), np.array(images.load(path)))
-    assert check_pictures([text, *good], decode=False, progress=False) == ({}, {text: bad[text]})
-    assert check_pictures([], decode=True, progress=False) == ({}, {})
-
-
 def test_cached_pictures_make_the_same_samples_and_stay_as_they_are(photographs):
     x, y = photographs
     cache, bad = check_pictures(x + y, decode=True, progress=False)
@@ -371,26 +319,6 @@ def test_cached_pictures_make_the_same_samples_and_stay_as_they_are(photographs)
     for i in range(12):
         assert torch.equal(held[i].x, plain[i].x) and torch.equal(held[i].y, plain[i].y)
     assert all(torch.equal(picture, before[path]) for path, picture in cache.items())
-
-
-def test_pictures_fit_in_a_quarter_of_the_free_memory(photographs, monkeypatch):
-    paths = photographs[0]
-    needed = 6 * 48 * 48 * 3
-    free = {"SC_PAGE_SIZE": 1}
-    monkeypatch.setattr(os, "sysconf", free.__getitem__)
-    for pages, copies, fits in ((4 * needed + 4, 1, True), (4 * needed, 1, False), (4 * needed + 4, 2, False)):
-        free["SC_AVPHYS_PAGES"] = pages
-        assert data.cache_fits(paths, copies) is fits
-
-
-def test_damaged_pictures_do_not_keep_others_from_being_counted(photographs, tmp_path):
-    damaged = tmp_path / "damaged.png"
-    header = b"IHDR" + bytes(5)
-    damaged.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 5) + header + struct.pack(">I", zlib.crc32(header)) + bytes(100)
-    )
-    assert data.cache_fits([damaged, *photographs[0]])
-    assert not data.cache_fits([damaged, *photographs[0]], copies=10**12)
 
 
 def test_importing_asks_nobody_for_newer_versions():

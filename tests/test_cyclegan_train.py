@@ -1,16 +1,13 @@
-import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, TINY, command, run
+from conftest import ROOT, TINY, command, one_error, run, wait_for_lines
 from PIL import Image
 
 from cyclegan.cli import train as train_command
@@ -159,13 +156,6 @@ def test_the_same_seed_gives_the_same_run_and_another_another(dataset):
     assert not torch.equal(runs[0]["average.module.G.model.1.weight"], runs[2]["average.module.G.model.1.weight"])
 
 
-def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
-    while not path.exists() or len(path.read_text().splitlines()) < lines:
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(dataset, tmp_path, capsys, number):
     flags = ["--print-freq", 1, "--n-epochs", 1000, "--n-epochs-decay", 0, "--pool-size", 3]
@@ -174,7 +164,7 @@ def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(dataset, tmp_path, ca
         command(["train.py", *TINY, "--dataroot", dataset, *flags, "--name", "stopped", "--num-workers", 1]),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(tmp_path / "runs" / "stopped" / "metrics.jsonl", 8, process)
+    wait_for_lines(tmp_path / "runs" / "stopped" / "metrics.jsonl", 8, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number, err
@@ -197,7 +187,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(dataset, tmp_path):
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     folder = tmp_path / "runs" / "experiment_name"
-    wait_for(folder / "metrics.jsonl", 9, process)
+    wait_for_lines(folder / "metrics.jsonl", 9, process)
     process.kill()
     process.communicate()
     step = checkpoint.load(folder / "last.pt")["step"]
@@ -254,12 +244,6 @@ def finished(dataset):
     return dataset.parent / "checkpoints" / "run"
 
 
-def one_line(capsys):
-    error = capsys.readouterr().err
-    assert error.startswith("train.py: error: ") and error.count("\n") == 1, error
-    return error
-
-
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -281,7 +265,7 @@ def one_line(capsys):
 )
 def test_wrong_flags_get_one_line_and_exit_code_2(dataset, capsys, flags, says):
     assert train_in_process(dataset, *flags) == 2
-    assert says in one_line(capsys)
+    assert says in one_error(capsys, "train.py")
     assert not list(dataset.parent.glob("checkpoints/*/*"))
 
 
@@ -289,13 +273,13 @@ def test_an_empty_folder_is_named(dataset, capsys):
     shutil.rmtree(dataset / "trainB")
     (dataset / "trainB").mkdir()
     assert train_in_process(dataset) == 2
-    assert "no pictures in" in (line := one_line(capsys)) and "trainB" in line
+    assert "no pictures in" in (line := one_error(capsys, "train.py")) and "trainB" in line
 
 
 def test_an_unwritable_folder_is_named(dataset, capsys):
     (dataset.parent / "checkpoints").write_text("a file, where the folder should be")
     assert train_in_process(dataset) == 2
-    assert "choose another --checkpoints-dir" in one_line(capsys)
+    assert "choose another --checkpoints-dir" in one_error(capsys, "train.py")
 
 
 def test_a_bad_picture_is_named_and_left_out(dataset, capsys):
@@ -308,32 +292,32 @@ def test_too_many_bad_pictures_stop_the_run(dataset, capsys):
     for i in range(2):
         (dataset / "trainA" / f"notes{i}.jpg").write_text("this is no picture")
     assert train_in_process(dataset) == 2
-    assert "2 of 8 pictures of domain A cannot be read" in one_line(capsys)
+    assert "2 of 8 pictures of domain A cannot be read" in one_error(capsys, "train.py")
 
 
 def test_a_run_is_never_overwritten(finished, dataset, capsys):
     before = (finished / "last.pt").read_bytes()
     assert train_in_process(dataset) == 2
-    assert "--resume" in (line := one_line(capsys)) and "--name" in line
+    assert "--resume" in (line := one_error(capsys, "train.py")) and "--name" in line
     assert (finished / "last.pt").read_bytes() == before
 
 
 def test_a_finished_run_says_how_to_go_on(finished, dataset, capsys):
     assert train_in_process(dataset, "--resume", "--max-steps", 2) == 2
-    line = one_line(capsys)
+    line = one_error(capsys, "train.py")
     assert "is finished: 2 steps" in line and "--n-epochs" in line
 
 
 def test_a_run_cannot_change_its_networks(finished, dataset, capsys):
     assert train_in_process(dataset, "--resume", "--max-steps", 4, "--ngf", 5) == 2
-    assert "--ngf 5 (was 4)" in one_line(capsys)
+    assert "--ngf 5 (was 4)" in one_error(capsys, "train.py")
 
 
 def test_a_checkpoint_cut_in_half_is_named(finished, dataset, capsys):
     half = (finished / "last.pt").read_bytes()[: (finished / "last.pt").stat().st_size // 2]
     (finished / "last.pt").write_bytes(half)
     assert train_in_process(dataset, "--resume", "--max-steps", 4) == 2
-    assert "last.pt: cut short or damaged" in one_line(capsys)
+    assert "last.pt: cut short or damaged" in one_error(capsys, "train.py")
     assert (finished / "last.pt").read_bytes() == half
 
 
@@ -346,7 +330,7 @@ def test_a_checkpoint_with_a_pickled_object_is_refused(finished, dataset, capsys
     monkeypatch.chdir(tmp_path)
     torch.save({"step": Harmful()}, finished / "last.pt")
     assert train_in_process(dataset, "--resume", "--max-steps", 4) == 2
-    assert "could run code" in one_line(capsys)
+    assert "could run code" in one_error(capsys, "train.py")
     assert not (tmp_path / "harm was done").exists()
 
 
@@ -356,13 +340,13 @@ def test_a_checkpoint_with_a_pickled_object_is_refused(finished, dataset, capsys
 def test_a_checkpoint_of_another_layout_is_named(finished, dataset, capsys, entries):
     checkpoint.save(finished / "last.pt", **(checkpoint.load(finished / "last.pt") | entries))
     assert train_in_process(dataset, "--resume", "--max-steps", 4) == 2
-    assert "last.pt: not a" in one_line(capsys)
+    assert "last.pt: not a" in one_error(capsys, "train.py")
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(finished, dataset, capsys):
     before = checkpoint.load(finished / "last.pt")
     assert train_in_process(dataset, "--resume", "--max-steps", 40, "--lr", "1e30", "--print-freq", 1) == 1
-    assert "training has diverged" in (line := one_line(capsys)) and "last.pt is from before that" in line
+    assert "training has diverged" in (line := one_error(capsys, "train.py")) and "last.pt is from before that" in line
     after = checkpoint.load(finished / "last.pt")
     assert after["step"] == before["step"]
     assert all(value.isfinite().all() for value in after["generators"].values())
@@ -384,7 +368,7 @@ def test_out_of_memory_says_which_flags_help(dataset, capsys, monkeypatch):
 
     monkeypatch.setattr("cyclegan.train.train", exhausted)
     assert train_in_process(dataset) == 1
-    line = one_line(capsys)
+    line = one_error(capsys, "train.py")
     assert all(hint in line for hint in ("out of memory", "--crop-size 16", "--ngf 2", "--n-blocks"))
 
 
@@ -400,10 +384,3 @@ def test_there_are_no_more_workers_than_cores(dataset, recwarn):
     assert load_data(config(dataset, num_workers=1000), *build).loader.num_workers == distributed.cores()
     assert load_data(config(dataset, num_workers=0), *build).loader.num_workers == 0
     assert not recwarn.list
-
-
-def test_every_option_has_a_help_text():
-    source = (ROOT / "cyclegan" / "options.py").read_text().split("class TrainConfig")[1].split("class Translate")[0]
-    for field in dataclasses.fields(TrainConfig):
-        after = source.split(f"    {field.name}: ")[1]
-        assert after.split("\n")[1].lstrip().startswith('"""'), field.name

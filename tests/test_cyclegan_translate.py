@@ -9,8 +9,9 @@ from torch.nn import functional
 
 from cyclegan.cli import translate as translate_command
 from cyclegan.models import Generator
-from cyclegan.translate import load_generator, plan, translate
+from cyclegan.translate import load_generator, translate
 from stylekit import cli, images
+from stylekit.files import plan
 from stylekit.training import save_network
 
 
@@ -159,12 +160,12 @@ def test_official_files_are_read(tmp_path, photographs):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere.jpg"], "no picture and no folder nowhere.jpg"),
+        (["nowhere.jpg"], "no file and no folder nowhere.jpg"),
         ([], "nothing to translate"),
         (["PHOTO", "--weights", "landscape2vangog"], "landscape2vangogh"),
         (["PHOTO", "--weights", "NETWORK", "--direction", "y2x"], "single network"),
         (["PHOTO", "--wieghts", "NETWORK"], "did you mean --weights?"),
-        (["PHOTO", "PHOTO", "-o", "one.png"], "several pictures; expected a folder"),
+        (["PHOTO", "PHOTO", "-o", "one.png"], "several inputs; expected a folder"),
         (["EMPTY"], "no pictures in"),
         (["PHOTO", "-o", "PHOTO/out", "--weights", "NETWORK"], "PHOTO"),
     ],

@@ -231,7 +231,7 @@ def test_options_that_make_no_sense_are_named(options, message):
 
 def test_a_preset_is_refused_by_another_network_and_for_layers_it_lacks(content, painting, network):
     preset = make_preset([images.to_image(painting)], style_network("compact", None, "average"))
-    with pytest.raises(ValueError, match="made with another network"):
+    with pytest.raises(ValueError, match="made with another VGG network"):
         stylize(content, [preset], FAST, network=network)
     preset = make_preset([images.to_image(painting)], style_network("compact", None, "max"))
     config = changed(style_layers=(*STYLE_LAYERS, "relu3_2"))

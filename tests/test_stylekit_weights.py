@@ -29,10 +29,21 @@ def test_a_shipped_network_paints(name, pictures):
 
 
 def test_every_shipped_network_has_a_card_and_is_small():
-    for name, folder in weights.shipped().items():
+    for name, folder in (weights.shipped() | weights.shipped("johnson")).items():
         card = (folder / "README.md").read_text()
         assert all(word in card.lower() for word in ("data", "command", "licence")), name
         assert (folder / "model.safetensors").stat().st_size < 25e6
+
+
+def test_the_styles_of_johnson_are_found_by_name_among_their_kind_only():
+    names = weights.shipped("johnson")
+    assert list(names) == ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
+    assert weights.find("van-gogh", "johnson") == names["van-gogh"]
+    assert all((folder / "model.safetensors").stat().st_size < 3.5e6 for folder in names.values())
+    with pytest.raises(FileNotFoundError, match="did you mean landscape2vangogh"):
+        weights.find("landscape2vangoh")
+    with pytest.raises(FileNotFoundError, match="one of landscape2vangogh, vangogh2landscape"):
+        weights.find("starry-night")
 
 
 def test_a_path_comes_before_a_name(tmp_path, monkeypatch):

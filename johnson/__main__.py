@@ -1,0 +1,3 @@
+from johnson.cli import main
+
+main()

@@ -1,0 +1,169 @@
+import shutil
+
+import av
+import numpy as np
+import pytest
+import torch
+from conftest import one_error
+from PIL import Image
+from test_johnson_models import official
+from test_johnson_video import read_video, write_video
+
+from johnson.cli import styles as styles_command
+from johnson.cli import stylize as stylize_command
+from johnson.models import TransformerNet
+from johnson.stylize import load_network, stylize
+from stylekit import cli, images
+from stylekit.training import save_network
+
+
+@pytest.fixture
+def network(tmp_path):
+    torch.manual_seed(0)
+    save_network(TransformerNet(4, 1), tmp_path / "network")
+    return tmp_path / "network"
+
+
+@pytest.fixture
+def photographs(tmp_path, pictures):
+    folder = tmp_path / "photographs"
+    (folder / "holiday").mkdir(parents=True)
+    pictures[0].crop((0, 0, 37, 30)).save(folder / "a.jpg")
+    pictures[1].save(folder / "holiday" / "b.PNG")
+    return folder
+
+
+def run(*arguments):
+    arguments = [*map(str, arguments), "--device", "cpu"]
+    return cli.run(lambda: stylize_command(arguments), "johnson stylize")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 64), (33, 47)])
+def test_the_size_stays_and_values_are_those_of_pictures(size):
+    painted = stylize(torch.rand(2, 3, *size), TransformerNet(4, 1))
+    assert painted.shape == (2, 3, *size)
+    assert painted.min() >= 0 and painted.max() <= 1
+
+
+def test_strength_goes_from_the_photograph_to_the_painting():
+    network, image = TransformerNet(4, 1), torch.rand(1, 3, 32, 32)
+    photograph, half, painting = (stylize(image, network, strength=s) for s in (0, 0.5, 1))
+    assert torch.equal(photograph, image)
+    torch.testing.assert_close(half, (photograph + painting) / 2)
+
+
+def test_preserve_color_keeps_the_hue_and_takes_the_luminance():
+    network, image = TransformerNet(4, 1), 0.3 + 0.4 * torch.rand(1, 3, 32, 32)
+    luminance = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    painting, kept = stylize(image, network), stylize(image, network, preserve_color=True)
+    inside = ((kept > 0) & (kept < 1)).all(1)
+    assert inside.sum() > 200
+    torch.testing.assert_close((kept * luminance).sum(1)[inside], (painting * luminance).sum(1)[inside])
+    red_less_blue = [(picture[:, 0] - picture[:, 2])[inside] for picture in (kept, image)]
+    torch.testing.assert_close(*red_less_blue)
+
+
+def test_a_file_a_folder_and_a_video_in_one_call(network, photographs, pictures, tmp_path, capsys):
+    frames = [np.asarray(picture.resize((64, 48))) for picture in pictures[:3]]
+    video = write_video(tmp_path / "clip.mp4", frames)
+    out = tmp_path / "out"
+    assert run(photographs, video, "-o", out, "--style", network, "--sheet") == 0
+    written = sorted(str(path.relative_to(out)) for path in out.rglob("*.*"))
+    assert written == ["a.jpg", "clip.mp4", "holiday/b.PNG", "sheet.jpg"]
+    assert Image.open(out / "a.jpg").size == (37, 30)
+    assert len(read_video(out / "clip.mp4")[1]) == 3 and read_video(out / "clip.mp4")[2] == read_video(video)[2]
+    assert "painted 3 files" in capsys.readouterr().out
+
+
+def test_a_result_is_what_the_network_paints(network, photographs, tmp_path):
+    source = photographs / "holiday" / "b.PNG"
+    assert run(source, "-o", tmp_path / "out.png", "-s", network, "--strength", "0.7", "--tile", "64") == 0
+    expected = images.to_image(stylize(images.to_tensor(images.load(source)), load_network(network), 0.7))
+    difference = np.asarray(Image.open(tmp_path / "out.png"), int) - np.asarray(expected, int)
+    assert np.abs(difference).max() <= 1 and np.mean(difference != 0) < 0.01
+
+
+def test_smoothing_is_for_videos_and_can_be_left_out(network, pictures, tmp_path):
+    frames = [np.array(pictures[0].resize((64, 48))) for _ in range(6)]
+    for frame in frames[1::2]:
+        frame[10:30, 10:30] = 255
+    video = write_video(tmp_path / "clip.mp4", frames, sound=None)
+    for share in ("0", "0.9"):
+        assert run(video, "-o", tmp_path / f"{share}.mp4", "-s", network, "--smoothing", share) == 0
+    alone, smooth = (read_video(tmp_path / f"{share}.mp4")[1] for share in ("0", "0.9"))
+    assert np.abs(alone[0].astype(int) - smooth[0]).mean() < 3
+    assert np.abs(alone[5].astype(int) - smooth[5]).mean() > 5
+
+
+def test_a_training_run_and_an_official_file_are_styles(network, photographs, tmp_path):
+    shutil.copytree(network, tmp_path / "run" / "model")
+    torch.save(official(4), tmp_path / "mosaic.pth")
+    for style in (tmp_path / "run", tmp_path / "mosaic.pth"):
+        assert run(photographs / "a.jpg", "-o", tmp_path / f"{style.stem}.png", "--model", style) == 0
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes_on(network, photographs, tmp_path, capsys):
+    (photographs / "broken.jpg").write_text("no picture")
+    (tmp_path / "broken.mp4").write_text("no video")
+    assert run(photographs, tmp_path / "broken.mp4", "-o", tmp_path / "out", "-s", network) == 1
+    out, err = capsys.readouterr()
+    assert "broken.jpg: not a picture" in err and "broken.mp4: a damaged video" in err and "painted 2 files" in out
+    assert not list((tmp_path / "out").glob("broken*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.jpg"], "no file and no folder nowhere.jpg"),
+        ([], "nothing to paint"),
+        (["PHOTO", "--style", "starry-nigth"], "no weights starry-nigth: did you mean starry-night?"),
+        (["PHOTO", "--style", "EMPTY"], "no config.json and no model.safetensors in EMPTY; expected a folder with"),
+        (["PHOTO", "--strength", "1.5"], "--strength must lie in [0, 1], got 1.5"),
+        (["PHOTO", "--smoothing", "1"], "--smoothing must lie in [0, 1)"),
+        (["PHOTO", "--tile", "10"], "--tile must be at least 64, got 10"),
+        (["PHOTO", "--size", "0"], "--size must be at least 1"),
+        (["PHOTO", "--styles", "x"], "did you mean --style?"),
+        (["PHOTO", "PHOTO", "-o", "one.mp4"], "one.mp4 is a file, and there are several inputs"),
+        (["PHOTO", "-o", "one.mp4"], "a picture cannot become one.mp4"),
+        (["EMPTY"], "no pictures in"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(photographs, tmp_path, capsys, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    shutil.copy(photographs / "a.jpg", tmp_path / "PHOTO")
+    assert run(*arguments) == 2
+    assert says in one_error(capsys, "johnson stylize")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "one.mp4").exists()
+
+
+def test_a_video_cannot_become_a_picture(network, pictures, tmp_path, capsys):
+    video = write_video(tmp_path / "clip.mp4", [np.asarray(pictures[0].resize((64, 48)))] * 2, sound=None)
+    assert run(video, "-o", tmp_path / "out.jpg", "-s", network) == 2
+    assert "a video cannot become" in one_error(capsys, "johnson stylize")
+
+
+def test_styles_lists_what_comes_with_the_library(capsys):
+    assert styles_command([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses",
+    ]  # fmt: skip
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize("name", ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"])
+def test_a_shipped_style_paints(name, pictures):
+    photograph = images.to_tensor(pictures[0].resize((128, 128)))
+    network = load_network(name)
+    assert sum(p.numel() for p in network.parameters()) == 1_679_235
+    painted = stylize(photograph, network)
+    assert (painted - photograph).abs().mean() > 0.05 and painted.std() > 0.05
+
+
+def test_a_video_is_read_by_everybody(network, pictures, tmp_path):
+    video = write_video(tmp_path / "clip.mp4", [np.asarray(pictures[0].resize((64, 48)))] * 3)
+    assert run(video, "-o", tmp_path / "out", "-s", network) == 0
+    with av.open(str(tmp_path / "out" / "clip.mp4")) as reader:
+        assert reader.streams.video[0].codec_context.name == "h264"
+        assert reader.streams.video[0].codec_context.pix_fmt == "yuv420p"
