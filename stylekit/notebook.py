@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from PIL import Image
 
 from stylekit import images
 from stylekit.log import plot_losses, read_metrics
+
+# tqdm asks for ipywidgets, to draw bars that a saved notebook cannot show.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 NOT_LOSSES = ("step", "epoch", "lr", "images_per_second", "memory_gb")
 
@@ -24,9 +28,7 @@ def show(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] = (), heig
     from IPython.display import Image as Shown
     from IPython.display import display
 
-    encoded = io.BytesIO()
-    images.sheet(rows, titles, height).save(encoded, "JPEG", quality=88)
-    display(Shown(encoded.getvalue()))
+    display(Shown(_jpeg(images.sheet(rows, titles, height))))
 
 
 def watch(
@@ -76,7 +78,7 @@ def watch(
             sheets = sorted((folder / "samples").glob("*.png"), key=lambda path: path.stat().st_mtime)
             if sheets and shown.get(sheets[-1]) != sheets[-1].stat().st_mtime:
                 shown[sheets[-1]] = sheets[-1].stat().st_mtime
-                sheet.update(Shown(sheets[-1].read_bytes()))
+                sheet.update(Shown(_jpeg(images.load(sheets[-1]))))
 
         interrupted = False
         while process.poll() is None:
@@ -90,3 +92,9 @@ def watch(
                 interrupted = True
         show()
     return process.returncode
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    encoded = io.BytesIO()
+    image.save(encoded, "JPEG", quality=88)
+    return encoded.getvalue()
