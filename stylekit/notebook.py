@@ -58,15 +58,15 @@ def watch(
     text, curves, sheet = (DisplayHandle() for _ in range(3))
     for handle in (text, curves, sheet):
         handle.display({"text/plain": ""}, raw=True)
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)], stdout=output, stderr=subprocess.STDOUT, text=True
-        )
+    with tempfile.TemporaryDirectory() as place:
+        said = Path(place) / "said.txt"
+        with said.open("w") as output:
+            command = [sys.executable, *map(str, arguments)]
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         shown: dict[Path, float] = {}
 
         def show() -> None:
-            output.seek(0)
-            lines = output.read().splitlines()
+            lines = said.read_text(errors="replace").splitlines()
             # All of it if it failed, else where it is.
             text.update({"text/plain": "\n".join(lines if process.poll() else lines[-1:])}, raw=True)
             lines_written = read_metrics(folder)
