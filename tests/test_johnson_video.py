@@ -74,6 +74,23 @@ def test_colours_stay_those_of_the_source(tmp_path, height):
         assert np.abs(np.asarray(shown, int)[8:-8, 8:56] - colours[0]).max() <= 6
 
 
+@pytest.mark.parametrize(("turn", "white"), [(90, np.s_[:, :8]), (180, np.s_[-8:]), (-90, np.s_[:, -8:])])
+def test_a_video_that_is_shown_turned_comes_out_upright(tmp_path, turn, white):
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:16] = 255
+    with av.open(str(tmp_path / "in.mp4"), "w") as writer:
+        video = writer.add_stream("libx264", 25, {"crf": "5"})
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        video.set_display_rotation(turn)
+        writer.mux(video.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        writer.mux(video.encode())
+    paint_video(tmp_path / "in.mp4", tmp_path / "out.mp4", lambda frame: frame)
+    picture = read_video(tmp_path / "out.mp4")[1][0]
+    # What is stored at the top is shown, turned counterclockwise, on the left, at the bottom, on the right.
+    assert picture[white].mean() > 240 > 120 > picture.mean()
+    assert picture.shape == ((48, 64, 3) if turn == 180 else (64, 48, 3))
+
+
 def test_a_smaller_size_and_odd_sides(frames, tmp_path):
     source = write_video(tmp_path / "in.mp4", frames[:2], sound=None)
     paint_video(source, tmp_path / "out.mp4", lambda frame: frame, size=33)
