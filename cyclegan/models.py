@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from stylekit.blocks import InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
+from stylekit.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
 from stylekit.checkpoint import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
@@ -51,7 +51,7 @@ class Generator(
             raise ValueError(f"a generator needs ngf >= 1 and n_blocks >= 0, got ngf={ngf}, n_blocks={n_blocks}")
         if upsample not in ("resize", "transposed"):
             raise ValueError(f"upsample must be 'resize' or 'transposed', got {upsample!r}")
-        self.model = nn.Sequential(
+        self.model = EncoderDecoder(
             nn.ReflectionPad2d(3),
             nn.Conv2d(3, ngf, 7),
             InstanceNorm2d(ngf),

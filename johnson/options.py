@@ -36,6 +36,10 @@ class TrainConfig(RunConfig):
     lr: Annotated[float, also("--learning-rate")] = 1e-3
     """Learning rate of Adam."""
 
+    max_grad_norm: Annotated[float, also("--clip-grad-norm")] = 1.0
+    """Longer gradients are scaled down to this length: the style loss is of the fourth order in what is painted, and
+    one odd photograph would outweigh a hundred others. 0 turns it off."""
+
     ema_decay: float = 0.99
     """Share that the averaged network, which is the one to use, keeps at each step; 0 turns averaging off."""
 
@@ -68,7 +72,10 @@ class TrainConfig(RunConfig):
     """How the network enlarges: `nearest`, as published, weaves fine patterns into flat areas, `bilinear` does not."""
 
     bound: bool = True
-    """End with a softsign, which bounds colours; --no-bound is as in fast_neural_style, for --init with its files."""
+    """End with a softsign, which bounds colours; --no-bound is as in fast_neural_style."""
+
+    skip: bool = True
+    """Hand detail from the encoder to the decoder; --no-skip is the published network, which learns more slowly."""
 
     init: Annotated[str | None, also("--init-weights")] = None
     """A trained network to start from, in the same form as --style of `johnson stylize`: another style is learned in a
@@ -81,7 +88,7 @@ class TrainConfig(RunConfig):
     style_weight: float = 1.0
     """Weight of the style reconstruction loss (eq. 4), at each layer."""
 
-    pixel_weight: float = 4.0
+    pixel_weight: float = 8.0
     """Weight of the pixel loss, which the paper has for other tasks: it keeps flat areas from turning black and some of
     the photograph's colours; 0 leaves it out."""
 
@@ -117,7 +124,8 @@ class TrainConfig(RunConfig):
         if not self.style:
             raise ValueError("no style given: add --style with a painting, or with a name that `gatys styles` lists")
         check_at_least(self, 1, "width", "style_size")
-        check_at_least(self, 0, "n_blocks", "content_weight", "style_weight", "pixel_weight", "tv_weight")
+        check_at_least(self, 0, "n_blocks", "max_grad_norm")
+        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "tv_weight")
         if self.style_weights:
             if len(self.style_weights) != len(self.style):
                 raise ValueError(f"--style-weights: {len(self.style_weights)} for {len(self.style)} styles")

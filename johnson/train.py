@@ -1,8 +1,8 @@
 """Training (Johnson et al. 2016, section 3): a network learns the objective of Gatys et al. for one style.
 
 Departures from the paper: the learning rate falls linearly over the second half; the network that is kept for use is an
-exponential moving average of the one that is trained; the loss network is ours unless another is asked for, and its
-style is compared at the layers of Gatys et al.
+exponential moving average of the one that is trained; long gradients are shortened, and Adam has a large eps; the loss
+network is ours unless another is asked for, and its style is compared at the layers of Gatys et al.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ from stylekit.log import say
 from stylekit.training import descend, unwrap
 from stylekit.vgg import VGGFeatures
 
-ARCHITECTURE = ("width", "n_blocks", "upsample", "bound")
+ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip")
 """Options that a run cannot change."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that the Gram matrices of the style follow from."""
+
+EPS = 1e-2
+"""Of Adam. Where gradients are at most 1 long (--max-grad-norm) this is more than nearly all of their entries, so that
+parameters move as far as these say. With PyTorch's 1e-8 all move equally far: within minutes the brightest and darkest
+areas of photographs had become black holes, and stayed so."""
 
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
@@ -70,7 +75,7 @@ def train_step(state: State, photographs: Tensor, config: TrainConfig, amp: bool
     # The entries of a Gram matrix are sums over all positions: bfloat16 has too few digits for them.
     seen = {layer: features.float() for layer, features in seen.items()}
     terms = perceptual_loss(painted.float(), photographs, seen, content.float(), state.grams, config)
-    descend(state.optimizer, terms)
+    descend(state.optimizer, terms, config.max_grad_norm)
     state.average.update_parameters(unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
 
@@ -90,14 +95,14 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
     judge = run.ready(judge, device)
     grams = style_grams(config, judge) if grams is None else grams
     torch.manual_seed(config.seed)
-    network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound)
+    network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip)
     if config.init is not None:
         _load_start(network, config)
     network = run.ready(network, device)
     return State(
         average=run.averaged(network, config.ema_decay),
         network=run.wrapped(network, device, config),
-        optimizer=torch.optim.Adam(network.parameters(), config.lr, fused=True),
+        optimizer=torch.optim.Adam(network.parameters(), config.lr, eps=EPS, fused=True),
         judge=judge,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
     )

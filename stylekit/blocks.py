@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -89,6 +90,59 @@ class UpsampleConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(functional.interpolate(x, scale_factor=2.0, mode=self.mode))
+
+
+class EncoderDecoder(nn.Sequential):
+    """Down-samplings (the encoder), residual blocks, up-samplings (the decoder), one after the other.
+
+    With `skip`, what each ReLU of the encoder gives is added to what the decoder's gives at the same size, as in a
+    U-Net (Ronneberger et al. 2015), which concatenates them: detail need not go through the narrow middle. That takes
+    as many channels there as here, and no parameters.
+
+    Args:
+        modules: Of these the first `ResidualBlock`, or the first up-sampling, begins the middle; the first up-sampling
+            ends it.
+    """
+
+    def __init__(self, *modules: nn.Module, skip: bool = False) -> None:
+        super().__init__(*modules)
+        self.skip = skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.skip:
+            return decode(self, x)
+        encoder, middle, decoder = self.parts()
+        *features, x = encode(encoder, x)
+        for module in middle:
+            x = module(x)
+        return decode(decoder, x, features)
+
+    def parts(self) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
+        """The modules of the encoder, of the middle and of the decoder."""
+        modules = list(self)
+        end = next(i for i, m in enumerate(modules) if isinstance(m, UpsampleConv2d | nn.ConvTranspose2d))
+        start = next((i for i, m in enumerate(modules) if isinstance(m, ResidualBlock)), end)
+        return modules[:start], modules[start:end], modules[end:]
+
+
+def encode(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """What each ReLU of an encoder gives."""
+    features = []
+    for module in modules:
+        x = module(x)
+        if isinstance(module, nn.ReLU):
+            features.append(x)
+    return features
+
+
+def decode(modules: Iterable[nn.Module], x: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
+    """Run a decoder, and add the features of the encoder to what its ReLUs give, the last ones first."""
+    left = list(features)
+    for module in modules:
+        x = module(x)
+        if left and isinstance(module, nn.ReLU):
+            x = x + left.pop()
+    return x
 
 
 def normal_init(module: nn.Module, std: float = 0.02) -> None:

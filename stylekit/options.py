@@ -117,7 +117,8 @@ class RunConfig:
     """auto, cpu, mps, cuda or cuda:N."""
 
     amp: Switch = "auto"
-    """bfloat16 where it is safe; auto: where the hardware is made for it (CUDA from Ampere on, CPUs with AMX)."""
+    """bfloat16 where it is safe; auto: where the hardware is made for it (CUDA from Ampere on, CPUs with AMX). On a CPU
+    with AVX512-BF16 `on` is worth a try: some are faster with it, some slower."""
 
     compile: bool = False
     """torch.compile the networks: minutes to start, faster steps after that."""

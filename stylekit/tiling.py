@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stylekit.blocks import InstanceNorm2d, ResidualBlock, UpsampleConv2d
+from stylekit.blocks import EncoderDecoder, InstanceNorm2d, UpsampleConv2d, decode, encode
 
 MARGIN = 32
 """Pixels around a picture that are painted and thrown away; and around a tile, more than the convolutions outside the
 residual blocks reach."""
 
-BYTES = 31
+BYTES = 38
 """Of memory that a whole picture takes for each pixel and channel of the first convolution: the last up-sampling has
-twice as many channels, once as they are and once with a border, and the convolution its workspace."""
+twice as many channels, once as they are and once with a border, the convolution its workspace, and features of the
+encoder may wait to be added."""
 
 
 def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None = None) -> Tensor:
@@ -38,7 +39,7 @@ def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None =
     Args:
         image: (B, 3, H, W), in the range of the network, on its device.
         network: Keeps height and width, if they are multiples of 4 and at least 8. Large pictures are painted in tiles
-            if it has a `model`, an `nn.Sequential` of down-samplings, residual blocks and up-samplings.
+            if it has a `model`, an `EncoderDecoder`.
         tile: Side of the tiles, in pixels. None: as large as half of the free memory allows.
 
     Returns:
@@ -51,7 +52,7 @@ def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None =
     mode = "reflect" if max(left, right) < width and max(top, bottom) < height else "replicate"
     padded = functional.pad(image, padding, mode=mode)
     model = getattr(network, "model", None)
-    if isinstance(model, nn.Sequential):
+    if isinstance(model, EncoderDecoder):
         tile = tile or _tile_that_fits(model, padded)
         if tile and max(padded.shape[2:]) > tile:
             network = _Tiled(model, tile)
@@ -83,37 +84,41 @@ class _Span(NamedTuple):
 
 
 class _Tiled:
-    """A network whose first part (down to the residual blocks) and last part (up from them) run tile by tile.
+    """A network whose encoder and decoder run tile by tile.
 
-    The residual blocks, on a sixteenth of the positions, run on the whole picture.
+    What lies between them, on a sixteenth of the positions, runs on the whole picture.
     """
 
-    def __init__(self, model: nn.Sequential, tile: int) -> None:
-        modules = list(model)
-        last = next(i for i, m in enumerate(modules) if isinstance(m, UpsampleConv2d | nn.ConvTranspose2d))
-        first = next((i for i, m in enumerate(modules) if isinstance(m, ResidualBlock)), last)
-        self.down, self.middle, self.up = modules[:first], modules[first:last], modules[last:]
+    def __init__(self, model: EncoderDecoder, tile: int) -> None:
+        self.encoder, self.middle, self.decoder = model.parts()
+        self.skip = model.skip
         self.tile = tile
 
-    def __call__(self, x: Tensor) -> Tensor:
-        norms = [m for m in (*self.down, *self.up) if isinstance(m, InstanceNorm2d)]
+    def __call__(self, picture: Tensor) -> Tensor:
+        norms = [m for m in (*self.encoder, *self.decoder) if isinstance(m, InstanceNorm2d)]
         try:
-            x = self.by_tiles(self.down, x, self.tile, MARGIN)
+            x = self.by_tiles(self.encoder, picture, self.tile, MARGIN)
             for module in self.middle:
                 x = module(x)
-            return self.by_tiles(self.up, x, max(4, self.tile // 4), MARGIN // 4)
+            return self.by_tiles(self.decoder, x, max(4, self.tile // 4), MARGIN // 4, picture if self.skip else None)
         finally:
             for norm in norms:
                 norm.statistics = None
 
-    def by_tiles(self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int) -> Tensor:
-        """All modules on a picture or on features, where `tile` and `margin` are positions of these."""
+    def by_tiles(
+        self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None = None
+    ) -> Tensor:
+        """All modules on a picture or on features, where `tile` and `margin` are positions of these.
+
+        Args:
+            picture: What the features are of, if the encoder's are to be added.
+        """
         for i, module in enumerate(modules):
             if isinstance(module, InstanceNorm2d):
-                module.statistics = _statistics(self.parts(modules[:i], x, tile, margin))
+                module.statistics = _statistics(self.parts(modules[:i], x, tile, margin, picture))
         result: Tensor | None = None
         height, width = x.shape[2:]
-        for rows, columns, part in self.parts(modules, x, tile, margin):
+        for rows, columns, part in self.parts(modules, x, tile, margin, picture):
             scale = _scale(modules)
             if result is None:
                 size = (x.shape[0], part.shape[1], int(height * scale), int(width * scale))
@@ -126,16 +131,23 @@ class _Tiled:
         return cast(Tensor, result)
 
     def parts(
-        self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int
+        self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None
     ) -> Iterator[tuple[_Span, _Span, Tensor]]:
         """What comes out of the modules for each tile, without the margin."""
         scale = _scale(modules)
         for rows in _spans(x.shape[2], tile, margin):
             for columns in _spans(x.shape[3], tile, margin):
-                part = x[..., rows.seen_from : rows.seen_to, columns.seen_from : columns.seen_to]
-                for module in modules:
-                    part = module(part)
+                # The encoder's features, kept for the whole picture, would take most of the memory that tiles save.
+                skipped = [] if picture is None else encode(self.encoder, _seen(picture, rows, columns, x))[:-1]
+                part = decode(modules, _seen(x, rows, columns, x), skipped)
                 yield rows, columns, part[..., _inside(rows, scale), _inside(columns, scale)]
+
+
+def _seen(picture: Tensor, rows: _Span, columns: _Span, x: Tensor) -> Tensor:
+    """A tile of a picture, where the spans are positions of x."""
+    scale = picture.shape[2] // x.shape[2]
+    rows_seen = slice(rows.seen_from * scale, rows.seen_to * scale)
+    return picture[..., rows_seen, columns.seen_from * scale : columns.seen_to * scale]
 
 
 def _statistics(parts: Iterator[tuple[_Span, _Span, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -178,7 +190,7 @@ def _scale(modules: Sequence[nn.Module]) -> float:
     return scale
 
 
-def _tile_that_fits(model: nn.Sequential, x: Tensor) -> int | None:
+def _tile_that_fits(model: EncoderDecoder, x: Tensor) -> int | None:
     """The side of the largest tile for which half of the free memory is enough; None if the whole picture fits."""
     channels = next(m for m in model if isinstance(m, nn.Conv2d)).out_channels
     each = BYTES * channels * x.shape[0]

@@ -24,10 +24,17 @@ from stylekit.checkpoint import atomic
 T = TypeVar("T")
 
 
-def descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
-    """One step down the sum of the terms."""
+def descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor], max_norm: float = 0.0) -> None:
+    """One step down the sum of the terms.
+
+    Args:
+        max_norm: Scale a longer gradient down to this length; 0 leaves all as they are.
+    """
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
+    if max_norm:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, max_norm)
     optimizer.step()
 
 
@@ -62,7 +69,8 @@ def linear_decay(progress: float, decay: float) -> float:
 def use_bfloat16(amp: Literal["auto", "on", "off"], device: torch.device) -> bool:
     """Whether to run in bfloat16. By itself only where it is fast: CUDA from Ampere on, and CPUs with AMX.
 
-    CPUs that merely have bfloat16 instructions (AVX-512) were measured to be slower with it; see benchmarks/README.md.
+    Of CPUs that merely have bfloat16 instructions (AVX-512) one was measured to be slower with it, see
+    benchmarks/README.md; on another Johnson's networks were trained with it.
     """
     if amp != "auto":
         return amp == "on"

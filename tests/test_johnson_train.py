@@ -89,6 +89,17 @@ def test_on_one_batch_the_loss_falls(photographs, painting):
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_no_gradient_is_longer_than_asked_for(photographs, painting):
+    def length(**changes):
+        options = config(photographs, painting, style_weight=1e4, **changes)
+        state = build_state(options, torch.device("cpu"))
+        train_step(state, batch(), options)
+        return torch.stack([p.grad.norm() for p in state.network.parameters()]).norm().item()
+
+    assert length(max_grad_norm=0.0) > 100
+    assert length(max_grad_norm=2.0) == pytest.approx(2, rel=1e-4)
+
+
 def test_bfloat16_trains_as_float32_does_within_its_precision(photographs, painting):
     options = config(photographs, painting)
     terms = [train_step(build_state(options, torch.device("cpu")), batch(), options, amp=amp) for amp in (False, True)]
@@ -213,7 +224,7 @@ def test_a_network_can_be_the_start_of_another(photographs, painting, tmp_path, 
     assert "another network than is to be trained; add --width 4" in one_error(capsys, "johnson train")
     torch.save(official(4), tmp_path / "mosaic.pth")
     assert command_line(photographs, painting, "--init", tmp_path / "mosaic.pth", "--n-blocks", 5) == 2
-    assert "add --upsample nearest --no-bound" in one_error(capsys, "johnson train")
+    assert "add --upsample nearest --no-bound --no-skip" in one_error(capsys, "johnson train")
 
 
 def test_validation_photographs_can_be_given(photographs, painting, pictures, tmp_path):

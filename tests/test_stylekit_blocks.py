@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stylekit.blocks import InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
+from stylekit.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
 
 
 def test_instance_norm_is_pytorchs():
@@ -43,6 +43,29 @@ def test_gradients_of_the_residual_block_are_right():
     # Away from the kink of the ReLU, finite differences and gradients must agree.
     x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, x)
+
+
+def encoder_decoder(skip):
+    torch.manual_seed(0)
+    down = (nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 8, 2, stride=2), nn.ReLU())
+    return EncoderDecoder(*down, ResidualBlock(8), UpsampleConv2d(8, 4), nn.ReLU(), nn.Conv2d(4, 3, 1), skip=skip)
+
+
+def test_an_encoder_decoder_is_the_sequence_of_its_modules():
+    network, x = encoder_decoder(skip=False), torch.rand(1, 3, 8, 8)
+    expected = x
+    for module in network:
+        expected = module(expected)
+    torch.testing.assert_close(network(x), expected)
+    assert [len(part) for part in network.parts()] == [4, 1, 3]
+
+
+def test_a_skip_adds_the_features_of_the_encoder_where_the_decoder_has_their_size():
+    network, x = encoder_decoder(skip=True), torch.rand(1, 3, 8, 8)
+    first, _, second, _, block, up, _, last = network
+    fine = first(x).relu()
+    torch.testing.assert_close(network(x), last(up(block(second(fine).relu())).relu() + fine))
+    assert network.state_dict().keys() == encoder_decoder(skip=False).state_dict().keys()
 
 
 def test_upsampling_doubles_both_sides():

@@ -9,6 +9,7 @@ from stylekit.blocks import InstanceNorm2d
 
 NETWORKS = {
     "johnson": lambda: TransformerNet(4, 2),
+    "johnson as published": lambda: TransformerNet(4, 2, skip=False),
     "johnson without blocks": lambda: TransformerNet(4, 0, "nearest"),
     "cyclegan": lambda: Generator(4, 2),
     "cyclegan as published": lambda: Generator(4, 1, "transposed"),
