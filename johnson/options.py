@@ -79,7 +79,7 @@ class TrainConfig(RunConfig):
 
     init: Annotated[str | None, also("--init-weights")] = None
     """A trained network to start from, in the same form as --style of `johnson stylize`: another style is learned in a
-    fraction of the time."""
+    fraction of the time. Those that come with the library need --no-skip."""
 
     # The objective.
     content_weight: float = 1.0
