@@ -46,7 +46,7 @@ class TransformerNet(
         bound: End with a softsign. Without it, as in fast_neural_style, a network that is trained from scratch paints
             colours far outside at first, and learns slowly.
         skip: Add the features of the encoder to those of the decoder. fast_neural_style has no such connections: all
-            detail has to be learned through a quarter of the resolution, which takes many times as long.
+            detail has to be learned through a quarter of the resolution, which takes longer.
 
     Raises:
         ValueError: An argument out of its range.

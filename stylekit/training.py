@@ -70,7 +70,7 @@ def use_bfloat16(amp: Literal["auto", "on", "off"], device: torch.device) -> boo
     """Whether to run in bfloat16. By itself only where it is fast: CUDA from Ampere on, and CPUs with AMX.
 
     Of CPUs that merely have bfloat16 instructions (AVX-512) one was measured to be slower with it, see
-    benchmarks/README.md; on another Johnson's networks were trained with it.
+    benchmarks/README.md, and another to be faster.
     """
     if amp != "auto":
         return amp == "on"
