@@ -71,7 +71,7 @@ class Smoothing:
 
     def _measure(self, norm: nn.Module, inputs: tuple[Tensor]) -> None:
         assert isinstance(norm, InstanceNorm2d)
-        variance, mean = torch.var_mean(inputs[0], dim=(2, 3), keepdim=True, correction=0)
+        mean, variance = norm.measure(inputs[0])
         if norm.statistics is not None:
             mean = torch.lerp(mean, norm.statistics[0], self.share)
             variance = torch.lerp(variance, norm.statistics[1], self.share)

@@ -16,20 +16,36 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     """Normalise each channel of each picture (Ulyanov et al. 2016), with its own statistics or with given ones.
 
     With `statistics = (mean, variance)`, each of shape (B or 1, C, 1, 1), these are used instead of those of the input:
-    a part of a picture can then be normalised as the whole picture is. `None`, the default, is the ordinary layer.
+    a part of a picture can then be normalised as the whole picture is. With `margin`, the shares of height, height,
+    width and width that were added above, below, left and right of a picture, it is normalised as if they had not been.
+    `None`, the default of both, is the ordinary layer.
 
     Shape: (B, C, H, W) -> the same. A single position (H = W = 1) has no spread: its output is 0 before the affine map.
     """
 
     statistics: tuple[Tensor, Tensor] | None = None
+    margin: tuple[float, float, float, float] | None = None
+
+    def inside(self, height: int, width: int) -> tuple[slice, slice]:
+        """The rows and columns of features of this size that do not belong to the margin alone."""
+        top, bottom, left, right = self.margin or (0.0, 0.0, 0.0, 0.0)
+        rows = slice(int(top * height), height - int(bottom * height))
+        return rows, slice(int(left * width), width - int(right * width))
+
+    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each channel, (B, C, 1, 1) each, without the margin."""
+        rows, columns = self.inside(*x.shape[2:])
+        variance, mean = torch.var_mean(x[..., rows, columns], dim=(2, 3), keepdim=True, correction=0)
+        return mean, variance
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.statistics is not None:
-            mean, variance = self.statistics
-            x = (x - mean) * torch.rsqrt(variance + self.eps)
-            if self.weight is None:
-                return x
-            return x * self.weight[:, None, None] + self.bias[:, None, None]
+        statistics = self.statistics or (self.measure(x) if self.margin else None)
+        if statistics is not None:
+            mean, variance = statistics
+            scale, shift = torch.rsqrt(variance + self.eps), mean.new_zeros(())
+            if self.weight is not None:
+                scale, shift = scale * self.weight[:, None, None], self.bias[:, None, None]
+            return torch.addcmul(shift - mean * scale, x, scale)
         # Called directly: the layer's own forward refuses a single position, which tiny pictures come down to.
         return torch.instance_norm(
             x,

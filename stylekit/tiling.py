@@ -35,6 +35,7 @@ def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None =
 
     The picture is continued by its reflection, and cropped again afterwards: by `MARGIN` on each side, because a
     network paints a frame where its padding meets the picture, and up to multiples of 4, which two down-samplings need.
+    Instance normalisation leaves the margin out when it measures, or it would shift all colours.
 
     Args:
         image: (B, 3, H, W), in the range of the network, on its device.
@@ -51,12 +52,20 @@ def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None =
     # Reflection needs more pixels than it adds; a picture of a few pixels is continued by its border instead.
     mode = "reflect" if max(left, right) < width and max(top, bottom) < height else "replicate"
     padded = functional.pad(image, padding, mode=mode)
+    norms = [m for m in network.modules() if isinstance(m, InstanceNorm2d)] if isinstance(network, nn.Module) else []
     model = getattr(network, "model", None)
     if isinstance(model, EncoderDecoder):
         tile = tile or _tile_that_fits(model, padded)
         if tile and max(padded.shape[2:]) > tile:
             network = _Tiled(model, tile)
-    return network(padded)[..., top : top + height, left : left + width]
+    rows, columns = padded.shape[2:]
+    try:
+        for norm in norms:
+            norm.margin = (top / rows, bottom / rows, left / columns, right / columns)
+        return network(padded)[..., top : top + height, left : left + width]
+    finally:
+        for norm in norms:
+            norm.margin = None
 
 
 def free_memory(device: torch.device) -> int:
@@ -115,7 +124,13 @@ class _Tiled:
         """
         for i, module in enumerate(modules):
             if isinstance(module, InstanceNorm2d):
-                module.statistics = _statistics(self.parts(modules[:i], x, tile, margin, picture))
+                scale = _scale(modules[:i])
+                inside = module.inside(int(x.shape[2] * scale), int(x.shape[3] * scale))
+                parts = self.parts(modules[:i], x, tile, margin, picture)
+                module.statistics = _statistics(
+                    part[..., _both(rows, inside[0], scale), _both(columns, inside[1], scale)]
+                    for rows, columns, part in parts
+                )
         result: Tensor | None = None
         height, width = x.shape[2:]
         for rows, columns, part in self.parts(modules, x, tile, margin, picture):
@@ -150,15 +165,17 @@ def _seen(picture: Tensor, rows: _Span, columns: _Span, x: Tensor) -> Tensor:
     return picture[..., rows_seen, columns.seen_from * scale : columns.seen_to * scale]
 
 
-def _statistics(parts: Iterator[tuple[_Span, _Span, Tensor]]) -> tuple[Tensor, Tensor]:
+def _statistics(parts: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel over all tiles, (B, C, 1, 1) each, added up as by Chan et al. (1983)."""
     count = 0
     mean: Any = 0.0
     squares: Any = 0.0
     dtype = torch.float32
-    for _, _, part in parts:
+    for part in parts:
         dtype = part.dtype
         n = part.shape[2] * part.shape[3]
+        if not n:
+            continue
         variance, own = torch.var_mean(part.float(), dim=(2, 3), keepdim=True, correction=0)
         difference = own.double() - mean
         squares = squares + variance.double() * n + difference.square() * (count * n / (count + n))
@@ -177,6 +194,12 @@ def _spans(length: int, tile: int, margin: int) -> list[_Span]:
 def _inside(span: _Span, scale: float) -> slice:
     start = int((span.start - span.seen_from) * scale)
     return slice(start, start + int((span.end - span.start) * scale))
+
+
+def _both(span: _Span, inside: slice, scale: float) -> slice:
+    """What of a part is inside, where that is given in positions of what comes out."""
+    start, end = int(span.start * scale), int(span.end * scale)
+    return slice(max(start, inside.start) - start, max(start, min(end, inside.stop)) - start)
 
 
 def _scale(modules: Sequence[nn.Module]) -> float:

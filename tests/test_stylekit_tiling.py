@@ -42,12 +42,28 @@ def test_tiles_are_the_whole_picture(name, size):
     assert (alone - whole[..., : size[1] // 2]).abs().max() > 0.02
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.no_grad()
+def test_the_margin_does_not_shift_colours(name):
+    torch.manual_seed(0)
+    network = NETWORKS[name]()
+    # The border is bright, so that a margin of its reflection brightens the mean.
+    image = torch.rand(1, 3, 240, 200)
+    image[..., 20:-20, 20:-20] *= 0.3
+    plain = network(image)[..., 100:140, 80:120]
+    painted = tiling.paint(image, network)[..., 100:140, 80:120]
+    margin = nn.functional.pad(image, (32, 32, 32, 32), mode="reflect")
+    measured_with_it = network(margin)[..., 132:172, 112:152]
+    assert (painted - plain).abs().mean() < 0.3 * (measured_with_it - plain).abs().mean()
+    assert all(m.margin is None for m in network.modules() if isinstance(m, InstanceNorm2d))
+
+
 def test_statistics_are_let_go_when_something_fails():
     network = TransformerNet(4, 1)
-    network.model[-2] = nn.Conv2d(5, 3, 9)
+    network.model[-3] = nn.Conv2d(5, 3, 9)
     with pytest.raises(RuntimeError):
         tiling.paint(torch.rand(1, 3, 100, 100), network, 64)
-    assert all(m.statistics is None for m in network.modules() if isinstance(m, InstanceNorm2d))
+    assert all(m.statistics is None and m.margin is None for m in network.modules() if isinstance(m, InstanceNorm2d))
 
 
 def test_a_picture_that_does_not_fit_in_half_of_the_free_memory_is_painted_in_tiles(monkeypatch):
