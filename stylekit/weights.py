@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import io
 import json
+import textwrap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,7 +106,7 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
             )
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
-            return network.from_pretrained(str(found)).eval()
+            return network.from_pretrained(str(found), strict=True).eval()
     except (json.JSONDecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
     except SafetensorError as error:
@@ -117,4 +118,6 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line that says something: PyTorch's lists begin with a heading."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.endswith(":")]
+    return textwrap.shorten((lines or [type(error).__name__])[0], 200)

@@ -196,6 +196,12 @@ def change_shape(folder):
     save_file(tensors, folder / "model.safetensors")
 
 
+def drop_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.1.bias"]
+    save_file(tensors, folder / "model.safetensors")
+
+
 def remove_weights(folder):
     (folder / "model.safetensors").unlink()
 
@@ -205,7 +211,8 @@ def remove_weights(folder):
     [
         (break_config, "config.json does not describe a generator"),
         (break_weights, "cut short or damaged"),
-        (change_shape, "does not fit config.json"),
+        (change_shape, "does not fit config.json (size mismatch for model.1.bias"),
+        (drop_tensor, 'does not fit config.json (Missing key(s) in state_dict: "model.1.bias"'),
         (remove_weights, "no model.safetensors in"),
     ],
 )
