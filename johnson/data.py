@@ -13,6 +13,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -54,11 +55,12 @@ def build_pipeline(augment: str, load_size: int, crop_size: int) -> albumentatio
         raise ValueError(f"--augment {augment}: {error}") from error
 
 
-class Photographs(Dataset[Tensor]):
-    """Photographs by index, each cut by a pipeline: (3, crop_size, crop_size) in [0, 1].
+class Photographs(Dataset[tuple[Tensor, Tensor]]):
+    """Photographs by index, each cut by a pipeline, (3, crop_size, crop_size) in [0, 1], and noise for it from N(0, 1),
+    (1, crop_size, crop_size).
 
     Sample `i` is the same at every call, in every process. Indices beyond the length are later epochs: `i + len(self)`
-    shows the same photograph in another cut.
+    shows the same photograph in another cut, with other noise.
 
     Args:
         paths: Files; not empty.
@@ -81,6 +83,9 @@ class Photographs(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tensor:
-        seed = int(np.random.default_rng((self.seed, index)).integers(2**31))
-        return cut(self.paths[index % len(self)], self.pipeline, seed, self.cache)
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        draw = np.random.default_rng((self.seed, index))
+        seed = int(draw.integers(2**31))
+        photograph = cut(self.paths[index % len(self)], self.pipeline, seed, self.cache)
+        noise = draw.standard_normal((1, *photograph.shape[1:]), np.float32)
+        return photograph, torch.from_numpy(noise)

@@ -1,13 +1,14 @@
 """Training (Johnson et al. 2016, section 3): a network learns the objective of Gatys et al. for one style.
 
 Departures from the paper: the learning rate falls linearly over the second half; the network that is kept for use is an
-exponential moving average of the one that is trained; long gradients are shortened, and Adam has a large eps; the loss
-network is ours unless another is asked for, and its style is compared at the layers of Gatys et al.
+exponential moving average of the one that is trained; it sees photographs with some noise; the optimiser is Muon unless
+Adam is asked for; the loss network is ours unless another is asked for, and styles are compared at the layers of Gatys
+et al.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,19 +30,15 @@ from johnson.stylize import load_network, stylize
 from stylekit import images, run
 from stylekit.data import EpochBatches, make_loader, pipeline_from_dict, read_pictures, some_of
 from stylekit.log import say
+from stylekit.optim import Muon
 from stylekit.training import descend, unwrap
 from stylekit.vgg import VGGFeatures
 
 ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip")
-"""Options that a run cannot change."""
+"""Options that weights belong to. A run cannot change them, nor its optimiser."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that the Gram matrices of the style follow from."""
-
-EPS = 1e-2
-"""Of Adam. Where gradients are at most 1 long (--max-grad-norm) this is more than nearly all of their entries, so that
-parameters move as far as these say. With PyTorch's 1e-8 all move equally far: within minutes the brightest and darkest
-areas of photographs had become black holes, and stayed so."""
 
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
@@ -60,22 +57,25 @@ class State:
     """The style: by layer, (1, C, C)."""
 
 
-def train_step(state: State, photographs: Tensor, config: TrainConfig, amp: bool = False) -> dict[str, Tensor]:
+def train_step(
+    state: State, photographs: Tensor, noise: Tensor, config: TrainConfig, amp: bool = False
+) -> dict[str, Tensor]:
     """Update the network; return the loss terms, detached.
 
     Args:
         photographs: (B, 3, H, W) in [0, 1].
+        noise: From N(0, 1), (B, 1, H, W).
         amp: Run the networks in bfloat16; losses and the optimiser stay in float32.
     """
     with torch.autocast(photographs.device.type, torch.bfloat16, enabled=amp):
-        painted = state.network(photographs)
+        painted = state.network(photographs + config.noise * noise)
         seen = state.judge(painted)
         with torch.no_grad():
             content = state.judge(photographs)[config.content_layer]
     # The entries of a Gram matrix are sums over all positions: bfloat16 has too few digits for them.
     seen = {layer: features.float() for layer, features in seen.items()}
     terms = perceptual_loss(painted.float(), photographs, seen, content.float(), state.grams, config)
-    descend(state.optimizer, terms, config.max_grad_norm)
+    descend(state.optimizer, terms)
     state.average.update_parameters(unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
 
@@ -95,17 +95,24 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
     judge = run.ready(judge, device)
     grams = style_grams(config, judge) if grams is None else grams
     torch.manual_seed(config.seed)
-    network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip)
+    network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip, config.noise)
     if config.init is not None:
         _load_start(network, config)
     network = run.ready(network, device)
     return State(
         average=run.averaged(network, config.ema_decay),
         network=run.wrapped(network, device, config),
-        optimizer=torch.optim.Adam(network.parameters(), config.lr, eps=EPS, fused=True),
+        optimizer=build_optimizer(network.parameters(), config),
         judge=judge,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
     )
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """What --optimizer names."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, config.lr, fused=True)
+    return Muon(parameters, config.lr)
 
 
 def style_grams(config: TrainConfig, judge: VGGFeatures) -> dict[str, Tensor]:
@@ -138,7 +145,7 @@ def _grams_of(name: str, config: TrainConfig, judge: VGGFeatures) -> dict[str, T
 class Data:
     """What a run trains on and shows."""
 
-    loader: DataLoader[Tensor]
+    loader: DataLoader[tuple[Tensor, Tensor]]
     batches: EpochBatches
     validation: list[Path]
 
@@ -177,7 +184,7 @@ def train(config: TrainConfig) -> run.Result:
         return _Johnson(config, device, state, load_data(config, pipeline, device), pipeline)
 
     entries = {"pipeline": dict, "network": dict, "average": dict, "grams": dict}
-    return run.train(config, ARCHITECTURE, entries, prepare)
+    return run.train(config, (*ARCHITECTURE, "optimizer"), entries, prepare)
 
 
 class _Johnson:
@@ -206,8 +213,9 @@ class _Johnson:
     def describe(self) -> str:
         return f"{run.count(unwrap(self.state.network))}, judged by {self.config.loss_network}"
 
-    def step(self, batch: Tensor, amp: bool) -> dict[str, Tensor]:
-        return train_step(self.state, run.to_device(batch, self.device), self.config, amp)
+    def step(self, batch: tuple[Tensor, Tensor], amp: bool) -> dict[str, Tensor]:
+        photographs, noise = (run.to_device(part, self.device) for part in batch)
+        return train_step(self.state, photographs, noise, self.config, amp)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -87,7 +87,7 @@ class Result:
 
 def train(
     config: RunConfig,
-    architecture: Sequence[str],
+    fixed: Sequence[str],
     entries: Mapping[str, type],
     prepare: Callable[[torch.device, dict[str, Any] | None], Method],
 ) -> Result:
@@ -96,7 +96,7 @@ def train(
     Under torchrun, call it in every process.
 
     Args:
-        architecture: Options that a run cannot change.
+        fixed: Options that a run cannot change.
         entries: What a checkpoint of this method must have, besides that of all, and of which kind.
         prepare: Makes the method, its networks and data, given the device and, when resuming, what was saved.
 
@@ -110,7 +110,7 @@ def train(
     """
     folder = config.checkpoints_dir / config.name
     device = distributed.choose_device(config.device)
-    saved = _read(folder, config, architecture, {**entries, "config": dict, "step": int})
+    saved = _read(folder, config, fixed, {**entries, "config": dict, "step": int})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -373,9 +373,7 @@ class _Run:
         self.log.pictures(self.step, columns)
 
 
-def _read(
-    folder: Path, config: RunConfig, architecture: Sequence[str], entries: Mapping[str, type]
-) -> dict[str, Any] | None:
+def _read(folder: Path, config: RunConfig, fixed: Sequence[str], entries: Mapping[str, type]) -> dict[str, Any] | None:
     """The last state of the run to resume; None for a new run."""
     path = folder / "last.pt"
     if not config.resume:
@@ -391,6 +389,6 @@ def _read(
         raise ValueError(f"{path}: not a training checkpoint, it has no {', '.join(sorted(missing))}")
     if wrong := [name for name, kind in entries.items() if not isinstance(saved[name], kind)]:
         raise ValueError(f"{path}: not a training checkpoint, its {wrong[0]} is a {type(saved[wrong[0]]).__name__}")
-    if differences := config.differences(saved["config"], *architecture):
-        raise ValueError(f"{folder}: a run cannot change its networks: {', '.join(differences)}; choose another --name")
+    if differences := config.differences(saved["config"], *fixed):
+        raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
     return saved

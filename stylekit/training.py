@@ -24,17 +24,10 @@ from stylekit.checkpoint import atomic
 T = TypeVar("T")
 
 
-def descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor], max_norm: float = 0.0) -> None:
-    """One step down the sum of the terms.
-
-    Args:
-        max_norm: Scale a longer gradient down to this length; 0 leaves all as they are.
-    """
+def descend(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
+    """One step down the sum of the terms."""
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
-    if max_norm:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, max_norm)
     optimizer.step()
 
 

@@ -32,10 +32,13 @@ def test_a_sample_is_a_square_and_a_function_of_seed_and_index(folder, augment):
     samples = Photographs(paths, build_pipeline(augment, 40, 32), seed=1)
     assert len(samples) == 3
     for i in range(6):
-        assert samples[i].shape == (3, 32, 32) and samples[i].min() >= 0 and samples[i].max() <= 1
-        assert torch.equal(samples[i], Photographs(paths, build_pipeline(augment, 40, 32), seed=1)[i])
+        (sample, noise), again = samples[i], Photographs(paths, build_pipeline(augment, 40, 32), seed=1)[i]
+        assert sample.shape == (3, 32, 32) and sample.min() >= 0 and sample.max() <= 1
+        assert noise.shape == (1, 32, 32) and abs(noise.mean()) < 0.15 and 0.9 < noise.std() < 1.1
+        assert torch.equal(sample, again[0]) and torch.equal(noise, again[1])
     later = [samples[3 * epoch] for epoch in range(1, 6)]
-    assert any(not torch.equal(sample, samples[0]) for sample in later) is (augment == "crop")
+    assert any(not torch.equal(sample, samples[0][0]) for sample, _ in later) is (augment == "crop")
+    assert not any(torch.equal(noise, samples[0][1]) for _, noise in later)
 
 
 def test_a_pipeline_from_a_file_cuts_as_the_one_that_was_saved(folder, tmp_path):
@@ -43,6 +46,6 @@ def test_a_pipeline_from_a_file_cuts_as_the_one_that_was_saved(folder, tmp_path)
     albumentations.save(pipeline, tmp_path / "mine.json")
     paths = find_photographs(folder)
     saved, read = (Photographs(paths, p) for p in (pipeline, build_pipeline(str(tmp_path / "mine.json"), 40, 32)))
-    assert all(torch.equal(saved[i], read[i]) for i in range(6))
+    assert all(torch.equal(saved[i][0], read[i][0]) for i in range(6))
     with pytest.raises(ValueError, match=r"--augment .*mine.json: .* expected uint8 \(24, 24, 3\)"):
         build_pipeline(str(tmp_path / "mine.json"), 40, 24)

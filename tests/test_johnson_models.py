@@ -60,7 +60,8 @@ def official_forward(tensors, x):
 
 
 def test_the_published_width_has_the_published_number_of_parameters():
-    assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235
+    assert sum(p.numel() for p in TransformerNet(bound=False).parameters()) == 1_679_235
+    assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 + 6
     assert sum(p.numel() for p in TransformerNet(16).parameters()) < 1_679_235 / 3.9
 
 
@@ -70,7 +71,7 @@ def test_height_and_width_stay():
 
 def test_every_normalisation_is_affine():
     norms = [m for m in TransformerNet(4, 5).modules() if isinstance(m, InstanceNorm2d)]
-    assert len(norms) == 15 and all(norm.affine for norm in norms)
+    assert len(norms) == 16 and all(norm.affine for norm in norms)
 
 
 @pytest.mark.parametrize("width", [32, 8])

@@ -67,14 +67,14 @@ def command_line(photographs, painting, *flags):
 
 def batch():
     torch.manual_seed(1)
-    return torch.rand(2, 3, 32, 32)
+    return torch.rand(2, 3, 32, 32), torch.randn(2, 1, 32, 32)
 
 
 def test_a_step_moves_the_network_and_not_its_judge(photographs, painting):
     options = config(photographs, painting)
     state = build_state(options, torch.device("cpu"))
     before, judge = ({n: v.clone() for n, v in m.state_dict().items()} for m in (state.network, state.judge))
-    terms = train_step(state, batch(), options)
+    terms = train_step(state, *batch(), options)
     assert list(terms) == ["content", "relu1_1", "relu2_1", "relu3_1", "relu4_1", "pixel"]
     assert all(term.ndim == 0 and not term.requires_grad for term in terms.values())
     after = state.network.state_dict()
@@ -82,27 +82,38 @@ def test_a_step_moves_the_network_and_not_its_judge(photographs, painting):
     assert all(torch.equal(value, judge[name]) for name, value in state.judge.state_dict().items())
 
 
-def test_on_one_batch_the_loss_falls(photographs, painting):
-    options = config(photographs, painting, lr=5e-3)
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_on_one_batch_the_loss_falls(photographs, painting, optimizer):
+    options = config(photographs, painting, lr=5e-3, optimizer=optimizer)
     state = build_state(options, torch.device("cpu"))
-    losses = [sum(train_step(state, batch(), options).values()).item() for _ in range(40)]
+    losses = [sum(train_step(state, *batch(), options).values()).item() for _ in range(40)]
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_no_gradient_is_longer_than_asked_for(photographs, painting):
-    def length(**changes):
-        options = config(photographs, painting, style_weight=1e4, **changes)
+def test_the_network_sees_noise_and_is_judged_by_the_photograph(photographs, painting):
+    def terms(deviation, noise):
+        options = config(photographs, painting, noise=deviation, style_weight=0)
+        seen = []
         state = build_state(options, torch.device("cpu"))
-        train_step(state, batch(), options)
-        return torch.stack([p.grad.norm() for p in state.network.parameters()]).norm().item()
+        state.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        return train_step(state, batch()[0], noise, options), seen[0]
 
-    assert length(max_grad_norm=0.0) > 100
-    assert length(max_grad_norm=2.0) == pytest.approx(2, rel=1e-4)
+    clean, noise = batch()
+    none, seen = terms(0.0, noise)
+    assert torch.equal(seen, clean)
+    some, seen = terms(0.1, noise)
+    torch.testing.assert_close(seen - clean, 0.1 * noise.expand_as(clean))
+    assert some["content"] != none["content"]
+    # With a network that changes nothing, all that is left is the noise.
+    options = config(photographs, painting, noise=0.1)
+    state = build_state(options, torch.device("cpu"))
+    state.network.forward = lambda x: x + 0 * next(state.network.parameters()).sum()
+    assert train_step(state, *batch(), options)["pixel"] == pytest.approx(options.pixel_weight * 0.01, rel=0.1)
 
 
 def test_bfloat16_trains_as_float32_does_within_its_precision(photographs, painting):
     options = config(photographs, painting)
-    terms = [train_step(build_state(options, torch.device("cpu")), batch(), options, amp=amp) for amp in (False, True)]
+    terms = [train_step(build_state(options, torch.device("cpu")), *batch(), options, amp=amp) for amp in (False, True)]
     for name in terms[0]:
         assert terms[1][name].item() == pytest.approx(terms[0][name].item(), rel=0.1), name
         assert terms[1][name].dtype == torch.float32
@@ -300,6 +311,8 @@ def test_a_run_is_never_overwritten_and_cannot_change_its_network(finished, phot
     assert "--resume" in (line := one_error(capsys, "johnson train")) and "--name" in line
     assert command_line(photographs, painting, "--resume", "--max-steps", 4, "--width", 5) == 2
     assert "--width 5 (was 4)" in one_error(capsys, "johnson train")
+    assert command_line(photographs, painting, "--resume", "--max-steps", 4, "--optimizer", "adam") == 2
+    assert "cannot change --optimizer adam (was muon)" in one_error(capsys, "johnson train")
     assert (finished / "last.pt").read_bytes() == before
 
 
