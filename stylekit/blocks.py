@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -24,11 +25,11 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     """
 
     statistics: tuple[Tensor, Tensor] | None = None
-    margin: tuple[float, float, float, float] | None = None
+    margin: tuple[Fraction, Fraction, Fraction, Fraction] | None = None
 
     def inside(self, height: int, width: int) -> tuple[slice, slice]:
         """The rows and columns of features of this size that do not belong to the margin alone."""
-        top, bottom, left, right = self.margin or (0.0, 0.0, 0.0, 0.0)
+        top, bottom, left, right = self.margin or (0, 0, 0, 0)
         rows = slice(int(top * height), height - int(bottom * height))
         return rows, slice(int(left * width), width - int(right * width))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -59,9 +60,10 @@ def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None =
         if tile and max(padded.shape[2:]) > tile:
             network = _Tiled(model, tile)
     rows, columns = padded.shape[2:]
+    margin = (Fraction(top, rows), Fraction(bottom, rows), Fraction(left, columns), Fraction(right, columns))
     try:
         for norm in norms:
-            norm.margin = (top / rows, bottom / rows, left / columns, right / columns)
+            norm.margin = margin
         return network(padded)[..., top : top + height, left : left + width]
     finally:
         for norm in norms:

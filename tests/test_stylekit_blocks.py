@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import pytest
 import torch
 from torch import nn
@@ -19,6 +21,19 @@ def test_instance_norm_with_the_statistics_of_the_whole_normalises_a_part_as_the
     whole = norm(x)
     norm.statistics = (x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True))
     torch.testing.assert_close(norm(x[..., :4, 2:]), whole[..., :4, 2:])
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_instance_norm_leaves_a_margin_out_when_it_measures(affine):
+    x = torch.randn(2, 3, 40, 30)
+    norm = InstanceNorm2d(3, affine=affine)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    inside = norm(x[..., 7:-13, 10:-11])
+    x[..., :7, :] += 5
+    norm.margin = (Fraction(7, 40), Fraction(13, 40), Fraction(10, 30), Fraction(11, 30))
+    torch.testing.assert_close(norm(x)[..., 7:-13, 10:-11], inside)
 
 
 def test_instance_norm_of_a_single_position_is_zero():
