@@ -1,6 +1,6 @@
 """How much a painted video flickers where the camera sees nothing move, with and without smoothing.
 
-python benchmarks/johnson_flicker.py [CLIP.mp4] [--style starry-night] [--smoothing 0.9] [--size 640]
+python benchmarks/johnson_flicker.py [CLIP.mp4] [--style starry-night] [--smoothing 0.98] [--size 640]
 
 The figure needs no optical flow: the mean change from frame to frame, in grey levels, of pixels that stand still in the
 source. Without a clip, one is made of a photograph that scikit-learn ships: noise, and a lamp that blinks.
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path)
     parser.add_argument("--style", default="starry-night")
-    parser.add_argument("--smoothing", type=float, default=0.9)
+    parser.add_argument("--smoothing", type=float, default=0.98)
     parser.add_argument("--size", type=int, default=640)
     options = parser.parse_args()
     network = load_network(options.style)

@@ -177,7 +177,7 @@ class StylizeConfig:
     format: Literal["jpg", "png", "webp", "tiff", "bmp", "avif"] | None = None
     """Format of painted pictures; default: that of the input."""
 
-    smoothing: float = 0.9
+    smoothing: float = 0.98
     """Videos: share that the statistics of the normalisation layers keep from frame to frame, against flicker; 0 treats
     every frame alone."""
 
