@@ -4,7 +4,8 @@ Departures from the paper, the first three those of the widely used fast_neural_
 normalisation (Ulyanov et al. 2016) instead of batch normalisation; up-sampling and convolution instead of transposed
 convolutions, which leave a checkerboard; reflection at every border, so that residual blocks keep the size and no frame
 is painted; instance normalisation and a softsign at the end, where the paper has a scaled tanh and fast_neural_style
-nothing; and connections that hand the features of the two larger sizes from the encoder to the decoder.
+nothing; connections that hand the features of the two larger sizes from the encoder to the decoder; and noise as a
+fourth channel of the input (Ulyanov et al. 2016, "Texture Networks").
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,11 +35,13 @@ class TransformerNet(
 ):
     """9x9 convolution, two down-samplings, residual blocks, two up-samplings, 9x9 convolution.
 
-    1,679,235 parameters at the published width, and 6 that bound the colours. `TransformerNet.from_pretrained(folder or
-    Hub id)` reads released weights; `TransformerNet.from_official(path)` reads files of fast_neural_style.
+    1,679,235 parameters at the published width, 6 that bound the colours, and 2,592 for the noise.
+    `TransformerNet.from_pretrained(folder or Hub id)` reads released weights; `TransformerNet.from_official(path)`
+    reads files of fast_neural_style.
 
-    Shape: (B, 3, H, W) in [0, 1] -> (B, 3, H, W), where H and W are multiples of 4 and at least 8. What comes out lies
-    about in [0, 1]: clamp it to show it.
+    Shape: (B, 3, H, W) in [0, 1], or (B, 4, H, W) with noise (`with_noise`), which is 0 if it is not given ->
+    (B, 3, H, W), where H and W are multiples of 4 and at least 8. What comes out lies about in [0, 1]: clamp it to show
+    it.
 
     Args:
         width: Channels after the first convolution; the paper has 32. Half as many make it four times smaller.
@@ -49,8 +53,9 @@ class TransformerNet(
             scratch paints colours far outside at first, and learns slowly.
         skip: Add the features of the encoder to those of the decoder. fast_neural_style has no such connections: all
             detail has to be learned through a quarter of the resolution, which takes longer.
-        noise: The standard deviation of what `johnson.stylize.stylize` and training add to photographs: where these are
-            smooth, strokes have nothing else to begin at, and become a regular weave. `network(x)` adds nothing.
+        noise: Standard deviation of the noise that the network takes as a fourth channel; 0: it takes none. Where a
+            photograph is smooth, strokes have nothing else to begin at, and become a regular weave. A trained network
+            that is given more, `network.noise *= 2`, paints freer strokes, and keeps less of the photograph.
 
     Raises:
         ValueError: An argument out of its range.
@@ -63,7 +68,7 @@ class TransformerNet(
         upsample: Interpolation = "bilinear",
         bound: bool = True,
         skip: bool = True,
-        noise: float = 0.08,
+        noise: float = 1.0,
     ) -> None:
         super().__init__()
         if width < 1 or n_blocks < 0:
@@ -74,7 +79,7 @@ class TransformerNet(
             raise ValueError(f"noise must be at least 0, got {noise}")
         self.noise = noise
         self.model = EncoderDecoder(
-            *_convolution(3, width, 9),
+            *_convolution(4 if noise else 3, width, 9),
             *_convolution(width, 2 * width, 3, stride=2),
             *_convolution(2 * width, 4 * width, 3, stride=2),
             *(ResidualBlock(4 * width, affine=True) for _ in range(n_blocks)),
@@ -85,9 +90,18 @@ class TransformerNet(
             *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
             skip=skip,
         )
+        if noise:
+            # It has more energy than a photograph, which should not drown in it at first.
+            self.get_parameter("model.1.weight").data[:, 3] *= 0.1
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.noise and x.shape[1] == 3:
+            x = functional.pad(x, (0, 0, 0, 0, 0, 1))
         return self.model(x)
+
+    def with_noise(self, photographs: Tensor, noise: Tensor) -> Tensor:
+        """What the network takes: photographs, (B, 3, H, W), beside noise from N(0, 1), (B, 1, H, W)."""
+        return torch.cat([photographs, self.noise * noise], dim=1) if self.noise else photographs
 
     @classmethod
     def from_official(cls, path: str | Path) -> TransformerNet:

@@ -76,9 +76,9 @@ class TrainConfig(RunConfig):
     skip: bool = True
     """Hand detail from the encoder to the decoder; --no-skip is the published network, which learns more slowly."""
 
-    noise: float = 0.08
-    """Standard deviation of the noise that is added to photographs, in training and afterwards: in smooth areas strokes
-    begin at it; without, they form a regular weave there."""
+    noise: float = 1.0
+    """Standard deviation of the noise that the network is given beside the photograph, in training and afterwards: in
+    smooth areas strokes begin at it; without, --noise 0, they form a regular weave there."""
 
     init: Annotated[str | None, also("--init-weights")] = None
     """A trained network to start from, in the same form as --style of `johnson stylize`: another style is learned in a

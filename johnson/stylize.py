@@ -31,8 +31,7 @@ def stylize(
     """Paint photographs of any size.
 
     The picture is continued by its reflection, so that no frame is painted, and worked on in tiles if it is large
-    (`stylekit.tiling.paint`). Noise is added, the same at every call, as the network was trained with it. The bare
-    network is `network(image)`.
+    (`stylekit.tiling.paint`). The noise that it takes is the same at every call.
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the network's device.
@@ -43,15 +42,12 @@ def stylize(
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    painted = tiling.paint(_noisy(image, network.noise), network, tile).clamp(0, 1)
+    noise = torch.randn(1, 1, *image.shape[2:], generator=torch.Generator().manual_seed(0)).to(image)
+    taken = network.with_noise(image, noise.expand(len(image), -1, -1, -1))
+    painted = tiling.paint(taken, network, tile).clamp(0, 1)
     if preserve_color:
         painted = images.with_luminance_of(painted, image)
     return torch.lerp(image, painted, strength)
-
-
-def _noisy(image: Tensor, deviation: float) -> Tensor:
-    noise = torch.randn(1, 1, *image.shape[2:], generator=torch.Generator().manual_seed(0))
-    return image + deviation * noise.to(image)
 
 
 def load_network(name: str | Path = "starry-night") -> TransformerNet:

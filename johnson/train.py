@@ -1,7 +1,7 @@
 """Training (Johnson et al. 2016, section 3): a network learns the objective of Gatys et al. for one style.
 
 Departures from the paper: the learning rate falls linearly over the second half; the network that is kept for use is an
-exponential moving average of the one that is trained; it sees photographs with some noise; the optimiser is Muon unless
+exponential moving average of the one that is trained; it sees noise beside the photograph; the optimiser is Muon unless
 Adam is asked for; the loss network is ours unless another is asked for, and styles are compared at the layers of Gatys
 et al.
 """
@@ -34,7 +34,7 @@ from stylekit.optim import Muon
 from stylekit.training import descend, unwrap
 from stylekit.vgg import VGGFeatures
 
-ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip")
+ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise")
 """Options that weights belong to. A run cannot change them, nor its optimiser."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
@@ -68,10 +68,10 @@ def train_step(
         amp: Run the networks in bfloat16; losses and the optimiser stay in float32.
     """
     with torch.autocast(photographs.device.type, torch.bfloat16, enabled=amp):
-        painted = state.network(photographs + config.noise * noise)
+        painted = state.network(cast(TransformerNet, unwrap(state.network)).with_noise(photographs, noise))
         seen = state.judge(painted)
         with torch.no_grad():
-            content = state.judge(photographs)[config.content_layer]
+            content = state.judge(photographs, [config.content_layer])[config.content_layer]
     # The entries of a Gram matrix are sums over all positions: bfloat16 has too few digits for them.
     seen = {layer: features.float() for layer, features in seen.items()}
     terms = perceptual_loss(painted.float(), photographs, seen, content.float(), state.grams, config)
@@ -260,7 +260,10 @@ def _load_start(network: TransformerNet, config: TrainConfig) -> None:
     start = load_network(config.init)
     has, wanted = start._hub_mixin_config, network._hub_mixin_config
     assert isinstance(has, dict) and isinstance(wanted, dict)
-    if different := [name for name in ARCHITECTURE if has[name] != wanted[name]]:
+    different = [name for name in ARCHITECTURE if has[name] != wanted[name]]
+    if has["noise"] and wanted["noise"] and "noise" in different:
+        different.remove("noise")  # How much there is may change, but not whether there is any.
+    if different:
         flags = " ".join(_flag(name, has[name]) for name in different)
         raise ValueError(f"--init {config.init}: another network than is to be trained; add {flags}")
     network.load_state_dict(start.state_dict())

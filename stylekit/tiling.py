@@ -39,7 +39,7 @@ def paint(image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None =
     Instance normalisation leaves the margin out when it measures, or it would shift all colours.
 
     Args:
-        image: (B, 3, H, W), in the range of the network, on its device.
+        image: (B, C, H, W), as the network takes it, on its device.
         network: Keeps height and width, if they are multiples of 4 and at least 8. Large pictures are painted in tiles
             if it has a `model`, an `EncoderDecoder`.
         tile: Side of the tiles, in pixels. None: as large as half of the free memory allows.

@@ -61,7 +61,8 @@ class VGGFeatures(nn.Module):
     and a first convolution that repeats the border of the picture, since zeros there look like a frame to the network.
 
     Shape: (B, 3, H, W) in [0, 1] -> a dict from layer name to (B, C, h, w), in the order asked for. Each pooling on the
-    way halves height and width, rounding down.
+    way halves height and width, rounding down. `features(x, ["relu1_1"])` gives some of the layers only, and runs no
+    deeper than they need.
 
     Args:
         layers: Names such as "relu1_1", "conv4_2" or "pool3"; `layer_names` lists them. One name may stand alone.
@@ -116,7 +117,8 @@ class VGGFeatures(nn.Module):
         if normalize:
             rescale(self.features, (_dead_leaves() - self.mean) / self.std)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        wanted = self.layers if layers is None else layers
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"a batch of pictures is (B, 3, H, W), got {tuple(x.shape)}")
         least = 2 ** sum(name.startswith("pool") for name in self._names)
@@ -127,9 +129,11 @@ class VGGFeatures(nn.Module):
         seen: dict[str, Tensor] = {}
         for name, module in zip(self._names, self.features, strict=True):
             x = module(x)
-            if name in self.layers:
+            if name in wanted:
                 seen[name] = x
-        return {name: seen[name] for name in self.layers}
+            if len(seen) == len(wanted):
+                break
+        return {name: seen[name] for name in wanted}
 
 
 class LowRankConv2d(nn.Sequential):

@@ -60,13 +60,23 @@ def official_forward(tensors, x):
 
 
 def test_the_published_width_has_the_published_number_of_parameters():
-    assert sum(p.numel() for p in TransformerNet(bound=False).parameters()) == 1_679_235
-    assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 + 6
+    assert sum(p.numel() for p in TransformerNet(bound=False, noise=0.0).parameters()) == 1_679_235
+    assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 + 6 + 9 * 9 * 32
     assert sum(p.numel() for p in TransformerNet(16).parameters()) < 1_679_235 / 3.9
 
 
 def test_height_and_width_stay():
     assert TransformerNet(4, 1)(torch.rand(2, 3, 16, 24)).shape == (2, 3, 16, 24)
+
+
+def test_noise_that_is_not_given_is_zero():
+    network, photographs = TransformerNet(4, 1), torch.rand(2, 3, 16, 24)
+    network.noise = 2.0
+    silence, noise = torch.zeros(2, 1, 16, 24), torch.randn(2, 1, 16, 24)
+    taken = network.with_noise(photographs, noise)
+    assert torch.equal(taken, torch.cat([photographs, 2 * noise], dim=1))
+    assert torch.equal(network(photographs), network(torch.cat([photographs, silence], dim=1)))
+    assert not torch.allclose(network(photographs), network(taken))
 
 
 def test_every_normalisation_is_affine():
@@ -115,7 +125,7 @@ def test_another_file_is_refused_with_what_differs(tmp_path, change, says):
         TransformerNet.from_official(tmp_path / "other.pth")
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}])
+@pytest.mark.parametrize("options", [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}, {"noise": -1}])
 def test_arguments_out_of_range_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         TransformerNet(**options)

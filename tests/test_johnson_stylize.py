@@ -63,15 +63,15 @@ def test_preserve_color_keeps_the_hue_and_takes_the_luminance():
     torch.testing.assert_close(*red_less_blue)
 
 
-def test_noise_is_the_same_at_every_call_and_its_strength_belongs_to_the_network():
-    image = torch.full((1, 3, 64, 64), 0.5)
+def test_noise_is_the_same_at_every_call_and_for_every_picture_of_a_batch():
+    image = torch.full((2, 3, 64, 64), 0.5)
     torch.manual_seed(0)
-    plain, noisy = (TransformerNet(4, 1, noise=noise) for noise in (0.0, 0.1))
-    noisy.load_state_dict(plain.state_dict())
+    plain, noisy = (TransformerNet(4, 1, noise=noise) for noise in (0.0, 1.0))
     assert stylize(image, plain).std((2, 3)).max() < 1e-3
-    assert stylize(image, noisy).std((2, 3)).min() > 1e-2
-    assert torch.equal(stylize(image, noisy), stylize(image, noisy))
-    assert torch.equal(noisy(image), plain(image))
+    painted = stylize(image, noisy)
+    assert painted.std((2, 3)).min() > 1e-2
+    assert torch.equal(painted, stylize(image, noisy))
+    torch.testing.assert_close(painted[0], painted[1])
 
 
 def test_a_file_a_folder_and_a_video_in_one_call(network, photographs, pictures, tmp_path, capsys):
@@ -102,8 +102,9 @@ def test_smoothing_is_for_videos_and_can_be_left_out(network, pictures, tmp_path
     for share in ("0", "0.9"):
         assert run(video, "-o", tmp_path / f"{share}.mp4", "-s", network, "--smoothing", share) == 0
     alone, smooth = (read_video(tmp_path / f"{share}.mp4")[1] for share in ("0", "0.9"))
-    assert np.abs(alone[0].astype(int) - smooth[0]).mean() < 3
-    assert np.abs(alone[5].astype(int) - smooth[5]).mean() > 5
+    # The first frames are alike but for their compression, which looks at those that follow.
+    first, second = (np.abs(alone[i].astype(int) - smooth[i]).mean() for i in (0, 1))
+    assert second > 15 and second > 3 * first
 
 
 def test_a_training_run_and_an_official_file_are_styles(network, photographs, tmp_path):
@@ -167,7 +168,7 @@ def test_styles_lists_what_comes_with_the_library(capsys):
 def test_a_shipped_style_paints(name, pictures):
     photograph = images.to_tensor(pictures[0].resize((128, 128)))
     network = load_network(name)
-    assert sum(p.numel() for p in network.parameters()) == 1_679_241
+    assert sum(p.numel() for p in network.parameters()) == 1_681_833
     painted = stylize(photograph, network)
     assert (painted - photograph).abs().mean() > 0.05 and painted.std() > 0.05
 

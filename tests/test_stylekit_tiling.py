@@ -9,7 +9,7 @@ from stylekit.blocks import InstanceNorm2d
 
 NETWORKS = {
     "johnson": lambda: TransformerNet(4, 2),
-    "johnson as published": lambda: TransformerNet(4, 2, skip=False),
+    "johnson as published": lambda: TransformerNet(4, 2, skip=False, noise=0.0),
     "johnson without blocks": lambda: TransformerNet(4, 0, "nearest"),
     "cyclegan": lambda: Generator(4, 2),
     "cyclegan as published": lambda: Generator(4, 1, "transposed"),
@@ -33,7 +33,7 @@ def test_tiles_are_the_whole_picture(name, size):
     for parameter in network.parameters():
         parameter.mul_(2)  # Away from where everything is nearly linear.
     # Dark on the left, and noisy on the right: a tile alone has other statistics than the whole.
-    image = torch.rand(2, 3, *size) * torch.linspace(0.1, 1, size[1])
+    image = torch.rand(2, network.model[1].in_channels, *size) * torch.linspace(0.1, 1, size[1])
     whole = tiling.paint(image, network)
     for tile in (64, 100):
         torch.testing.assert_close(tiling.paint(image, network, tile), whole, atol=2e-4, rtol=0)
@@ -48,7 +48,7 @@ def test_the_margin_does_not_shift_colours(name):
     torch.manual_seed(0)
     network = NETWORKS[name]()
     # The border is bright, so that a margin of its reflection brightens the mean.
-    image = torch.rand(1, 3, 240, 200)
+    image = torch.rand(1, network.model[1].in_channels, 240, 200)
     image[..., 20:-20, 20:-20] *= 0.3
     plain = network(image)[..., 100:140, 80:120]
     painted = tiling.paint(image, network)[..., 100:140, 80:120]
@@ -59,7 +59,7 @@ def test_the_margin_does_not_shift_colours(name):
 
 
 def test_statistics_are_let_go_when_something_fails():
-    network = TransformerNet(4, 1)
+    network = TransformerNet(4, 1, noise=0.0)
     network.model[-3] = nn.Conv2d(5, 3, 9)
     with pytest.raises(RuntimeError):
         tiling.paint(torch.rand(1, 3, 100, 100), network, 64)
@@ -67,7 +67,7 @@ def test_statistics_are_let_go_when_something_fails():
 
 
 def test_a_picture_that_does_not_fit_in_half_of_the_free_memory_is_painted_in_tiles(monkeypatch):
-    network = TransformerNet(4, 1)
+    network = TransformerNet(4, 1, noise=0.0)
     seen = []
     network.model[1].register_forward_hook(lambda module, inputs, output: seen.append(max(output.shape[2:])))
     monkeypatch.setattr(tiling, "free_memory", lambda device: 2 * tiling.BYTES * 4 * 1000 * 1000)

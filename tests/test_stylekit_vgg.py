@@ -181,6 +181,15 @@ def test_layers_come_in_the_order_asked_for_and_one_may_stand_alone(shallow_file
     assert list(VGGFeatures("relu1_2", weights=shallow_file)(random_picture())) == ["relu1_2"]
 
 
+def test_some_of_the_layers_run_no_deeper_than_they_need(shallow_file):
+    vgg = VGGFeatures(["relu2_1", "conv1_1"], weights=shallow_file)
+    last = []
+    vgg.features[-1].register_forward_hook(lambda *_: last.append(True))
+    some = vgg(random_picture(), ["conv1_1"])
+    assert not last and list(some) == ["conv1_1"]
+    assert torch.equal(some["conv1_1"], vgg(random_picture())["conv1_1"]) and last
+
+
 def test_a_convolution_asked_for_is_not_overwritten_by_its_relu(shallow_file):
     found = VGGFeatures(["conv1_1", "relu1_1", "conv1_2", "pool1"], weights=shallow_file)(random_picture())
     assert found["conv1_1"].min() < 0
