@@ -68,7 +68,7 @@ class TransformerNet(
         upsample: Interpolation = "bilinear",
         bound: bool = True,
         skip: bool = True,
-        noise: float = 1.0,
+        noise: float = 0.1,
     ) -> None:
         super().__init__()
         if width < 1 or n_blocks < 0:
@@ -90,9 +90,6 @@ class TransformerNet(
             *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
             skip=skip,
         )
-        if noise:
-            # It has more energy than a photograph, which should not drown in it at first.
-            self.get_parameter("model.1.weight").data[:, 3] *= 0.1
 
     def forward(self, x: Tensor) -> Tensor:
         if self.noise and x.shape[1] == 3:

@@ -76,9 +76,10 @@ class TrainConfig(RunConfig):
     skip: bool = True
     """Hand detail from the encoder to the decoder; --no-skip is the published network, which learns more slowly."""
 
-    noise: float = 1.0
+    noise: float = 0.1
     """Standard deviation of the noise that the network is given beside the photograph, in training and afterwards: in
-    smooth areas strokes begin at it; without, --noise 0, they form a regular weave there."""
+    smooth areas strokes begin at it; without, --noise 0, they form a regular weave there. If there is more than of the
+    photograph, a network learns to paint nothing else."""
 
     init: Annotated[str | None, also("--init-weights")] = None
     """A trained network to start from, in the same form as --style of `johnson stylize`: another style is learned in a
