@@ -91,19 +91,17 @@ def test_on_one_batch_the_loss_falls(photographs, painting, optimizer):
 
 
 def test_the_network_sees_noise_and_is_judged_by_the_photograph(photographs, painting):
-    def terms(deviation):
+    def taken(deviation):
         options = config(photographs, painting, noise=deviation, style_weight=0)
         seen = []
         state = build_state(options, torch.device("cpu"))
         state.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        return train_step(state, batch()[0], noise, options), seen[0]
+        train_step(state, clean, noise, options)
+        return seen[0]
 
     clean, noise = batch()
-    none, seen = terms(0.0)
-    assert torch.equal(seen, clean)
-    some, seen = terms(2.0)
-    assert torch.equal(seen, torch.cat([clean, 2 * noise], dim=1))
-    assert some["content"] != none["content"]
+    assert torch.equal(taken(0.0), clean)
+    assert torch.equal(taken(2.0), torch.cat([clean, 2 * noise], dim=1))
     # A network that changes nothing is judged to be perfect.
     options = config(photographs, painting, style_weight=0)
     state = build_state(options, torch.device("cpu"))
