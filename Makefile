@@ -14,18 +14,18 @@ help:  ## list the targets
 $(VENV)/installed: requirements.lock setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --python $(BIN)/python --quiet requirements.lock
+	$(BIN)/uv pip sync --python $(BIN)/python --quiet --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
 	@touch $@
 
-demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg takes yours, SIZE=1200 its longer side
+demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg paints yours, SIZE=1200 sets its longer side
 	$(BIN)/cyclegan translate "$(or $(PHOTO),$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")'))" \
 		--size $(SIZE) --output $(OUTPUT) --sheet --overwrite
 
-gallery: $(VENV)/installed  ## paint the pictures of the README anew (a quarter of an hour)
+gallery: $(VENV)/installed  ## generate the pictures of the README (a quarter of an hour)
 	$(BIN)/python benchmarks/gallery.py
 
-notebooks: $(VENV)/installed  ## run both notebooks, and keep what they show
+notebooks: $(VENV)/installed  ## run both notebooks and save their output
 	$(BIN)/python -m nbconvert --to notebook --execute --inplace demo.ipynb train.ipynb
 
 test: $(VENV)/installed  ## run all tests
@@ -40,13 +40,14 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-bench: $(VENV)/installed  ## measure what benchmarks/README.md says (minutes)
+bench: $(VENV)/installed  ## run the training benchmarks (takes minutes)
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/threads.py
 
-lock: $(VENV)/installed  ## pin the newest versions that fit together in requirements.lock
+lock: $(VENV)/installed  ## update requirements.lock to the newest compatible versions
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev --extra demo \
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" setup.py --output-file requirements.lock
 
-clean:  ## remove what was built and what the demo painted
+clean:  ## remove the environment, builds, caches and demo output
 	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,18 +1,30 @@
+import re
 from pathlib import Path
 
 from setuptools import setup
 
+HERE = Path(__file__).parent
+
 setup(
     name="image-translation",
-    version="0.1.0",
-    description="Photographs into paintings: neural style transfer and CycleGAN on PyTorch, trained networks inside",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    version=re.search(r'__version__ = "(.+)"', (HERE / "stylekit" / "__init__.py").read_text())[1],
+    description="Turn photographs into paintings with neural style transfer and CycleGAN in PyTorch",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=["stylekit", "stylekit._weights", "gatys", "johnson", "cyclegan"],
-    # The trained networks lie in weights/; an installed package carries them inside stylekit.
+    packages=[
+        "stylekit",
+        "stylekit.networks",
+        "stylekit.pictures",
+        "stylekit.training",
+        "stylekit._weights",
+        "gatys",
+        "johnson",
+        "cyclegan",
+    ],
+    # Trained networks are in weights/; an installed package has them inside stylekit.
     package_dir={"stylekit._weights": "weights"},
     package_data={
         "stylekit": ["py.typed"],
@@ -34,6 +46,7 @@ setup(
         "huggingface-hub>=0.25",
         "safetensors>=0.4",
         "matplotlib>=3.8",
+        "psutil>=5.9",
         "pyyaml>=6",
         "tifffile>=2024.8.10",
         "av>=14",
@@ -50,6 +63,7 @@ setup(
             "build>=1.2",
             "nbconvert>=7",
             "ipykernel>=6",
+            "types-psutil",
             "types-pyyaml",
             "types-tqdm",
         ],

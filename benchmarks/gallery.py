@@ -1,9 +1,9 @@
-"""The pictures of the README, from photographs that packages ship: `make gallery`.
+"""Generate the pictures of the README from photographs included in packages: `make gallery`.
 
 python benchmarks/gallery.py [SHEET ...] [--photographs MINE.jpg ...] [--styles NAME ...] [--size 512] [-o docs]
 
 methods: one photograph, all three methods. cyclegan: before and after. gatys, johnson: photographs in four styles, by
-optimisation and in one pass. compare, only if it is asked for: both, one below the other.
+optimisation and in one pass. compare (on request only): gatys below johnson.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from gatys.styles import load_preset
 from gatys.stylize import build_network
 from gatys.stylize import stylize as optimise
 from johnson.stylize import load_network, stylize
-from stylekit import images
+from stylekit.pictures import images
+from stylekit.pictures.sheet import contact_sheet
 
 CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT = (
     str(files(package) / name)
@@ -46,8 +47,8 @@ def by_cyclegan(photograph: Image.Image) -> Image.Image:
 
 def by_gatys(photograph: Image.Image, style: str) -> Image.Image:
     config = StylizeConfig(size=max(photograph.size))
-    painted = optimise(images.to_tensor(photograph), [load_preset(style)], config, network=build_network(config))
-    return images.to_image(painted)
+    stylized = optimise(images.to_tensor(photograph), [load_preset(style)], config, network=build_network(config))
+    return images.to_image(stylized)
 
 
 def by_johnson(photograph: Image.Image, style: str, runs: Path | None = None) -> Image.Image:
@@ -59,9 +60,9 @@ def main() -> None:
     parser.add_argument("sheets", nargs="*", metavar="SHEET", default=["methods", "cyclegan", "gatys", "johnson"])
     parser.add_argument("--photographs", nargs="+")
     parser.add_argument("--styles", nargs="+", default=STYLES)
-    parser.add_argument("--runs", type=Path, help="take Johnson's networks from RUNS/STYLE")
-    parser.add_argument("--size", type=int, default=512, help="longer side of what is painted")
-    parser.add_argument("--height", type=int, help="of each picture on a sheet")
+    parser.add_argument("--runs", type=Path, help="use Johnson's networks from RUNS/STYLE")
+    parser.add_argument("--size", type=int, default=512, help="longer side of the photographs")
+    parser.add_argument("--height", type=int, help="height of each picture on a sheet")
     parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "docs")
     options = parser.parse_args()
 
@@ -74,7 +75,7 @@ def main() -> None:
             yield [photograph, by_cyclegan(photograph), *(f(photograph, STYLES[0]) for f in (by_gatys, by_johnson))]
 
     def cyclegan() -> Rows:
-        # Smaller, as its strokes have a fixed size.
+        # Smaller, since its strokes have a fixed size.
         pairs = [[photograph, by_cyclegan(photograph)] for photograph in photographs(CHINA, FLOWER, size=400)]
         yield [picture for pair in pairs for picture in pair]
 
@@ -105,7 +106,7 @@ def main() -> None:
     for name in options.sheets:
         path = options.output / f"{name}.jpg"
         height = options.height or (180 if name == "johnson" else 240)
-        images.save(images.sheet(makers[name](), titles[name], height), path)
+        images.save(contact_sheet(makers[name](), titles[name], height), path)
         print(f"wrote {path}")
 
 

@@ -1,4 +1,4 @@
-"""What the choices of Gatys et al. (2016, section 3) do: grids of pictures in docs/.
+"""The effect of the choices in Gatys et al. (2016, section 3): grids of pictures in docs/.
 
 python benchmarks/gatys_grid.py [PHOTOGRAPH] [--style starry-night] [--size 256]
 """
@@ -16,7 +16,8 @@ from tqdm import tqdm
 from gatys.options import STYLE_LAYERS, StylizeConfig
 from gatys.styles import load_preset
 from gatys.stylize import build_network, stylize
-from stylekit import images
+from stylekit.pictures import images
+from stylekit.pictures.sheet import contact_sheet
 
 CONTENT_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 DOCS = Path(__file__).parent.parent / "docs"
@@ -32,40 +33,40 @@ def main() -> None:
     preset = load_preset(options.style)
     base = StylizeConfig(size=options.size)
 
-    def paint(**changes: object) -> Image.Image:
+    def run_gatys(**changes: object) -> Image.Image:
         config = dataclasses.replace(base, **changes)
         return images.to_image(stylize(photograph, [preset], config, network=build_network(config)))
 
     ratios = [base.beta * factor for factor in (0.01, 0.1, 1, 10, 100)]
     rows = [
-        [label(layer), *(paint(content_layer=layer, beta=beta) for beta in ratios)]
+        [label(layer), *(run_gatys(content_layer=layer, beta=beta) for beta in ratios)]
         for layer in tqdm(CONTENT_LAYERS, "content layers")
     ]
     titles = ["content at", *(f"beta / alpha = {beta / base.alpha:g}" for beta in ratios)]
-    images.save(images.sheet(rows, titles, 192), DOCS / "gatys-content.jpg")
+    images.save(contact_sheet(rows, titles, 192), DOCS / "gatys-content.jpg")
 
-    starts = {"content": "from the photograph", "noise": "from white noise"}
+    initial_images = {"content": "from the photograph", "noise": "from white noise"}
     rows = [
-        [label(text), *(paint(style_layers=STYLE_LAYERS[:n], init=init) for n in tqdm(range(1, 6), "style layers"))]
-        for init, text in starts.items()
+        [label(text), *(run_gatys(style_layers=STYLE_LAYERS[:n], init=init) for n in tqdm(range(1, 6), "style layers"))]
+        for init, text in initial_images.items()
     ]
     titles = ["", *(f"style up to {layer}" for layer in STYLE_LAYERS)]
-    images.save(images.sheet(rows, titles, 192), DOCS / "gatys-style-layers.jpg")
+    images.save(contact_sheet(rows, titles, 192), DOCS / "gatys-style-layers.jpg")
     print(f"wrote {DOCS / 'gatys-content.jpg'} and {DOCS / 'gatys-style-layers.jpg'}")
 
 
 def china() -> Path:
-    """The photograph that scikit-learn ships."""
+    """A photograph that comes with scikit-learn."""
     from importlib.resources import files
 
     return Path(str(files("sklearn.datasets.images") / "china.jpg"))
 
 
 def label(text: str) -> Image.Image:
-    """A piece of paper with a word on it, for the left of a row."""
-    paper = Image.new("RGB", (170, 192), "white")
-    ImageDraw.Draw(paper).text((6, 84), text, fill="black", font=ImageFont.load_default(size=16))
-    return paper
+    """A picture of a word, for the left end of a row."""
+    picture = Image.new("RGB", (170, 192), "white")
+    ImageDraw.Draw(picture).text((6, 84), text, fill="black", font=ImageFont.load_default(size=16))
+    return picture
 
 
 if __name__ == "__main__":

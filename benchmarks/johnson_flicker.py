@@ -1,9 +1,9 @@
-"""How much a painted video flickers where the camera sees nothing move, with and without smoothing.
+"""Flicker of a stylized video in static regions, with and without smoothing.
 
 python benchmarks/johnson_flicker.py [CLIP.mp4] [--style starry-night] [--smoothing 0.98] [--size 640]
 
-The figure needs no optical flow: the mean change from frame to frame, in grey levels, of pixels that stand still in the
-source. Without a clip, one is made of a photograph that scikit-learn ships: noise, and a lamp that blinks.
+The measure needs no optical flow: the mean change from frame to frame, in grey levels, of pixels that are static in the
+source. Without a clip, one is generated from a photograph in scikit-learn, with noise and a blinking lamp.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from johnson.stylize import load_network, stylize
-from johnson.video import Smoothing, paint_video
-from stylekit import images
+from johnson.video import process_video
+from stylekit.networks.tiling import Smoothing
+from stylekit.pictures import images
 
-STILL = 6
-"""Grey levels that noise and compression may change a pixel by."""
+THRESHOLD = 6
+"""Change in grey levels that is attributed to noise and compression."""
 
 
 def main() -> None:
@@ -37,35 +38,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clip = options.clip or make_clip(Path(folder) / "clip.mp4")
         found = {}
-        for share in (0.0, options.smoothing):
+        for decay in (0.0, options.smoothing):
             before: list[Tensor] = []
             after: list[Tensor] = []
-            with Smoothing(network, share) as smoothing:
+            smoothing = Smoothing(decay)
 
-                def paint(
-                    frame: Tensor, smoothing: Smoothing = smoothing, b: list[Tensor] = before, a: list[Tensor] = after
-                ) -> Tensor:
-                    smoothing.next(frame)
-                    painted = stylize(frame, network, tile=10**6)
-                    b.append(frame)
-                    a.append(painted)
-                    return painted
+            def process(
+                frame: Tensor, smoothing: Smoothing = smoothing, b: list[Tensor] = before, a: list[Tensor] = after
+            ) -> Tensor:
+                stylized = stylize(frame, network, smoothing=smoothing)
+                b.append(frame)
+                a.append(stylized)
+                return stylized
 
-                paint_video(clip, Path(folder) / "out.mp4", paint, size=options.size)
-            found[share] = flicker(before, after)
-    for share, (value, still) in found.items():
-        print(f"smoothing {share:g}: {value:.2f} grey levels, over the {still:.0%} of pixels that stand still")
+            process_video(clip, Path(folder) / "out.mp4", process, size=options.size)
+            found[decay] = flicker(before, after)
+    for decay, (value, static) in found.items():
+        print(f"smoothing {decay:g}: {value:.2f} grey levels, over the {static:.0%} of pixels that are static")
 
 
 def flicker(before: list[Tensor], after: list[Tensor]) -> tuple[float, float]:
-    """The mean change of still pixels, in grey levels, and the share of pixels that are still."""
-    changes, still = 0.0, 0
+    """The mean change of static pixels in grey levels, and the fraction of pixels that are static."""
+    changes, static = 0.0, 0
     for i in range(1, len(before)):
-        mask = (before[i] - before[i - 1]).abs().amax(1) * 255 < STILL
+        mask = (before[i] - before[i - 1]).abs().amax(1) * 255 < THRESHOLD
         changes += float((after[i] - after[i - 1]).abs().mean(1)[mask].sum()) * 255
-        still += int(mask.sum())
+        static += int(mask.sum())
     pixels = (len(before) - 1) * before[0].shape[2] * before[0].shape[3]
-    return changes / max(1, still), still / max(1, pixels)
+    return changes / max(1, static), static / max(1, pixels)
 
 
 def make_clip(path: Path, frames: int = 16) -> Path:

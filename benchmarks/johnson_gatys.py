@@ -1,10 +1,10 @@
-"""One pass of a trained network against the optimisation that it replaces: the same loss, and the time for it.
+"""One pass of a trained network against the optimisation that it replaces: loss and time.
 
 python benchmarks/johnson_gatys.py FOLDER [--style starry-night] [--count 20] [--size 256] [--sizes 256 512 1024]
 
-FOLDER holds photographs that the network was not trained on. The loss is that of `johnson train` with its default
-weights, but for the pixel loss, which Gatys does not have; he minimises it at one scale, from the photograph and from
-noise. His picture is measured as it is shown, without the margin that it is worked on with.
+FOLDER holds photographs on which the network was not trained. The loss is that of `johnson train` with default weights,
+without the pixel loss, which Gatys does not have. Gatys minimises it at a single scale, from the photograph and from
+noise; the result is measured without the margin that is added during the optimisation.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from johnson.data import find_photographs
 from johnson.losses import perceptual_loss
 from johnson.options import TrainConfig
 from johnson.stylize import load_network, stylize
-from stylekit import images
-from stylekit.data import some_of
+from stylekit.pictures import images
+from stylekit.training.data import evenly_spaced
 
 STEPS = (10, 25, 50, 100)
 
@@ -36,25 +36,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--style", default="starry-night")
-    parser.add_argument("--weights", default=None, help="the network, if it is not the one of that name")
+    parser.add_argument("--weights", default=None, help="the network; default: the one named like the style")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--size", type=int, default=256, help="longer side at which the losses are compared")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024], help="for the times")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024], help="sizes for the timing")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
     config = TrainConfig(options.folder, style=(options.style,), pixel_weight=0)
     preset = load_preset(options.style)
     network = load_network(options.weights or options.style)
-    paths = some_of(find_photographs(options.folder), options.count)
+    paths = evenly_spaced(find_photographs(options.folder), options.count)
     photographs = [images.to_tensor(images.resize(images.load(path), options.size)) for path in paths]
-    judge = build_network(gatys_config(config, options.size))
+    loss_network = build_network(gatys_config(config, options.size))
     grams = {layer: preset.at(config.style_size)[layer] for layer in config.style_layers}
 
     @torch.no_grad()
-    def loss(painted: Tensor, photograph: Tensor) -> float:
-        seen, content = judge(painted), judge(photograph)[config.content_layer]
-        return float(sum(perceptual_loss(painted, photograph, seen, content, grams, config).values()))
+    def loss(stylized: Tensor, photograph: Tensor) -> float:
+        features, content = loss_network(stylized), loss_network(photograph)[config.content_layer]
+        return float(sum(perceptual_loss(stylized, photograph, features, content, grams, config).values()))
 
     print(f"mean loss of {len(photographs)} photographs of at most {options.size} px")
     print(f"  the photographs          {statistics.mean(loss(p, p) for p in photographs):8.3f}")
@@ -67,24 +67,28 @@ def main() -> None:
                 if step.number in STEPS:
                     found[step.number].append(loss(step.image(), photograph))
 
-            optimise(photograph, [preset], gatys_config(config, options.size, start), network=judge, on_step=note)
+            optimise(
+                photograph, [preset], gatys_config(config, options.size, start), network=loss_network, on_step=note
+            )
         for step, values in found.items():
             print(f"  gatys from {start:7} {step:4} steps {statistics.mean(values):6.3f}")
 
-    print("seconds for a picture")
+    print("seconds per picture")
     for size in options.sizes:
         photograph = torch.rand(1, 3, size, size)
         few = dataclasses.replace(gatys_config(config, size), steps=4)
         once: list[float] = []
         step: list[float] = []
         for _ in range(options.rounds + 1):
-            begun = time.monotonic()
+            start_time = time.monotonic()
             stylize(photograph, network)
-            once.append(time.monotonic() - begun)
+            once.append(time.monotonic() - start_time)
             ends: list[float] = []
-            optimise(photograph, [preset], few, network=judge, on_step=lambda _, e=ends: e.append(time.monotonic()))
+            optimise(
+                photograph, [preset], few, network=loss_network, on_step=lambda _, e=ends: e.append(time.monotonic())
+            )
             step.append((ends[-1] - ends[0]) / 3)
-        # The first round warms up.
+        # The first round is a warm-up.
         one, hundred = statistics.median(once[1:]), 100 * statistics.median(step[1:])
         print(f"  {size:4} px: johnson {one:7.3f}, gatys, 100 steps, {hundred:8.1f}: {hundred / one:6.0f} times faster")
 

@@ -1,9 +1,8 @@
-"""Pictures per second that the loader prepares: 256 x 256 JPEG files, resize 286, random crop 256, flip.
+"""Samples per second of the data loader: 256 x 256 JPEG files, resized to 286, random crop 256, flip.
 
     python benchmarks/loader.py
 
-Ways take turns, round by round. A sample is two pictures, one of each domain; the table counts samples, to be compared
-with the images/s of a training log.
+The variants take turns, round by round. A sample is a picture of each domain; compare with images/s in a training log.
 """
 
 import argparse
@@ -20,7 +19,8 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cyclegan.data import EpochBatches, UnpairedImages, build_pipelines, check_pictures
+from cyclegan.data import UnpairedImages, build_pipelines
+from stylekit.training.data import EpochBatches, check_pictures
 
 
 def main() -> None:
@@ -49,12 +49,12 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in loaders}
         for _ in range(given.rounds):
             for name, loader in loaders.items():
-                # Workers have prepared some while the others had their turn: these do not count.
+                # Skip samples that the workers prepared while other variants had their turn.
                 waiting = 8
                 list(islice(loader, waiting))
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 list(islice(loader, given.samples))
-                speeds[name].append(given.samples / (time.perf_counter() - begun))
+                speeds[name].append(given.samples / (time.perf_counter() - start))
         for name, values in speeds.items():
             print(f"{name}: median {statistics.median(values):.0f} samples/s ({min(values):.0f} to {max(values):.0f})")
 

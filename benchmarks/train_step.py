@@ -1,10 +1,10 @@
-"""Seconds per training step: ours against a loop as tutorials write it, and float32 against bfloat16.
+"""Seconds per training step: ours against a textbook loop, and float32 against bfloat16.
 
     python benchmarks/train_step.py --ngf 32 --n-blocks 6 --crop-size 128
 
-All ways take turns, step by step, in one process, so that whatever else the machine does hits all of them alike. The
-textbook loop does the same mathematics: every generator is called once for each purpose, every discriminator once for
-real and once for fake pictures, weights lie as PyTorch makes them, Adam is not fused, and every loss is read at once.
+The variants take turns, step by step, in one process, so that other load on the machine affects them equally. The
+textbook loop computes the same result: it calls each generator once per purpose and each discriminator once for real
+and once for fake pictures, keeps the default memory format, does not fuse Adam, and reads every loss immediately.
 """
 
 import argparse
@@ -20,30 +20,35 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cyclegan.losses import discriminator_loss, generator_loss
-from cyclegan.models import Cycle
 from cyclegan.options import TrainConfig
 from cyclegan.train import build_state, train_step
-from stylekit.distributed import choose_device
+from stylekit.devices import choose_device, to_device
 
 
 def textbook(config: TrainConfig, device: torch.device) -> Callable[[Tensor, Tensor], list[float]]:
-    """The loop that one finds in tutorials."""
+    """A training step as tutorials write it."""
     state = build_state(config, device)
     pair = state.generators.to(memory_format=torch.contiguous_format)
-    judges = state.discriminators.to(memory_format=torch.contiguous_format)
-    optimizers = [torch.optim.Adam(network.parameters(), config.lr, betas=(0.5, 0.999)) for network in (pair, judges)]
+    discriminators = state.discriminators.to(memory_format=torch.contiguous_format)
+    optimizers = [
+        torch.optim.Adam(network.parameters(), config.lr, betas=(0.5, 0.999)) for network in (pair, discriminators)
+    ]
 
     def step(real_x: Tensor, real_y: Tensor) -> list[float]:
-        judges.requires_grad_(False)
+        discriminators.requires_grad_(False)
         fake_y, fake_x = pair.G(real_x), pair.F(real_y)
-        cycle = Cycle(fake_x, fake_y, pair.F(fake_y), pair.G(fake_x), pair.F(real_x), pair.G(real_y))
-        terms = generator_loss(cycle, real_x, real_y, judges(fake_x, fake_y), config)
+        terms = generator_loss(
+            (real_x, real_y),
+            (pair.F(fake_y), pair.G(fake_x)),
+            (pair.F(real_x), pair.G(real_y)),
+            discriminators(fake_x, fake_y),
+        )
         optimizers[0].zero_grad()
         sum(terms.values()).backward()
         optimizers[0].step()
-        judges.requires_grad_(True)
+        discriminators.requires_grad_(True)
         fakes = state.pool_x(fake_x.detach()), state.pool_y(fake_y.detach())
-        terms |= discriminator_loss(judges(real_x, real_y), judges(*fakes))
+        terms |= discriminator_loss(discriminators(real_x, real_y), discriminators(*fakes))
         optimizers[1].zero_grad()
         (terms["d_x"] + terms["d_y"]).backward()
         optimizers[1].step()
@@ -54,13 +59,7 @@ def textbook(config: TrainConfig, device: torch.device) -> Callable[[Tensor, Ten
 
 def ours(config: TrainConfig, device: torch.device, amp: bool) -> Callable[[Tensor, Tensor], object]:
     state = build_state(config, device)
-    return lambda real_x, real_y: train_step(
-        state,
-        real_x.contiguous(memory_format=torch.channels_last),
-        real_y.contiguous(memory_format=torch.channels_last),
-        config,
-        amp,
-    )
+    return lambda real_x, real_y: train_step(state, to_device(real_x, device), to_device(real_y, device), config, amp)
 
 
 def main() -> None:
@@ -77,24 +76,24 @@ def main() -> None:
     device = choose_device(given.device)
     options = {"ngf": given.ngf, "n_blocks": given.n_blocks, "upsample": given.upsample}
     config = TrainConfig("", **options)
-    ways: dict[str, Callable[[Tensor, Tensor], object]] = {
+    variants: dict[str, Callable[[Tensor, Tensor], object]] = {
         "textbook, float32": textbook(config, device),
         "ours, float32": ours(config, device, amp=False),
         "ours, bfloat16": ours(config, device, amp=True),
     }
     if given.compile:
         compiled = TrainConfig("", compile=True, **options)
-        ways["ours, float32, compiled"] = ours(compiled, device, amp=False)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+        variants["ours, float32, compiled"] = ours(compiled, device, amp=False)
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for step in range(given.steps + 2):
         real = [torch.rand(given.batch_size, 3, given.crop_size, given.crop_size, device=device) * 2 - 1 for _ in "xy"]
-        for name, way in ways.items():
-            begun = time.perf_counter()
-            way(*real)
+        for name, variant in variants.items():
+            start = time.perf_counter()
+            variant(*real)
             if device.type == "cuda":
                 torch.cuda.synchronize()
             if step >= 2:  # The first steps choose algorithms and fill caches.
-                seconds[name].append(time.perf_counter() - begun)
+                seconds[name].append(time.perf_counter() - start)
     base = statistics.median(seconds["textbook, float32"])
     print(f"{given} on {device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for name, values in seconds.items():

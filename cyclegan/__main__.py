@@ -1,3 +1,5 @@
+import sys
+
 from cyclegan.cli import main
 
-main()
+sys.exit(main())

@@ -1,66 +1,57 @@
-"""The command line: `cyclegan train`, `cyclegan translate`, `cyclegan weights`. Heavy imports wait until needed."""
+"""The command line: `cyclegan train`, `cyclegan translate`, `cyclegan weights`. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from cyclegan.options import TrainConfig, TranslateConfig
+from cyclegan.options import TrainConfig, TranslateConfig, WeightsConfig
 from stylekit import cli
 
-if TYPE_CHECKING:
-    from stylekit.files import Job, Outcome
-    from stylekit.run import Result
+COMMANDS = {"train": TrainConfig, "translate": TranslateConfig, "weights": WeightsConfig}
 
 
-def main() -> None:
-    """Entry point of `cyclegan` and of `python -m cyclegan`."""
-    commands = {
-        "train": (train, "train two generators on two folders of pictures"),
-        "translate": (translate, "translate pictures and folders of pictures"),
-        "weights": (weights, "list the networks that come with the library"),
-    }
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of `cyclegan` and `python -m cyclegan`; returns the exit code.
+
+    Args:
+        args: Command line; None takes sys.argv.
+    """
     about = "Unpaired image-to-image translation with cycle-consistent adversarial networks (Zhu et al. 2017)."
-    sys.exit(cli.dispatch(commands, sys.argv[1:], "cyclegan", about))
+    with cli.exit_on_error("cyclegan"):
+        config = cli.parse_command(COMMANDS, "cyclegan", about, args)
+        if isinstance(config, TrainConfig):
+            return train(config, "cyclegan train")
+        return translate(config) if isinstance(config, TranslateConfig) else cli.list_networks()
 
 
-def train_main() -> None:
+def train_main(args: Sequence[str] | None = None) -> int:
     """Entry point of train.py."""
-    sys.exit(cli.run(lambda: train(sys.argv[1:], "train.py"), "train.py"))
+    with cli.exit_on_error("train.py"):
+        return train(cli.parse(TrainConfig, "train.py", args), "python train.py")
 
 
-def train(args: Sequence[str], prog: str = "cyclegan train") -> int:
-    """Train, or go on; a signal saves first."""
+def train(config: TrainConfig, command: str) -> int:
+    """Train or resume a run; a signal saves before it stops."""
+    from cyclegan import train as training
+    from stylekit import devices
 
-    def start(config: TrainConfig) -> Result:
-        from cyclegan import train as training
-
-        return training.train(config)
-
-    def smaller(config: TrainConfig) -> str:
-        return f"--n-blocks 6 or --ngf {max(1, config.ngf // 2)}"
-
-    again = "python train.py" if prog == "train.py" else prog
-    return cli.train(TrainConfig, args, prog, again, start, smaller)
+    config = cli.sweep_name(config)
+    devices.set_threads(config.threads)
+    with cli.memory_hint(config, f"--n-blocks 6 or --ngf {max(1, config.ngf // 2)}"):
+        result = training.train(config)
+    return cli.report_training(result, config, command)
 
 
-def translate(args: Sequence[str]) -> int:
-    """Translate what is given; name what cannot be, and go on."""
-    config = cli.parse(TranslateConfig, args, "cyclegan translate")
+def translate(config: TranslateConfig) -> int:
+    """Translate files and folders; report pictures that fail and continue."""
     from cyclegan.translate import load_generator, translate_files
-    from stylekit import distributed
-    from stylekit.files import plan
+    from stylekit import devices
+    from stylekit.pictures.jobs import plan_jobs
 
-    def start(jobs: list[Job]) -> Iterable[Outcome]:
-        device = distributed.choose_device(config.device)
-        generator = load_generator(config.weights, config.direction)
-        return translate_files(jobs, generator, device, config.size, config.tile)
-
-    jobs = plan(config.inputs, config.output, config.format)
-    return cli.paint(jobs, start, config.output, config.sheet, config.overwrite, "cyclegan translate", "translated")
-
-
-def weights(args: Sequence[str]) -> int:
-    """List the shipped networks, each with the first line of its model card."""
-    return cli.list_networks(args, "cyclegan weights", "List the networks that come with the library, for --weights.")
+    jobs = plan_jobs(config.inputs, config.output, config.format)
+    jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
+    devices.set_threads(config.threads)
+    device = devices.choose_device(config.device)
+    generator = load_generator(config.weights, config.direction)
+    outcomes = translate_files(jobs, generator, device, config.size, config.tile)
+    return cli.report_outcomes(outcomes, jobs, config.output, sheet, "cyclegan translate", "translated")

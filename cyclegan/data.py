@@ -1,7 +1,7 @@
-"""Two folders of unpaired pictures as a data set whose every sample is a function of the seed and its index.
+"""Two folders of unpaired pictures as a data set in which each sample depends only on the seed and its index.
 
-Departure from the authors' code: a picture that is not square keeps its proportions (its shorter side becomes the load
-size) instead of being squashed. For square pictures, such as those of the published sets, it is the same.
+Departure from the authors' code: pictures keep their aspect ratio (the shorter side becomes the load size) instead of
+being resized to a square. For square pictures, such as those of the published sets, the result is the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# albumentations would ask PyPI for its newest version at import.
+# albumentations would query PyPI for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
@@ -19,36 +19,43 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylekit import images
-from stylekit.data import centre_crop, cut, pipeline_from_dict, random_crop, read_pipeline_file, shrink
+from stylekit.pictures import images
+from stylekit.training.data import (
+    center_crop,
+    load_crop,
+    pipeline_from_dict,
+    random_crop,
+    read_pipeline_file,
+    resize_shorter_side,
+)
 
 LAYOUTS = ("{split}{domain}", "{split}_{domain}", "{domain}/{split}", "{split}/{domain}")
-"""Where the pictures of a split ("train", "test") and a domain ("A", "B") may lie in a data set."""
+"""Folders in which a data set may keep the pictures of a split ("train", "test") and a domain ("A", "B")."""
 
 
 class Pair(NamedTuple):
-    """One sample, or a batch: a picture of each domain that have nothing to do with each other, in [0, 1]."""
+    """An unpaired sample, or a batch of them: a picture of each domain, in [0, 1]."""
 
     x: Tensor
     y: Tensor
 
 
 class Pipelines(NamedTuple):
-    """What happens to the pictures of each domain before they are shown to the networks."""
+    """The augmentation of each domain."""
 
     x: albumentations.Compose
     y: albumentations.Compose
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the checkpoint and for a file that `--augment` reads."""
+        """Plain values for a checkpoint, or for a file that `--augment` reads."""
         return {"x": albumentations.to_dict(self.x), "y": albumentations.to_dict(self.y)}
 
 
 def find_domain(dataroot: str | Path, split: str, domain: str) -> list[Path]:
-    """The pictures of one split and one domain, sorted; none if the data set has no such folder.
+    """The sorted pictures of a split and a domain; empty if the data set has no such folder.
 
     Raises:
-        FileNotFoundError: There is no folder `dataroot`.
+        FileNotFoundError: The folder `dataroot` does not exist.
     """
     root = Path(dataroot)
     if not root.is_dir():
@@ -61,10 +68,10 @@ def find_domain(dataroot: str | Path, split: str, domain: str) -> list[Path]:
 
 
 def find_training_pictures(dataroot: str | Path) -> tuple[list[Path], list[Path]]:
-    """The pictures to train on: X from trainA, Y from trainB.
+    """The training pictures: X from trainA, Y from trainB.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no picture.
+        FileNotFoundError: A folder is missing or has no pictures.
     """
     found = []
     for domain in ("A", "B"):
@@ -80,23 +87,23 @@ def find_training_pictures(dataroot: str | Path) -> tuple[list[Path], list[Path]
 
 
 def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
-    """The augmentation by name ("none", "paper", "strong"), or from a file that `albumentations.save` wrote.
+    """Build the augmentation from its name ("none", "paper", "strong") or a file saved by `albumentations.save`.
 
-    A file holds one pipeline for both domains, or {"x": ..., "y": ...}, one for each. It must yield pictures of
-    crop_size x crop_size, as all pictures of a batch need one size.
+    A file holds one pipeline for both domains, or one for each as {"x": ..., "y": ...}. Its output must be crop_size x
+    crop_size, since all pictures of a batch need the same size.
 
     Raises:
         FileNotFoundError: `augment` is neither a name nor a file.
-        ValueError: The file holds no pipeline, or one that yields other sizes.
+        ValueError: The file holds no pipeline, or its output has another size.
     """
     if augment == "none":
-        return Pipelines(centre_crop(load_size, crop_size), centre_crop(load_size, crop_size))
+        return Pipelines(center_crop(load_size, crop_size), center_crop(load_size, crop_size))
     if augment == "paper":
         return Pipelines(random_crop(load_size, crop_size), random_crop(load_size, crop_size))
     if augment == "strong":
         a = albumentations
-        # Zooms are shares of the picture's area: from a square, they are as large in every picture. And OpenCV turns no
-        # picture with a side of more than 32,767 px, as that of a long strip may become.
+        # The scale of a zoom is a fraction of the area: cropping a square first makes it the same for every picture,
+        # and keeps long strips below the 32,767 px that OpenCV can rotate.
         square = a.RandomCrop(load_size, load_size)
         zoom = a.RandomResizedCrop(
             (crop_size, crop_size),
@@ -106,9 +113,9 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
             area_for_downscale="image",
         )
         turn = a.Rotate(limit=5, interpolation=cv2.INTER_CUBIC, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
-        # Paintings keep their colours: these are what the generators are to learn.
+        # Paintings keep their colours, which the generators are to learn.
         colour = a.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.02, 0.02), p=0.8)
-        cuts = [shrink(load_size), square, turn, zoom, a.HorizontalFlip(p=0.5)]
+        cuts = [resize_shorter_side(load_size), square, turn, zoom, a.HorizontalFlip(p=0.5)]
         return Pipelines(a.Compose([*cuts, colour]), a.Compose(cuts))
     saved = read_pipeline_file(Path(augment), ("none", "paper", "strong"))
     try:
@@ -118,17 +125,17 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
 
 
 class UnpairedImages(Dataset[Pair]):
-    """Pictures of X by index, each with a picture of Y at random (or by index, with `serial`).
+    """Pictures of X by index, each with a random picture of Y (or, with `serial`, the one at the same index).
 
-    An epoch has as many samples as the larger collection has pictures. Sample `i` is the same at every call, in every
-    process: crops, flips and the choice from Y are drawn from `seed` and `i`. Indices beyond the length are later
-    epochs: `i + len(self)` shows the same picture of X in another cut.
+    An epoch has as many samples as the larger collection has pictures. Sample `i` is the same at every call and in
+    every process: crops, flips and the choice from Y are drawn from `seed` and `i`. Indices beyond the length belong to
+    later epochs: `i + len(self)` is another crop of the same picture of X.
 
     Args:
         paths_x: Files of X; not empty.
         paths_y: Files of Y; not empty.
-        pipelines: albumentations for each domain; every result must have one size.
-        cache: Pictures by path, decoded before, as `check_pictures` returns them.
+        pipelines: Augmentation of each domain; all outputs must have the same size.
+        cache: Decoded pictures by path, as returned by `check_pictures`.
     """
 
     def __init__(
@@ -156,15 +163,16 @@ class UnpairedImages(Dataset[Pair]):
         path_x = self.paths_x[index % len(self) % len(self.paths_x)]
         path_y = self.paths_y[(index % len(self) if self.serial else any_y) % len(self.paths_y)]
         return Pair(
-            cut(path_x, self.pipelines.x, seed_x, self.cache), cut(path_y, self.pipelines.y, seed_y, self.cache)
+            load_crop(path_x, self.pipelines.x, seed_x, self.cache),
+            load_crop(path_y, self.pipelines.y, seed_y, self.cache),
         )
 
 
 def pipelines_from_dict(saved: Any, crop_size: int) -> Pipelines:
-    """Build pipelines from the plain values of `Pipelines.to_dict` or of `albumentations.to_dict`, and try them once.
+    """Build pipelines from the output of `Pipelines.to_dict` or `albumentations.to_dict` and run them once.
 
     Raises:
-        ValueError: The values are no pipeline, or it does not yield pictures of crop_size x crop_size.
+        ValueError: Not a pipeline, or its output is not crop_size x crop_size.
     """
     parts = (saved["x"], saved["y"]) if isinstance(saved, dict) and {"x", "y"} <= saved.keys() else (saved, saved)
     return Pipelines(*(pipeline_from_dict(part, crop_size) for part in parts))

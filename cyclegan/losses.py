@@ -1,12 +1,11 @@
 """The objective of CycleGAN (Zhu et al. 2017, section 3), term by term, for pictures in [-1, 1].
 
-Every function here takes tensors and returns tensors; each sum has its terms by name, so that what is logged is what is
-minimised.
+Functions take tensors and return tensors. Sums are returned as named terms, so the log shows exactly what is minimised.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,44 +14,18 @@ from torch.nn import functional
 GANLoss = Literal["lsgan", "vanilla"]
 
 
-class Weights(Protocol):
-    """What the objective needs to know; `options.TrainConfig` has it."""
-
-    @property
-    def gan_loss(self) -> GANLoss: ...
-    @property
-    def lambda_x(self) -> float: ...
-    @property
-    def lambda_y(self) -> float: ...
-    @property
-    def lambda_identity(self) -> float: ...
-
-
-class CycleTensors(Protocol):
-    """The pictures of one step; `models.Cycle` has them."""
-
-    @property
-    def cycled_x(self) -> Tensor: ...
-    @property
-    def cycled_y(self) -> Tensor: ...
-    @property
-    def same_x(self) -> Tensor | None: ...
-    @property
-    def same_y(self) -> Tensor | None: ...
-
-
 def adversarial_loss(scores: Tensor, real: bool, gan_loss: GANLoss = "lsgan") -> Tensor:
-    """How far the scores of a discriminator are from saying "real" (or, with `real=False`, "fake").
+    """The loss of discriminator scores against the target "real" (or "fake").
 
     "lsgan" is the squared distance to 1 or 0 (Mao et al. 2017; section 4 of the CycleGAN paper), "vanilla" the negative
-    log-likelihood (Goodfellow et al. 2014; eq. 1), with the sigmoid inside. A generator minimises it with `real=True`:
+    log-likelihood (Goodfellow et al. 2014; eq. 1), which includes the sigmoid. Generators minimise it with `real=True`,
     the non-saturating form.
 
     Args:
-        scores: Any shape, raw.
+        scores: Raw scores of any shape.
 
     Returns:
-        The mean over all patches, a scalar in float32 (in float64 for such scores).
+        The mean over all patches: a scalar, at least float32.
     """
     scores = _at_least_float32(scores)
     target = torch.full_like(scores, float(real))
@@ -62,49 +35,54 @@ def adversarial_loss(scores: Tensor, real: bool, gan_loss: GANLoss = "lsgan") ->
 
 
 def generator_loss(
-    cycle: CycleTensors,
-    real_x: Tensor,
-    real_y: Tensor,
+    real: tuple[Tensor, Tensor],
+    cycled: tuple[Tensor, Tensor],
+    same: tuple[Tensor, Tensor] | None,
     scores: tuple[Tensor, Tensor],
-    weights: Weights,
+    *,
+    gan_loss: GANLoss = "lsgan",
+    lambda_x: float = 10.0,
+    lambda_y: float = 10.0,
+    lambda_identity: float = 0.5,
 ) -> dict[str, Tensor]:
-    """What G and F minimise together (eq. 3), weighted, term by term; their sum is the objective.
+    """The weighted terms that G and F minimise together (eq. 3); their sum is the objective.
 
-    The identity loss (section 5.2) keeps colours where the target domain already has them. Its weight is relative to
-    that of the cycle loss, as in the authors' code.
+    The identity loss (section 5.2) keeps colours that already belong to the target domain. As in the authors' code, its
+    weight is relative to the cycle loss.
 
     Args:
-        cycle: The pictures made from real_x and real_y, (B, 3, H, W) in [-1, 1].
-        scores: D_X(fake_x) and D_Y(fake_y).
+        real: real_x and real_y, (B, 3, H, W) in [-1, 1].
+        cycled: F(G(real_x)) and G(F(real_y)).
+        same: F(real_x) and G(real_y); None leaves out the identity loss.
+        scores: D_X(F(real_y)) and D_Y(G(real_x)).
 
     Returns:
-        adversarial_g, adversarial_f, cycle_x, cycle_y and, unless its weight is 0, identity_x, identity_y: scalars.
+        Scalars: adversarial_g, adversarial_f, cycle_x, cycle_y and, with `same`, identity_x, identity_y.
     """
     scores_x, scores_y = scores
     terms = {
-        "adversarial_g": adversarial_loss(scores_y, True, weights.gan_loss),
-        "adversarial_f": adversarial_loss(scores_x, True, weights.gan_loss),
-        "cycle_x": weights.lambda_x * _distance(cycle.cycled_x, real_x),
-        "cycle_y": weights.lambda_y * _distance(cycle.cycled_y, real_y),
+        "adversarial_g": adversarial_loss(scores_y, True, gan_loss),
+        "adversarial_f": adversarial_loss(scores_x, True, gan_loss),
+        "cycle_x": lambda_x * _l1_loss(cycled[0], real[0]),
+        "cycle_y": lambda_y * _l1_loss(cycled[1], real[1]),
     }
-    if cycle.same_x is not None and cycle.same_y is not None:
-        identity = weights.lambda_identity
-        terms["identity_x"] = identity * weights.lambda_x * _distance(cycle.same_x, real_x)
-        terms["identity_y"] = identity * weights.lambda_y * _distance(cycle.same_y, real_y)
+    if same is not None:
+        terms["identity_x"] = lambda_identity * lambda_x * _l1_loss(same[0], real[0])
+        terms["identity_y"] = lambda_identity * lambda_y * _l1_loss(same[1], real[1])
     return terms
 
 
 def discriminator_loss(
     real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], gan_loss: GANLoss = "lsgan"
 ) -> dict[str, Tensor]:
-    """What D_X and D_Y minimise, each halved, which slows them down against the generators (appendix 7.1).
+    """The terms that D_X and D_Y minimise, halved to slow them down relative to the generators (appendix 7.1).
 
     Args:
         real: D_X(real_x) and D_Y(real_y).
-        fake: D_X(fake_x) and D_Y(fake_y), of pictures without gradient.
+        fake: D_X(fake_x) and D_Y(fake_y), of detached fakes.
 
     Returns:
-        d_x and d_y: scalars.
+        Scalars: d_x, d_y.
     """
     return {
         name: 0.5 * (adversarial_loss(r, True, gan_loss) + adversarial_loss(f, False, gan_loss))
@@ -112,11 +90,11 @@ def discriminator_loss(
     }
 
 
-def _distance(picture: Tensor, target: Tensor) -> Tensor:
-    """The mean absolute difference: the L1 norm of eq. 2, per value."""
+def _l1_loss(picture: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference: the L1 norm of eq. 2 divided by the number of values."""
     return functional.l1_loss(_at_least_float32(picture), target)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    """Networks may run in bfloat16, whose sums are too coarse for a loss."""
+    """Networks may run in bfloat16, which is too coarse for the sums in a loss."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,13 +1,12 @@
-"""Generators and discriminators of CycleGAN (Zhu et al. 2017, appendix 7.2), laid out as the authors' files are.
+"""The generators of CycleGAN (Zhu et al. 2017, appendix 7.2), with the parameter names of the authors.
 
-Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which leave a checkerboard, by
-bilinear up-sampling and a convolution. `upsample="transposed"` is the published layer.
+Departure from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artefacts,
+with bilinear up-sampling and a convolution. `upsample="transposed"` is the published layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,8 +14,8 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from stylekit.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
-from stylekit.checkpoint import check_shapes, load_tensors
+from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
+from stylekit.networks.weights import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
 
@@ -30,25 +29,25 @@ class Generator(
 ):
     """The ResNet generator: 7x7 convolution, two down-samplings, residual blocks, two up-samplings, 7x7 convolution.
 
-    `Generator.from_pretrained(folder or Hub id)` reads released weights; `Generator.from_official(path)` reads the
-    authors' `latest_net_G.pth`.
+    `Generator.from_pretrained(folder or Hub id)` loads released weights, `Generator.from_official(path)` the authors'
+    `latest_net_G.pth`.
 
-    Shape: (B, 3, H, W) in [-1, 1] -> (B, 3, H, W) in [-1, 1] where H and W are multiples of 4 and at least 8.
+    Shape: (B, 3, H, W) in [-1, 1] -> the same. H and W are multiples of 4 and at least 8.
 
     Args:
-        ngf: Channels after the first convolution; the paper has 64.
-        n_blocks: Residual blocks; the paper has 9 for 256 x 256 and larger, 6 for 128 x 128.
-        upsample: "resize" or "transposed" (the published layer; what official files need).
-        dropout: Dropout(0.5) inside the residual blocks, as some published networks have it.
+        ngf: Channels after the first convolution; 64 in the paper.
+        n_blocks: Number of residual blocks; in the paper 9 for 256 x 256 and larger, 6 for 128 x 128.
+        upsample: "resize" or "transposed" (the published layer, used by official files).
+        dropout: Insert a Dropout(0.5) in the residual blocks, as in some published networks.
 
     Raises:
-        ValueError: An argument out of its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(self, ngf: int = 64, n_blocks: int = 9, upsample: Upsample = "resize", dropout: bool = False) -> None:
         super().__init__()
         if ngf < 1 or n_blocks < 0:
-            raise ValueError(f"a generator needs ngf >= 1 and n_blocks >= 0, got ngf={ngf}, n_blocks={n_blocks}")
+            raise ValueError(f"expected ngf >= 1 and n_blocks >= 0, got ngf={ngf}, n_blocks={n_blocks}")
         if upsample not in ("resize", "transposed"):
             raise ValueError(f"upsample must be 'resize' or 'transposed', got {upsample!r}")
         self.model = EncoderDecoder(
@@ -72,34 +71,29 @@ class Generator(
 
     @classmethod
     def from_official(cls, path: str | Path) -> Generator:
-        """Read a ResNet generator saved by the authors' PyTorch code (`latest_net_G.pth`, `latest_net_G_A.pth`).
+        """Load a ResNet generator saved by the authors' PyTorch code (`latest_net_G.pth`, `latest_net_G_A.pth`).
 
-        Width, number of blocks and dropout are read off the tensors. Prefixes of DataParallel (`module.`) and of
-        torch.compile (`_orig_mod.`) are stripped, and the running statistics that old versions of PyTorch stored for
-        instance normalisation, and never used, are dropped.
+        Width, number of blocks and dropout are inferred from the tensors.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no such file: not tensors, another network, another normalisation; the message says what
-                differs.
+            ValueError: The file is damaged or contains another network; the message lists the differences.
         """
         tensors = _clean(load_tensors(path))
         first = tensors.get("model.1.weight")
         if first is None or first.ndim != 4:
-            raise ValueError(f"{path}: not a ResNet generator of the official code: it has no tensor model.1.weight")
+            raise ValueError(f"{path}: not a ResNet generator of the official code: missing model.1.weight")
         if any(key.endswith(".filt") for key in tensors):
-            raise ValueError(
-                f"{path}: a generator with anti-aliased sampling (CUT's default), which is another network"
-            )
+            raise ValueError(f"{path}: a generator with anti-aliased sampling (CUT's default) is not supported")
         if "model.2.weight" in tensors:
-            raise ValueError(f"{path}: a generator with batch normalisation; expected one with --norm instance")
+            raise ValueError(f"{path}: a generator with batch normalisation; expected one trained with --norm instance")
         if first.shape[1] != 3:
             raise ValueError(f"{path}: a generator for {first.shape[1]} channels; expected 3 (RGB)")
         network = cls(
             ngf=first.shape[0],
             n_blocks=len({key.split(".")[1] for key in tensors if ".conv_block." in key}),
             upsample="transposed",
-            # With dropout in the block, its second convolution moves from place 5 to place 6.
+            # Dropout moves the second convolution of a block from index 5 to 6.
             dropout=any(key.endswith(".conv_block.6.weight") for key in tensors),
         )
         shapes = {name: value.shape for name, value in network.state_dict().items()}
@@ -108,44 +102,8 @@ class Generator(
         return network.eval()
 
 
-class PatchDiscriminator(nn.Module):
-    """The PatchGAN discriminator: one score for each overlapping patch, 70 x 70 pixels at the default depth.
-
-    The scores are raw: least squares uses them as they are, the log-likelihood loss puts the sigmoid inside.
-
-    Shape: (B, 3, H, W) in [-1, 1] -> (B, 1, h, w); 256 x 256 -> 30 x 30. H and W at least 2^(n_layers + 1).
-
-    Args:
-        ndf: Channels after the first convolution; the paper has 64.
-        n_layers: Convolutions with stride 2; the paper has 3.
-
-    Raises:
-        ValueError: An argument out of its range.
-    """
-
-    def __init__(self, ndf: int = 64, n_layers: int = 3) -> None:
-        super().__init__()
-        if ndf < 1 or n_layers < 1:
-            raise ValueError(f"a discriminator needs ndf >= 1 and n_layers >= 1, got ndf={ndf}, n_layers={n_layers}")
-        widths = [ndf * min(2**i, 8) for i in range(n_layers + 1)]
-        layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
-        for i, (width_in, width_out) in enumerate(pairwise(widths), start=1):
-            stride = 2 if i < n_layers else 1
-            layers += [
-                nn.Conv2d(width_in, width_out, 4, stride=stride, padding=1),
-                InstanceNorm2d(width_out),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
-        layers.append(nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1))
-        self.model = nn.Sequential(*layers)
-        self.apply(normal_init)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-
 class Cycle(NamedTuple):
-    """All pictures of one training step, each (B, 3, H, W) in [-1, 1]."""
+    """All generated pictures of a training step, each (B, 3, H, W) in [-1, 1]."""
 
     fake_x: Tensor
     """F(real_y)"""
@@ -156,13 +114,13 @@ class Cycle(NamedTuple):
     cycled_y: Tensor
     """G(F(real_y))"""
     same_x: Tensor | None
-    """F(real_x), which should be real_x; None if it was not asked for"""
+    """F(real_x), which should equal real_x; None unless requested"""
     same_y: Tensor | None
-    """G(real_y), which should be real_y; None if it was not asked for"""
+    """G(real_y), which should equal real_y; None unless requested"""
 
 
 class GeneratorPair(nn.Module):
-    """G: X -> Y and F: Y -> X in one module: one forward makes the whole cycle, which is what DDP needs."""
+    """G: X -> Y and F: Y -> X in one module, since DDP requires a single forward pass per step."""
 
     def __init__(self, G: Generator, F: Generator) -> None:
         super().__init__()
@@ -170,9 +128,9 @@ class GeneratorPair(nn.Module):
         self.F = F
 
     def forward(self, real_x: Tensor, real_y: Tensor, identity: bool = True) -> Cycle:
-        """Translate, translate back, and, if `identity`, show each generator its own target.
+        """Translate both ways and back; with `identity`, also apply each generator to its target domain.
 
-        Instance normalisation treats every picture alone, so a generator takes both of its inputs as one batch.
+        Instance normalisation treats pictures independently, so both inputs of a generator form one batch.
         """
         if identity:
             fake_y, same_y = self.G(torch.cat([real_x, real_y])).split(len(real_x))
@@ -181,19 +139,6 @@ class GeneratorPair(nn.Module):
             fake_y, same_y = self.G(real_x), None
             fake_x, same_x = self.F(real_y), None
         return Cycle(fake_x, fake_y, self.F(fake_y), self.G(fake_x), same_x, same_y)
-
-
-class DiscriminatorPair(nn.Module):
-    """D_X and D_Y, each named for the domain that it judges, in one module."""
-
-    def __init__(self, D_X: PatchDiscriminator, D_Y: PatchDiscriminator) -> None:
-        super().__init__()
-        self.D_X = D_X
-        self.D_Y = D_Y
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of pictures that claim to be from X, and of pictures that claim to be from Y."""
-        return self.D_X(x), self.D_Y(y)
 
 
 def _downsample(channels_in: int, channels_out: int) -> list[nn.Module]:
@@ -211,7 +156,7 @@ def _upsample(channels_in: int, channels_out: int, upsample: Upsample) -> list[n
 
 
 def _clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Strip the prefixes of wrappers; drop the running statistics of old files, which were never used."""
+    """Remove the prefixes of DataParallel and torch.compile, and the unused running statistics of old files."""
     stale = ("running_mean", "running_var", "num_batches_tracked")
     cleaned = {}
     for key, value in tensors.items():

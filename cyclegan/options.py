@@ -1,4 +1,4 @@
-"""The options of every command: defaults, types, help, and what contradicts what. Nothing heavy is imported here."""
+"""Options of every command: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stylekit.options import RunConfig, also, check_at_least
+from stylekit.options import FORMATS, THREADS, Format, RunConfig, also, check_at_least, default_is
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """Train two generators, G: X -> Y and F: Y -> X, on two folders of unpaired pictures.
 
-    X is DATAROOT/trainA, Y is DATAROOT/trainB. The run is kept in CHECKPOINTS_DIR/NAME: the last state (last.pt), the
-    generators (G/, F/), the same validation pictures after every epoch (samples/) and the losses (metrics.jsonl,
-    losses.png). Ctrl-C saves and stops; --resume goes on, exactly.
+    X is DATAROOT/trainA, Y is DATAROOT/trainB. CHECKPOINTS_DIR/NAME receives the checkpoint, the generators,
+    validation pictures after every epoch and the losses. Ctrl-C saves and stops; --resume continues exactly where the
+    run stopped.
     """
 
     dataroot: str
-    """Folder with trainA and trainB (or train_A and train_B, or A/train and B/train), and perhaps testA and testB."""
+    """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
 
     wandb_project: Annotated[str, also("--wandb-project-name")] = "cyclegan"
-    """Its project there."""
+    """W&B project."""
 
-    # The networks.
+    # Networks.
     ngf: int = 64
-    """Channels of the generators' first convolution."""
+    """Channels after the first convolution of the generators."""
 
     ndf: int = 64
-    """Channels of the discriminators' first convolution."""
+    """Channels after the first convolution of the discriminators."""
 
     n_blocks: int = 9
-    """Residual blocks of the generators; the paper has 6 for 128 px pictures, 9 for larger ones."""
+    """Residual blocks of the generators; the paper uses 6 for 128 px pictures, 9 for larger ones."""
 
     n_layers_d: Annotated[int, also("--n-layers-D")] = 3
-    """Convolutions with stride 2 of the discriminators; 3 judges patches of 70 x 70 px."""
+    """Strided convolutions of the discriminators; 3 gives a receptive field of 70 x 70 px."""
 
     upsample: Literal["resize", "transposed"] = "resize"
-    """How generators enlarge: `resize` leaves no checkerboard, `transposed` is the published layer."""
+    """Upsampling in the generators: resize avoids checkerboard artefacts; transposed is the paper's layer."""
 
     dropout: bool = False
     """Dropout(0.5) in the residual blocks."""
 
-    # The objective.
+    # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
     """Adversarial loss: least squares (the paper's choice) or the original log-likelihood."""
 
@@ -56,69 +56,79 @@ class TrainConfig(RunConfig):
     """Weight of the cycle loss Y -> X -> Y."""
 
     lambda_identity: float = 0.5
-    """Weight of the identity loss, relative to the cycle loss; 0 leaves it out. It keeps the colours of photographs."""
+    """Weight of the identity loss, which preserves colours, relative to the cycle loss; 0 disables it."""
 
     beta1: float = 0.5
     """First beta of Adam; the second is 0.999."""
 
     pool_size: int = 50
-    """Past fakes that each discriminator is shown again; 0 for none."""
+    """Number of past generated pictures kept for training the discriminators; 0 disables the pool."""
 
-    # The pictures.
+    # Pictures.
     augment: str = "paper"
-    """none (resize, centre crop), paper (resize, random crop, flip), strong (colour and geometry for X, geometry alone
-    for Y), or a FILE (.json, .yaml): an albumentations pipeline saved by `albumentations.save`."""
+    """none (centre crop), paper (crop, flip), strong (also zoom, rotation, colours of X) or an albumentations FILE."""
 
     serial_batches: bool = False
-    """Take both collections in order, instead of shuffled X and random Y."""
+    """Take both collections in order, instead of shuffling X and drawing Y at random."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity")
         if not 0 <= self.beta1 < 1:
-            raise ValueError(f"--beta1 must lie in [0, 1), got {self.beta1}")
+            raise ValueError(f"--beta1 must be in [0, 1), got {self.beta1}")
         self.check_crop_size(max(16, 2 ** (self.n_layers_d + 2)), f"--n-layers-d {self.n_layers_d}")
 
 
 @dataclass(frozen=True)
 class TranslateConfig:
-    """Translate photographs, or whole folders of them, with a trained generator. Sizes stay as they are."""
+    """Translate pictures, or whole folders, with a trained generator. Their size is kept unless --size is given."""
 
-    inputs: tyro.conf.Positional[tuple[str, ...]]
-    """Pictures and folders; folders are searched for pictures, and their structure is kept."""
+    inputs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="PICTURE [PICTURE ...]", help_behavior_hint="(required)"),
+    ]
+    """Pictures and folders. Folders are searched for pictures; their structure is kept."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out")
-    """A folder; or, for a single picture, a file."""
+    """Output folder, or output file for a single picture."""
 
-    weights: Annotated[str | None, tyro.conf.arg(aliases=("-w",))] = None
-    """A shipped network (see `cyclegan weights`), a folder with config.json and model.safetensors, a training run, an
-    official .pth file, or a Hugging Face Hub id. Default: landscape2vangogh; with --direction y2x vangogh2landscape."""
+    weights: Annotated[
+        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
+    ] = None
+    """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
 
     direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
-    """Of a training run: x2y takes G, y2x takes F."""
+    """Which generator of a training run to use: x2y (or AtoB) is G, y2x (or BtoA) is F."""
 
-    size: int | None = None
-    """Shrink pictures to this longer side first, in pixels. Brush strokes have a fixed size in pixels, so a smaller
-    picture is painted in broader strokes."""
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink pictures whose longer side exceeds this many pixels; smaller pictures get broader strokes."""
 
-    format: Literal["jpg", "png", "webp", "tiff", "bmp", "avif"] | None = None
-    """Format of the output; default: that of the input."""
+    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
+    """Output format."""
 
-    tile: int | None = None
-    """Side of the tiles that large pictures are translated in, in pixels; default: as large as the memory allows."""
+    tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
+    """Side of the tiles in which large pictures are processed, in pixels."""
 
     sheet: bool = False
-    """Also write sheet.jpg (NAME-sheet.jpg for a single file): each picture beside its translation."""
+    """Also write sheet.jpg (NAME-sheet.jpg for a single file) with each picture before and after."""
 
     overwrite: bool = False
-    """Replace output that is there already. Input is never replaced."""
+    """Replace existing output. Inputs are never replaced."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise ValueError("nothing to translate: give a picture or a folder, as in `cyclegan translate photo.jpg`")
-        check_at_least(self, 1, "size")
+            raise ValueError("no input: give a picture or a folder, as in `cyclegan translate photo.jpg`")
+        check_at_least(self, 1, "size", "threads")
         check_at_least(self, 64, "tile")
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """List the bundled networks, for --weights."""

@@ -1,12 +1,12 @@
-"""Training (Zhu et al. 2017, section 4 and appendix 7.1): both generators, then both discriminators, step by step.
+"""Training (Zhu et al. 2017, section 4 and appendix 7.1): `train` is the whole loop, `train_step` one step of it.
 
-Departures from the paper: the learning rate falls linearly step by step instead of epoch by epoch; the generators that
-are kept for use are exponential moving averages of those that are trained.
+Departures from the paper: the learning rate decays every step instead of every epoch, and the generators that are kept
+for use are exponential moving averages of the trained ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,15 +26,19 @@ from cyclegan.data import (
     find_training_pictures,
     pipelines_from_dict,
 )
+from cyclegan.discriminators import DiscriminatorPair, PatchDiscriminator
 from cyclegan.losses import discriminator_loss, generator_loss
-from cyclegan.models import DiscriminatorPair, Generator, GeneratorPair, PatchDiscriminator
+from cyclegan.models import Generator, GeneratorPair
 from cyclegan.options import TrainConfig
 from cyclegan.pool import ImagePool
 from cyclegan.translate import translate
-from stylekit import distributed, images, run
-from stylekit.data import EpochBatches, make_loader, read_pictures, some_of
-from stylekit.log import say
-from stylekit.training import descend, frozen, unwrap
+from stylekit import devices, distributed
+from stylekit.networks.blocks import count_parameters
+from stylekit.pictures import images
+from stylekit.training.data import evenly_spaced, make_loader, read_pictures
+from stylekit.training.log import print0
+from stylekit.training.optim import build_ema, frozen, optimizer_step, set_learning_rate
+from stylekit.training.run import Result, Run
 
 ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout")
 """Options that a run cannot change."""
@@ -43,20 +47,38 @@ PLOTS = {
     "adversarial": ("adversarial_g", "adversarial_f", "d_x", "d_y"),
     "cycle and identity": ("cycle_x", "cycle_y", "identity_x", "identity_y"),
 }
-"""The panels of losses.png."""
+"""The panels of losses.png and the terms in each."""
 
 
-@dataclass
-class State:
-    """Everything that changes in a training step."""
+def train(config: TrainConfig) -> Result:
+    """Train, or resume a run, until it is finished or a signal (SIGINT, SIGTERM) stops it.
 
-    generators: nn.Module
-    discriminators: nn.Module
-    average: AveragedModel
-    generator_optimizer: torch.optim.Optimizer
-    discriminator_optimizer: torch.optim.Optimizer
-    pool_x: ImagePool
-    pool_y: ImagePool
+    Under torchrun, call this in every process.
+
+    Raises:
+        FileExistsError: The folder holds a run, and `resume` is not set.
+        FileNotFoundError: There is no data, or no run to resume.
+        ValueError: Too many pictures are unreadable; the checkpoint is damaged or of another network; the run is
+            finished.
+        OSError: A file cannot be written; the last checkpoint is untouched.
+        FloatingPointError: Training diverged; the last checkpoint predates the divergence.
+        torch.OutOfMemoryError: The device has too little memory for these options.
+    """
+    with Run(config, fixed=ARCHITECTURE) as run:
+        pipelines = run.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
+        data = load_data(config, run.device, pipelines)
+        state = build_state(config, run.device)
+        run.restore(state)
+        print0(describe(state))
+        for real_x, real_y in run.batches(data.loader):
+            lr = set_learning_rate(state.optimizers, config, run.progress)
+            terms = train_step(state, _to_network(real_x, run.device), _to_network(real_y, run.device), config, run.amp)
+            run.end_step(terms, lr)
+            if run.checkpoint_due:
+                run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.ema_networks)
+            if run.samples_due:
+                run.show(sample_images(state, data, config), PLOTS)
+    return run.result
 
 
 def train_step(
@@ -66,35 +88,91 @@ def train_step(
 
     Args:
         real_x: Pictures of X, (B, 3, H, W) in [-1, 1].
-        real_y: As many of Y.
+        real_y: The same number of pictures of Y.
         amp: Run the networks in bfloat16; losses and optimisers stay in float32.
     """
     autocast = torch.autocast(real_x.device.type, torch.bfloat16, enabled=amp)
 
-    with autocast, frozen(judges := unwrap(state.discriminators)):
-        cycle = state.generators(real_x, real_y, identity=config.lambda_identity > 0)
-        scores = judges(cycle.fake_x, cycle.fake_y)
-        generator_terms = generator_loss(cycle, real_x, real_y, scores, config)
-    descend(state.generator_optimizer, generator_terms)
-    state.average.update_parameters(unwrap(state.generators))
+    # Without DDP, whose gradient hooks the frozen discriminators do not need here.
+    discriminators = distributed.unwrap(state.discriminators)
+    with autocast, frozen(discriminators):
+        cycle = state.generators(real_x, real_y, identity=bool(config.lambda_identity))
+        generator_terms = generator_loss(
+            real=(real_x, real_y),
+            cycled=(cycle.cycled_x, cycle.cycled_y),
+            same=(cycle.same_x, cycle.same_y) if config.lambda_identity else None,
+            scores=discriminators(cycle.fake_x, cycle.fake_y),
+            gan_loss=config.gan_loss,
+            lambda_x=config.lambda_x,
+            lambda_y=config.lambda_y,
+            lambda_identity=config.lambda_identity,
+        )
+    optimizer_step(state.generator_optimizer, generator_terms)
+    state.ema.update_parameters(distributed.unwrap(state.generators))
 
     # Old fakes keep the discriminators from chasing the generators' latest trick.
     fake_x = state.pool_x(cycle.fake_x.detach().float())
     fake_y = state.pool_y(cycle.fake_y.detach().float())
     with autocast:
-        # Instance normalisation treats every picture alone: real and fake can share a batch.
+        # Instance normalisation is per picture, so real and fake pictures can share a batch.
         scores_x, scores_y = state.discriminators(torch.cat([real_x, fake_x]), torch.cat([real_y, fake_y]))
         (real_scores_x, fake_scores_x), (real_scores_y, fake_scores_y) = scores_x.chunk(2), scores_y.chunk(2)
         discriminator_terms = discriminator_loss(
             (real_scores_x, real_scores_y), (fake_scores_x, fake_scores_y), config.gan_loss
         )
-    descend(state.discriminator_optimizer, discriminator_terms)
+    optimizer_step(state.discriminator_optimizer, discriminator_terms)
 
     return {name: term.detach() for name, term in (generator_terms | discriminator_terms).items()}
 
 
+@dataclass
+class State:
+    """Everything that changes in a training step."""
+
+    generators: nn.Module
+    discriminators: nn.Module
+    ema: AveragedModel
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    pool_x: ImagePool
+    pool_y: ImagePool
+
+    @property
+    def optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        return self.generator_optimizer, self.discriminator_optimizer
+
+    @property
+    def ema_networks(self) -> dict[str, Generator]:
+        """The generators to use, by folder name."""
+        pair = cast(GeneratorPair, self.ema.module)
+        return {"G": pair.G, "F": pair.F}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds; call it in every process, since the pools are gathered."""
+        return {
+            "generators": distributed.unwrap(self.generators).state_dict(),
+            "discriminators": distributed.unwrap(self.discriminators).state_dict(),
+            "average": self.ema.state_dict(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+            "pools": distributed.gather({"x": self.pool_x.state_dict(), "y": self.pool_y.state_dict()}),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        distributed.unwrap(self.generators).load_state_dict(saved["generators"])
+        distributed.unwrap(self.discriminators).load_state_dict(saved["discriminators"])
+        self.ema.load_state_dict(saved["average"])
+        self.generator_optimizer.load_state_dict(saved["generator_optimizer"])
+        self.discriminator_optimizer.load_state_dict(saved["discriminator_optimizer"])
+        # With more processes than before, the additional ones start with empty pools.
+        if distributed.rank() < len(saved["pools"]):
+            device = next(self.generators.parameters()).device
+            self.pool_x.load_state_dict(saved["pools"][distributed.rank()]["x"], device)
+            self.pool_y.load_state_dict(saved["pools"][distributed.rank()]["y"], device)
+
+
 def build_state(config: TrainConfig, device: torch.device) -> State:
-    """Fresh networks, optimisers and pools; the weights follow from the seed."""
+    """New networks, optimisers and pools; the initial weights follow from the seed."""
     torch.manual_seed(config.seed)
 
     def generator() -> Generator:
@@ -103,17 +181,17 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
     def discriminator() -> PatchDiscriminator:
         return PatchDiscriminator(config.ndf, config.n_layers_d)
 
-    generators = run.ready(GeneratorPair(generator(), generator()), device)
-    discriminators = run.ready(DiscriminatorPair(discriminator(), discriminator()), device)
+    generators = devices.to_device(GeneratorPair(generator(), generator()), device)
+    discriminators = devices.to_device(DiscriminatorPair(discriminator(), discriminator()), device)
 
     def adam(pair: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(pair.parameters(), config.lr, betas=(config.beta1, 0.999), fused=True)
 
     seed = config.seed * 1000 + distributed.rank()
     return State(
-        average=run.averaged(generators, config.ema_decay),
-        generators=run.wrapped(generators, device, config),
-        discriminators=run.wrapped(discriminators, device, config),
+        ema=build_ema(generators, config.ema_decay),
+        generators=distributed.wrap_ddp(generators, device, config.compile),
+        discriminators=distributed.wrap_ddp(discriminators, device, config.compile),
         generator_optimizer=adam(generators),
         discriminator_optimizer=adam(discriminators),
         pool_x=ImagePool(config.pool_size, seed=2 * seed),
@@ -123,118 +201,64 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
 
 @dataclass
 class Data:
-    """What a run trains on and shows."""
+    """Training batches and validation pictures."""
 
     loader: DataLoader[Pair]
-    batches: EpochBatches
+    pipelines: Pipelines
     validation_x: list[Path]
     validation_y: list[Path]
 
 
-def load_data(config: TrainConfig, pipelines: Pipelines, device: torch.device) -> Data:
-    """Read every picture once, to find the bad ones before training does; keep them in memory if they fit.
+def load_data(config: TrainConfig, device: torch.device, saved_pipelines: dict[str, Any] | None = None) -> Data:
+    """Read every picture once, to find unreadable ones before training does; cache them if they fit in memory.
+
+    Args:
+        saved_pipelines: The augmentation of a resumed run; None builds what `config.augment` names.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no picture.
-        ValueError: More than 1 % of the pictures are bad, or there are too few for one batch.
+        FileNotFoundError: A folder is missing or has no pictures.
+        ValueError: More than 1 % of the pictures are unreadable, or there are too few for one batch.
     """
+    if saved_pipelines is None:
+        pipelines = build_pipelines(config.augment, config.load_size, config.crop_size)
+    else:
+        pipelines = pipelines_from_dict(saved_pipelines, config.crop_size)
     paths = find_training_pictures(config.dataroot)
     (good_x, good_y), cache = read_pictures(paths, (" of domain A", " of domain B"), config)
     data = UnpairedImages(good_x, good_y, pipelines, config.seed, config.serial_batches, cache)
-    loader, batches = make_loader(data, len(data), config, device, config.serial_batches)
-    say(f"X: {len(good_x)} pictures, Y: {len(good_y)}{', kept in memory' if cache else ''}")
+    loader = make_loader(data, len(data), config, device, config.serial_batches)
+    print0(f"X: {len(good_x)} pictures, Y: {len(good_y)} pictures{', cached in memory' if cache else ''}")
 
     def validation(domain: str, training: list[Path]) -> list[Path]:
-        """A few from all over the test folder; from the training folder if there is none."""
-        return some_of(find_domain(config.dataroot, "test", domain) or training, config.n_samples)
+        """Pictures of the test folder, or of the training folder if there is none."""
+        return evenly_spaced(find_domain(config.dataroot, "test", domain) or training, config.n_samples)
 
-    return Data(loader, batches, validation("A", good_x), validation("B", good_y))
-
-
-def train(config: TrainConfig) -> run.Result:
-    """Train, or go on with a run; see `stylekit.run.train` for how it ends and what it raises."""
-
-    def prepare(device: torch.device, saved: dict[str, Any] | None) -> _CycleGAN:
-        pipelines = (
-            pipelines_from_dict(saved["pipelines"], config.crop_size)
-            if saved and not config.differences(saved["config"], "augment", "load_size", "crop_size")
-            else build_pipelines(config.augment, config.load_size, config.crop_size)
-        )
-        return _CycleGAN(config, device, load_data(config, pipelines, device), pipelines)
-
-    entries = {"pipelines": dict, "generators": dict, "average": dict, "pools": list}
-    return run.train(config, ARCHITECTURE, entries, prepare)
+    return Data(loader, pipelines, validation("A", good_x), validation("B", good_y))
 
 
-class _CycleGAN:
-    """What a run asks of the method: `stylekit.run.Method`."""
+def describe(state: State) -> str:
+    """The size of the networks, in one line."""
+    G, D_X = state.ema_networks["G"], distributed.unwrap(state.discriminators).D_X
+    return f"G and F: {count_parameters(G):,} parameters each; D_X and D_Y: {count_parameters(D_X):,} each"
 
-    plots: Mapping[str, Sequence[str]] = PLOTS
 
-    def __init__(self, config: TrainConfig, device: torch.device, data: Data, pipelines: Pipelines) -> None:
-        self.config = config
-        self.device = device
-        self.data = data
-        self.loader: DataLoader[Any] = data.loader
-        self.batches = data.batches
-        self.pipelines = pipelines
-        self.state = build_state(config, device)
-        self.optimizers: Sequence[torch.optim.Optimizer] = (
-            self.state.generator_optimizer,
-            self.state.discriminator_optimizer,
-        )
-        self.networks: Sequence[nn.Module] = (self.state.generators, self.state.discriminators)
+def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, list[Image.Image]]:
+    """Translate the validation pictures there and back: real, fake, cycled, by column title."""
+    device = next(state.ema.parameters()).device
+    G, F = state.ema_networks["G"], state.ema_networks["F"]
+    columns: dict[str, list[Image.Image]] = {}
+    for titles, paths, there, back in (
+        (("real x", "G(x)", "F(G(x))"), data.validation_x, G, F),
+        (("real y", "F(y)", "G(F(y))"), data.validation_y, F, G),
+    ):
+        for path in paths:
+            real = images.resize(images.load(path), max(256, config.crop_size))
+            fake = translate(images.to_tensor(real).to(device), there)
+            cycled = translate(fake, back)
+            for title, picture in zip(titles, (real, images.to_image(fake), images.to_image(cycled)), strict=True):
+                columns.setdefault(title, []).append(picture)
+    return columns
 
-    def describe(self) -> str:
-        pair, judges = unwrap(self.state.generators), unwrap(self.state.discriminators)
-        return f"G and F: {run.count(pair.G)} each, D_X and D_Y: {run.count(judges.D_X)} each"
 
-    def step(self, batch: Pair, amp: bool) -> dict[str, Tensor]:
-        real_x, real_y = (images.to_signed(run.to_device(pictures, self.device)) for pictures in batch)
-        return train_step(self.state, real_x, real_y, self.config, amp)
-
-    def state_dict(self) -> dict[str, Any]:
-        state = self.state
-        return {
-            "pipelines": self.pipelines.to_dict(),
-            "generators": unwrap(state.generators).state_dict(),
-            "discriminators": unwrap(state.discriminators).state_dict(),
-            "average": state.average.state_dict(),
-            "generator_optimizer": state.generator_optimizer.state_dict(),
-            "discriminator_optimizer": state.discriminator_optimizer.state_dict(),
-            "pools": distributed.gather({"x": state.pool_x.state_dict(), "y": state.pool_y.state_dict()}),
-        }
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        state = self.state
-        unwrap(state.generators).load_state_dict(saved["generators"])
-        unwrap(state.discriminators).load_state_dict(saved["discriminators"])
-        state.average.load_state_dict(saved["average"])
-        state.generator_optimizer.load_state_dict(saved["generator_optimizer"])
-        state.discriminator_optimizer.load_state_dict(saved["discriminator_optimizer"])
-        # With more processes than before, the new ones start with empty pools.
-        if distributed.rank() < len(saved["pools"]):
-            pools = saved["pools"][distributed.rank()]
-            state.pool_x.load_state_dict(pools["x"], self.device)
-            state.pool_y.load_state_dict(pools["y"], self.device)
-
-    def released(self) -> dict[str, nn.Module]:
-        average = cast(GeneratorPair, self.state.average.module)
-        return {"G": average.G, "F": average.F}
-
-    def paint(self) -> dict[str, list[Image.Image]]:
-        """Real, fake, cycled, the two domains side by side."""
-        average = cast(GeneratorPair, self.state.average.module)
-        there_and_back = (
-            (("real x", "G(x)", "F(G(x))"), self.data.validation_x, average.G, average.F),
-            (("real y", "F(y)", "G(F(y))"), self.data.validation_y, average.F, average.G),
-        )
-        columns: dict[str, list[Image.Image]] = {}
-        for titles, paths, there, back in there_and_back:
-            for path in paths:
-                real = images.resize(images.load(path), max(256, self.config.crop_size))
-                fake = translate(images.to_tensor(real).to(self.device), there)
-                cycled = translate(fake, back)
-                for title, picture in zip(titles, (real, images.to_image(fake), images.to_image(cycled)), strict=True):
-                    columns.setdefault(title, []).append(picture)
-        return columns
+def _to_network(pictures: Tensor, device: torch.device) -> Tensor:
+    return images.to_signed(devices.to_device(pictures, device))

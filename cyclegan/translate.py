@@ -1,4 +1,4 @@
-"""From photographs to paintings: pictures of any size through a trained generator."""
+"""Translate pictures of any size with a trained generator (Zhu et al. 2017)."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ import torch
 from torch import Tensor
 
 from cyclegan.models import Generator
-from stylekit import tiling, weights
-from stylekit.files import Job, Outcome, paint_files
-from stylekit.images import to_signed, to_unit
+from stylekit.devices import to_device
+from stylekit.networks import weights
+from stylekit.networks.tiling import run_tiled
+from stylekit.pictures.images import to_signed, to_unit
+from stylekit.pictures.jobs import Job, Outcome, process_files
 
 Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
 @torch.inference_mode()
 def translate(image: Tensor, generator: Generator, tile: int | None = None) -> Tensor:
-    """Translate pictures of any size.
+    """Translate pictures of any size. Threads may share a generator.
 
-    The picture is continued by its reflection, so that no frame is painted, and worked on in tiles if it is large
-    (`stylekit.tiling.paint`). What the authors' test.py does with a 256 x 256 picture is
-    `to_unit(generator(to_signed(image)))`.
+    Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). The authors' test.py
+    computes `to_unit(generator(to_signed(image)))` for pictures of 256 x 256 pixels.
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the generator's device.
-        tile: Side of the tiles, in pixels; None: as large as the memory allows.
+        tile: Side of the tiles in pixels. None: as large as memory allows.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    return to_unit(tiling.paint(to_signed(image), generator, tile)).clamp(0, 1)
+    return to_unit(run_tiled(to_signed(image), generator, tile)).clamp(0, 1)
 
 
 def load_generator(name: str | Path | None = None, direction: Direction = "x2y") -> Generator:
-    """A trained generator, ready for `translate`.
+    """Load a trained generator in eval mode.
 
     Args:
-        name: A shipped network, a folder with config.json and model.safetensors, a training run (a folder with G/ and
-            F/), an official .pth file, or a Hugging Face Hub id. None: the shipped landscape2vangogh, or
-            vangogh2landscape with direction "y2x".
-        direction: Of a training run: "x2y" takes G, "y2x" takes F.
+        name: A bundled network, a folder with config.json and model.safetensors, a training run (a folder with G/ and
+            F/), an official .pth file, or a Hugging Face Hub id. None: the bundled landscape2vangogh, or
+            vangogh2landscape for direction "y2x".
+        direction: "x2y" loads G of a training run, "y2x" loads F.
 
     Raises:
-        FileNotFoundError: There are no such weights.
-        ValueError: They are damaged, or of another network; or a direction is asked of a single network.
+        FileNotFoundError: There are no such weights; the message lists the bundled networks.
+        ValueError: The weights are damaged or belong to another network, or "y2x" is requested of a single network.
         OSError: The Hub cannot be reached.
     """
     backwards = direction in ("y2x", "BtoA")
@@ -58,9 +59,9 @@ def load_generator(name: str | Path | None = None, direction: Direction = "x2y")
             found, backwards = found / ("F" if backwards else "G"), False
         if backwards:
             raise ValueError(
-                f"--direction {direction}: {name} is a single network, it knows one direction; expected a training run"
+                f"--direction {direction}: {name} is a single network for one direction; expected a training run"
             )
-    return weights.load(Generator, found, "a generator", "a training run with G and F")
+    return weights.load(Generator, found, "a generator", "a training run with G/ and F/")
 
 
 def translate_files(
@@ -70,14 +71,15 @@ def translate_files(
     size: int | None = None,
     tile: int | None = None,
 ) -> Iterator[Outcome]:
-    """Translate pictures one by one and write each result, whole or not at all. A bad picture does not end the work.
+    """Translate pictures one by one; each result is written completely or not at all. Errors do not stop the batch.
 
     Args:
+        generator: It is moved to `device`.
         size: Shrink pictures to this longer side first.
-        tile: Side of the tiles, in pixels; None: as large as the memory allows.
+        tile: Side of the tiles in pixels. None: as large as memory allows.
 
     Raises:
         OSError: A result cannot be written.
     """
-    generator = generator.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return paint_files(jobs, lambda image: translate(image, generator, tile), device, size)
+    generator = to_device(generator, device)
+    return process_files(jobs, lambda image: translate(image, generator, tile), device, size)

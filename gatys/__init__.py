@@ -1,1 +1,7 @@
-"""Neural style transfer (Gatys, Ecker & Bethge 2016): a picture is optimised until VGG sees what it should in it."""
+"""Neural style transfer (Gatys, Ecker & Bethge 2016): an image is optimised for VGG content and style losses.
+
+from gatys.styles import load_preset
+from gatys.stylize import StylizeConfig, stylize
+"""
+
+from stylekit import __version__ as __version__

@@ -1,3 +1,5 @@
+import sys
+
 from gatys.cli import main
 
-main()
+sys.exit(main())

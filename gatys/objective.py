@@ -1,4 +1,4 @@
-"""The objective of Gatys et al. (2016, eq. 7) for one picture, and its gradient, in as much memory as there is."""
+"""The objective of Gatys et al. (2016, eq. 7) and its gradient, computed in tiles where memory is short."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gatys.losses import content_loss, gram_matrix, style_loss, total_variation
+from gatys.optim import HISTORY
 from gatys.options import StylizeConfig
-from stylekit.vgg import LowRankConv2d, VGGFeatures, stride
+from stylekit.devices import free_memory
+from stylekit.networks.vgg import LowRankConv2d, VGGFeatures, stride
 
 MARGIN = 96
-"""How far a VGG network sees down to relu5_1, in pixels, rounded up to a multiple of 16: 70 px by its convolutions, 15
-by its poolings. A tile with so much around it has the features of the whole picture."""
+"""Radius of the receptive field of relu5_1 in pixels (70 from convolutions, 15 from pooling), rounded up to a multiple
+of 16. Inside a tile with this margin, the features equal those of the whole image."""
 
 
 class Region(NamedTuple):
-    """A part of the picture, and the style that it takes."""
+    """A region of the image and its target style."""
 
     mask: Tensor | None
-    """(1, 1, H, W) in [0, 1], of any size; None for everything."""
+    """(1, 1, H, W) in [0, 1], of any size; None for the whole image."""
     grams: Mapping[str, Tensor]
-    """By layer, (1, N, N)."""
+    """Gram matrices by layer, (1, N, N)."""
 
 
 class Objective:
-    """The loss of a picture, term by term, and its gradient.
+    """The weighted loss terms of an image and the gradient of their sum (eq. 7).
 
-    The content loss is divided by N * M, so that a weight means the same at every size and in every network.
+    The content loss is divided by N * M, so a weight means the same for all sizes and networks.
 
-    With several tiles the result is the same as with one: a Gram matrix is a sum over positions, so a first pass adds
-    it up from all tiles, and a second one lets the gradient with respect to it flow back through each of them.
+    Tiling does not change the result. A Gram matrix is a sum over positions: one pass over the tiles accumulates it,
+    and a second pass backpropagates its gradient through each tile.
 
     Args:
-        network: With the content and style layers of `config`.
+        network: Provides the content and style layers of `config`.
         content: The photograph, (1, 3, H, W) in [0, 1].
-        regions: Which style where; at least one.
+        regions: At least one.
         config: Weights and layers.
-        tile: Side of the tiles in pixels; None for the whole picture at once.
+        tile: Side of the tiles in pixels; None evaluates the whole image at once.
     """
 
     def __init__(
@@ -56,65 +58,76 @@ class Objective:
         self.config = config
         weights = config.layer_weights or (1.0,) * len(config.style_layers)
         self.weights = {layer: w / sum(weights) for layer, w in zip(config.style_layers, weights, strict=True)}
-        content = _at_least(content)
-        self.view = _View(network, content.shape[2], content.shape[3], tile)
+        content = _pad_to_minimum(content)
+        self.tiles = _Tiles(network, content.shape[2], content.shape[3], tile)
         with torch.no_grad():
-            self.content = [self.view(content, i)[config.content_layer].clone() for i in range(len(self.view))]
+            self.content = [self.tiles.features(content, i)[config.content_layer].clone() for i in self.tiles.indices]
         self.activations = sum(part.numel() for part in self.content)
         self.targets = [region.grams for region in regions]
-        self.parts = [self.view.parts(region.mask, config.style_layers, content) for region in regions]
+        self.parts = [self.tiles.split_mask(region.mask, config.style_layers, content) for region in regions]
 
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """The weighted terms, whose sum is minimised; `image.grad` is set to the gradient of that sum.
+    def __call__(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Evaluate the objective.
 
         Args:
-            image: (1, 3, H, W), a leaf that requires a gradient.
-        """
-        image.grad = None
-        smooth = {}
-        if self.config.tv:
-            smooth["tv"] = self.config.tv * total_variation(image)
-            smooth["tv"].backward()
-        terms = self._whole(image) if len(self.view) == 1 else self._tile_by_tile(image)
-        return {name: term.detach() for name, term in (terms | smooth).items()}
+            image: (1, 3, H, W), the size of the content.
 
-    def _whole(self, image: Tensor) -> dict[str, Tensor]:
-        seen = self.view(_at_least(image), 0)
-        terms = {"content": self._content(seen, 0)} | self._style(self._grams(seen, 0))
+        Returns:
+            The weighted terms, detached, and the gradient of their sum with respect to the image.
+
+        Raises:
+            FloatingPointError: The loss is infinite or NaN.
+        """
+        leaf = image.detach().requires_grad_()
+        smoothness = {}
+        if self.config.tv:
+            smoothness["tv"] = self.config.tv * total_variation(leaf)
+            smoothness["tv"].backward()
+        terms = self._backward_whole(leaf) if len(self.tiles.indices) == 1 else self._backward_tiled(leaf)
+        terms = {name: term.detach() for name, term in (terms | smoothness).items()}
+        if not _sum(terms.values()).isfinite():
+            raise FloatingPointError("the loss is infinite or NaN; try a smaller --lr, or --optimizer adam")
+        return terms, cast(Tensor, leaf.grad)
+
+    def _backward_whole(self, leaf: Tensor) -> dict[str, Tensor]:
+        features = self.tiles.features(_pad_to_minimum(leaf), 0)
+        terms = {"content": self._content_term(features, 0)} | self._style_terms(self._partial_grams(features, 0))
         _sum(terms.values()).backward()
         return terms
 
-    def _tile_by_tile(self, image: Tensor) -> dict[str, Tensor]:
-        tiles = range(len(self.view))
-        whole = _at_least(image)
+    def _backward_tiled(self, leaf: Tensor) -> dict[str, Tensor]:
+        padded = _pad_to_minimum(leaf)
         with torch.no_grad():
-            each = [self._grams(self.view(whole, i), i) for i in tiles]
+            partial = [self._partial_grams(self.tiles.features(padded, i), i) for i in self.tiles.indices]
         regions = range(len(self.targets))
-        grams = [{layer: _sum(g[r][layer] for g in each).requires_grad_() for layer in self.weights} for r in regions]
-        terms = self._style(grams)
+        grams = [
+            {layer: _sum(p[r][layer] for p in partial).requires_grad_() for layer in self.weights} for r in regions
+        ]
+        terms = self._style_terms(grams)
         _sum(terms.values()).backward()
 
-        leaf = whole.detach().requires_grad_()
+        image = padded.detach().requires_grad_()
         content = []
-        slopes = [{layer: cast(Tensor, gram.grad) for layer, gram in region.items()} for region in grams]
-        for i in tiles:
-            seen = self.view(leaf, i)
-            content.append(self._content(seen, i))
-            parts = self._grams(seen, i)
-            pull = [(parts[r][layer] * slope).sum() for r in regions for layer, slope in slopes[r].items()]
-            _sum([content[-1], *pull]).backward()
+        gradients = [{layer: cast(Tensor, gram.grad) for layer, gram in region.items()} for region in grams]
+        for i in self.tiles.indices:
+            features = self.tiles.features(image, i)
+            content.append(self._content_term(features, i))
+            parts = self._partial_grams(features, i)
+            # Linear in the Gram matrices, with the gradient of the style terms.
+            style = [(parts[r][layer] * gradient).sum() for r in regions for layer, gradient in gradients[r].items()]
+            _sum([content[-1], *style]).backward()
             content[-1] = content[-1].detach()
-        whole.backward(leaf.grad)
+        padded.backward(image.grad)
         return {"content": _sum(content)} | terms
 
-    def _content(self, seen: Mapping[str, Tensor], i: int) -> Tensor:
-        return self.config.alpha / self.activations * content_loss(seen[self.config.content_layer], self.content[i])
+    def _content_term(self, features: Mapping[str, Tensor], i: int) -> Tensor:
+        return self.config.alpha / self.activations * content_loss(features[self.config.content_layer], self.content[i])
 
-    def _grams(self, seen: Mapping[str, Tensor], i: int) -> list[dict[str, Tensor]]:
-        """What a tile adds to the Gram matrices of each region."""
-        return [_part_of_grams(seen, parts[i]) for parts in self.parts]
+    def _partial_grams(self, features: Mapping[str, Tensor], i: int) -> list[dict[str, Tensor]]:
+        """The contribution of a tile to the Gram matrices of each region."""
+        return [_partial_grams(features, parts[i]) for parts in self.parts]
 
-    def _style(self, grams: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def _style_terms(self, grams: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {
             layer: self.config.beta
             * weight
@@ -127,113 +140,131 @@ class Objective:
 def gram_matrices(
     network: VGGFeatures, image: Tensor, layers: Sequence[str], mask: Tensor | None = None, tile: int | None = None
 ) -> dict[str, Tensor]:
-    """The style of a painting, or of a region of it: by layer, (1, N, N).
+    """The style of a painting or of a region of it: Gram matrices by layer, (1, N, N).
 
     Args:
         image: (1, 3, H, W) in [0, 1].
         mask: (1, 1, H, W) in [0, 1], of any size.
-        tile: Side of the tiles in pixels; None for the whole picture at once.
+        tile: Side of the tiles in pixels; None evaluates the whole image at once.
     """
-    image = _at_least(image)
-    view = _View(network, image.shape[2], image.shape[3], tile)
-    parts = view.parts(mask, layers, image)
-    each = [_part_of_grams(view(image, i), parts[i]) for i in range(len(view))]
-    return {layer: _sum(grams[layer] for grams in each) for layer in layers}
+    image = _pad_to_minimum(image)
+    tiles = _Tiles(network, image.shape[2], image.shape[3], tile)
+    parts = tiles.split_mask(mask, layers, image)
+    partial = [_partial_grams(tiles.features(image, i), parts[i]) for i in tiles.indices]
+    return {layer: _sum(grams[layer] for grams in partial) for layer in layers}
+
+
+def tile_size(network: VGGFeatures, size: tuple[int, int], config: StylizeConfig) -> int | None:
+    """Side of the largest tiles that fit into memory; None if the whole image fits."""
+    budget = config.memory * 2**30 if config.memory else 0.5 * free_memory(network.mean.device)
+    if memory_needed(network, size, None, config) <= budget:
+        return None
+    left = budget - memory_needed(network, size, 0, config)
+    return max(128, int(math.sqrt(max(0.0, left) / bytes_per_pixel(network)) - 2 * MARGIN) // 16 * 16)
+
+
+def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None, config: StylizeConfig) -> float:
+    """Estimated bytes for one scale: optimiser state plus the features of one tile, or of the whole image for None."""
+    pixels = size[0] * size[1]
+    # Ten images (the image itself, its gradient, ...), plus the history of L-BFGS.
+    images = 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
+    evaluated = pixels if tile is None else min(pixels, (tile + 2 * MARGIN) ** 2) if tile else 0
+    return images + evaluated * bytes_per_pixel(network)
 
 
 def bytes_per_pixel(network: VGGFeatures) -> float:
-    """About how much memory the gradient needs for each pixel of a tile: what is kept for the way back."""
+    """Estimated bytes per pixel of a tile that the forward pass keeps for the backward pass."""
     channels, positions, kept, widest = 3, 1.0, 0.0, 0.0
     for module in network.features:
         if isinstance(module, (nn.Conv2d, LowRankConv2d)):
-            # The first half of a convolution of low rank is linear: its result is not kept.
+            # The first half of a low-rank convolution is linear, so its output is not kept.
             channels = (module if isinstance(module, nn.Conv2d) else module.expand).out_channels
             kept += 4 * channels * positions
             widest = max(widest, 4 * channels * positions)
         elif not isinstance(module, nn.ReLU):
-            # A pooling keeps its result, and where it is from in 64 bits.
+            # Pooling keeps its output and 64-bit indices.
             positions /= 4
             kept += 12 * channels * positions
     return kept + 3 * widest
 
 
-class _Tile(NamedTuple):
-    """From where to where a tile goes, in pixels, along one side; and what is looked at around it."""
+class _Span(NamedTuple):
+    """The extent of a tile along one side in pixels, without and with its margin."""
 
     start: int
     end: int
-    seen_from: int
-    seen_to: int
+    outer_start: int
+    outer_end: int
 
-    def positions(self, step: int, length: int) -> slice:
-        """Of the tile, among those of the whole picture in a layer where `step` pixels are one position."""
+    def of_image(self, step: int, length: int) -> slice:
+        """Positions of the tile within the whole image, in a layer with stride `step`."""
         return slice(self.start // step, self.end // step if self.end < length else length // step)
 
-    def inside(self, step: int) -> slice:
-        """Of the tile, among those of what is looked at."""
-        end = None if self.end == self.seen_to else (self.end - self.seen_from) // step
-        return slice((self.start - self.seen_from) // step, end)
+    def of_outer(self, step: int) -> slice:
+        """Positions of the tile within the tile with margin."""
+        end = None if self.end == self.outer_end else (self.end - self.outer_start) // step
+        return slice((self.start - self.outer_start) // step, end)
 
 
-class _Part(NamedTuple):
-    """What of a region lies in a tile."""
+class _MaskPart(NamedTuple):
+    """The part of a region's mask that lies in a tile."""
 
     mask: Tensor | None
     """(h, w)"""
-    share: float
+    fraction: float
+    """Of the sum of the mask."""
 
 
-class _View:
-    """The features of a picture, tile by tile."""
+class _Tiles:
+    """The tiles of an image and their features."""
 
     def __init__(self, network: VGGFeatures, height: int, width: int, side: int | None) -> None:
         self.network = network
         self.height = height
         self.width = width
-        self.tiles = [(y, x) for y in _cuts(height, side) for x in _cuts(width, side)]
+        self.spans = [(y, x) for y in _split(height, side) for x in _split(width, side)]
+        self.indices = range(len(self.spans))
 
-    def __len__(self) -> int:
-        return len(self.tiles)
+    def features(self, image: Tensor, i: int) -> dict[str, Tensor]:
+        """The features of a tile, without its margin."""
+        y, x = self.spans[i]
+        features = self.network(image[..., y.outer_start : y.outer_end, x.outer_start : x.outer_end])
+        return {name: f[..., y.of_outer(stride(name)), x.of_outer(stride(name))] for name, f in features.items()}
 
-    def __call__(self, image: Tensor, i: int) -> dict[str, Tensor]:
-        y, x = self.tiles[i]
-        seen = self.network(image[..., y.seen_from : y.seen_to, x.seen_from : x.seen_to])
-        return {name: f[..., y.inside(stride(name)), x.inside(stride(name))] for name, f in seen.items()}
-
-    def parts(self, mask: Tensor | None, layers: Sequence[str], like: Tensor) -> list[dict[str, _Part]]:
-        """By tile and layer, what of a region lies there; nothing if the region is smaller than a position."""
+    def split_mask(self, mask: Tensor | None, layers: Sequence[str], image: Tensor) -> list[dict[str, _MaskPart]]:
+        """The mask within each tile, by layer. All fractions are 0 if the region is too small to cover a position."""
         if mask is not None:
-            mask = mask.to(like)
-            mask = functional.interpolate(mask, size=like.shape[2:], mode="bilinear", antialias=True).clamp(0, 1)
-        parts: list[dict[str, _Part]] = [{} for _ in self.tiles]
+            mask = mask.to(image)
+            mask = functional.interpolate(mask, size=image.shape[2:], mode="bilinear", antialias=True).clamp(0, 1)
+        parts: list[dict[str, _MaskPart]] = [{} for _ in self.spans]
         for layer in layers:
             step = stride(layer)
-            small = None if mask is None else functional.avg_pool2d(mask, step)[0, 0]
-            sums, cuts = [], []
-            for y, x in self.tiles:
-                rows, columns = y.positions(step, self.height), x.positions(step, self.width)
-                cut = None if small is None else small[rows, columns]
+            pooled = None if mask is None else functional.avg_pool2d(mask, step)[0, 0]
+            sums, pieces = [], []
+            for y, x in self.spans:
+                rows, columns = y.of_image(step, self.height), x.of_image(step, self.width)
+                piece = None if pooled is None else pooled[rows, columns]
                 positions = (rows.stop - rows.start) * (columns.stop - columns.start)
-                sums.append(float(positions if cut is None else cut.sum()))
-                cuts.append(cut)
-            for i, (amount, cut) in enumerate(zip(sums, cuts, strict=True)):
-                parts[i][layer] = _Part(cut, amount / max(sum(sums), 1e-8))
+                sums.append(float(positions if piece is None else piece.sum()))
+                pieces.append(piece)
+            for i, (amount, piece) in enumerate(zip(sums, pieces, strict=True)):
+                parts[i][layer] = _MaskPart(piece, amount / max(sum(sums), 1e-8))
         return parts
 
 
-def _part_of_grams(seen: Mapping[str, Tensor], parts: Mapping[str, _Part]) -> dict[str, Tensor]:
-    return {layer: part.share * gram_matrix(seen[layer], part.mask) for layer, part in parts.items()}
+def _partial_grams(features: Mapping[str, Tensor], parts: Mapping[str, _MaskPart]) -> dict[str, Tensor]:
+    return {layer: part.fraction * gram_matrix(features[layer], part.mask) for layer, part in parts.items()}
 
 
-def _cuts(length: int, side: int | None) -> list[_Tile]:
+def _split(length: int, side: int | None) -> list[_Span]:
+    """Split a side into spans of similar length, at multiples of 16, where pooling windows of tile and image align."""
     count = 1 if side is None else max(1, min(math.ceil(length / side), length // 16))
-    # All about as large as each other, at multiples of 16: there the poolings of a tile are those of the whole.
     ends = [round(i * length / count / 16) * 16 for i in range(count)] + [length]
-    return [_Tile(start, end, max(0, start - MARGIN), min(length, end + MARGIN)) for start, end in pairwise(ends)]
+    return [_Span(start, end, max(0, start - MARGIN), min(length, end + MARGIN)) for start, end in pairwise(ends)]
 
 
-def _at_least(image: Tensor, side: int = 16) -> Tensor:
-    """A picture of a few pixels is continued by its border: the network needs some to see anything."""
+def _pad_to_minimum(image: Tensor, side: int = 16) -> Tensor:
+    """Repeat the border of a tiny image, since relu5_1 needs at least 16 pixels."""
     height, width = image.shape[2:]
     if min(height, width) >= side:
         return image

@@ -1,4 +1,4 @@
-"""The options of every command: defaults, types, help, and what contradicts what. Nothing heavy is imported here."""
+"""Options of the commands: types, defaults, help and validation. This module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,92 +8,89 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stylekit.options import check_at_least, check_positive, check_shares
+from stylekit.options import THREADS, check_at_least, check_positive, check_weights, default_is
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-"""The style layers of the paper (there called conv1_1 ... conv5_1: it looks behind the ReLU)."""
+"""The style layers of the paper, which calls them conv1_1 ... conv5_1 but uses the output of the ReLU."""
 
 
 @dataclass(frozen=True)
 class StylizeConfig:
-    """What is painted, and how."""
+    """Options of `gatys.stylize.stylize`."""
 
-    # The pictures.
-    size: int | None = None
-    """Longer side of the result, in pixels; default: that of the photograph, but at most 512."""
+    # Pictures.
+    size: Annotated[int | None, default_is("that of the photograph, at most 512", "INT")] = None
+    """Longer side of the result in pixels."""
 
     style_scale: float = 1.0
-    """Size of the painting relative to the result: below 1 for finer strokes, above 1 for broader ones."""
+    """Size of the painting relative to the result: below 1 gives finer strokes, above 1 coarser ones."""
 
-    style_weights: tuple[float, ...] = ()
-    """How much of each style, in the order given; default: equal shares."""
+    style_weights: Annotated[tuple[float, ...], default_is("equal")] = ()
+    """Relative weight of each style, in the order given."""
 
     init: str = "content"
-    """Where the optimisation starts: content, noise (the paper's choice), style, or a FILE."""
+    """Initial image: content, noise (as in the paper), style, or a FILE."""
 
     preserve_color: Literal["none", "luminance", "histogram"] = "none"
-    """Keep the colours of the photograph: paint its luminance only, or first give the painting its colours (Gatys et
-    al. 2016, Preserving Color in Neural Artistic Style Transfer)."""
+    """Keep the photograph's colours: luminance stylizes only luminance; histogram first recolours the painting."""
 
-    # The objective.
+    # Objective.
     alpha: float = 1.0
-    """Weight of the content loss, per activation: the sum of the paper's eq. 1 divided by N * M."""
+    """Weight of the content loss (eq. 1, divided by the number of activations)."""
 
     beta: float = 30.0
     """Weight of the style loss (eq. 5)."""
 
     content_layer: str = "relu4_2"
-    """Where the content is compared: earlier layers keep more of the photograph."""
+    """Layer of the content loss; earlier layers keep more detail of the photograph."""
 
     style_layers: tuple[str, ...] = STYLE_LAYERS
-    """Where the style is compared: later layers add larger patterns."""
+    """Layers of the style loss; later layers add larger patterns."""
 
-    layer_weights: tuple[float, ...] = ()
-    """Weights w_l of the style layers, which are scaled to sum to 1; default: equal, as in the paper."""
+    layer_weights: Annotated[tuple[float, ...], default_is("equal, as in the paper")] = ()
+    """Weights w_l of the style layers, normalised to sum to 1."""
 
     tv: float = 0.0
-    """Weight of the total variation, which smooths."""
+    """Weight of the total variation, which smooths the image."""
 
-    # The network.
+    # Network.
     network: Literal["compact", "vgg16", "vgg19"] = "compact"
-    """Whose eyes: compact is ours and comes with the library, vgg19 is the paper's and is downloaded once."""
+    """Feature network: compact (bundled), vgg16 or vgg19 (downloaded once; the paper uses vgg19)."""
 
-    vgg_weights: str | None = None
-    """A file with the weights of vgg16 or vgg19, in any of the usual layouts."""
+    vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
+    """File with the weights of vgg16 or vgg19, with torchvision's or Caffe's tensor names."""
 
     pooling: Literal["max", "average"] = "max"
-    """How the network halves its layers; the paper found average slightly more appealing."""
+    """Pooling of the network; the paper found average slightly more appealing."""
 
     padding: Literal["replicate", "zeros"] = "replicate"
-    """What the network sees around the picture; zeros, as published, look like a frame to it."""
+    """Padding of the first convolution; zeros, as published, can leave a frame around the image."""
 
-    # The optimisation.
+    # Optimisation.
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS, as in the paper, or Adam, which needs less memory."""
 
     steps: int = 40
-    """Steps at each scale."""
+    """Optimisation steps per scale."""
 
     min_size: int = 128
-    """Longer side at the first scale; from there each scale is larger by the square root of 2. As large as --size: one
-    scale, as in the paper."""
+    """Longer side at the first scale; scales grow by sqrt(2). Set it to --size for one scale, as in the paper."""
 
-    lr: float | None = None
-    """Learning rate; default: 1 for L-BFGS, 0.03 for Adam."""
+    lr: Annotated[float | None, default_is("1 for L-BFGS, 0.03 for Adam", "FLOAT")] = None
+    """Learning rate."""
 
     average: float = 0.9
-    """Adam: share that the average over steps, which is the result, keeps at each step; 0 turns averaging off."""
+    """With Adam, the result is a moving average of the images at each step, with this decay; 0 disables averaging."""
 
     seed: int = 0
-    """Of the noise. The same seed gives the same picture on the same machine."""
+    """Random seed for --init noise. The same seed gives the same picture on the same machine."""
 
-    # The machine.
+    # Machine.
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
-    memory: float | None = None
-    """Gigabytes that may be used; larger pictures are worked on in tiles, with the same result. Default: half of what
-    is free."""
+    memory: Annotated[float | None, default_is("half of the free memory", "FLOAT")] = None
+    """Memory limit in gigabytes; larger pictures are processed in tiles, with the same result."""
 
     def __post_init__(self) -> None:
         def check(condition: bool, message: str) -> None:
@@ -103,107 +100,123 @@ class StylizeConfig:
         check_at_least(self, 1, "size", "steps", "min_size")
         check_at_least(self, 0, "alpha", "beta", "tv", "seed")
         check_positive(self, "style_scale", "lr", "memory")
-        check(0 <= self.average < 1, f"--average must lie in [0, 1), got {self.average}")
-        check(self.alpha + self.beta > 0, "--alpha and --beta are both 0: nothing to optimise")
+        check(0 <= self.average < 1, f"--average must be in [0, 1), got {self.average}")
+        check(self.alpha + self.beta > 0, "--alpha and --beta are both 0; there is nothing to optimise")
         check(len(self.style_layers) > 0, "--style-layers: expected at least one layer")
         check(len(set(self.style_layers)) == len(self.style_layers), "--style-layers: a layer is named twice")
-        check_shares(self, "layer_weights")
-        check_shares(self, "style_weights")
-        if self.layer_weights:
-            count = len(self.style_layers)
-            check(
-                len(self.layer_weights) == count, f"--layer-weights: {len(self.layer_weights)} for {count} style layers"
-            )
-        if self.vgg_weights is not None and self.network == "compact":
-            raise ValueError("--vgg-weights: the compact network has weights of its own; add --network vgg19 or vgg16")
+        check_weights(self, "layer_weights")
+        check_weights(self, "style_weights")
+        weights, layers = len(self.layer_weights), len(self.style_layers)
+        check(weights in (0, layers), f"--layer-weights: got {weights} weights for {layers} style layers")
+        _check_vgg_weights(self.network, self.vgg_weights)
 
 
 @dataclass(frozen=True)
-class PaintConfig(StylizeConfig):
-    """Paint a photograph in the style of paintings, or of a style that comes with the library.
+class StylizeCommand(StylizeConfig):
+    """Render a photograph in the style of paintings, bundled styles or both.
 
-    `gatys styles` lists these styles, `gatys make-style` makes new ones.
+    Bundled styles are listed by `gatys styles`; new ones are created by `gatys make-style`.
     """
 
-    inputs: tyro.conf.Positional[tuple[str, ...]] = ()
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    inputs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="PHOTO [PAINTING ...]", help_behavior_hint="(required)"),
+    ] = ()
     """The photograph, then paintings, if any."""
 
-    style: tuple[str, ...] = ()
-    """Styles by name (`gatys styles` lists them), or files that `gatys make-style` wrote."""
+    style: Annotated[tuple[str, ...], default_is("none")] = ()
+    """Names of bundled styles (`gatys styles` lists them), or files written by `gatys make-style`."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out.png")
-    """The picture to write: PNG, JPEG, WebP, AVIF, BMP, or TIFF with 16 bits. Its metadata tells the options."""
+    """File to write: PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF. All but BMP store the options in their metadata."""
 
-    content_mask: str | None = None
-    """A picture of the photograph's regions in black, white and pure colours, of any size. Alone: white is painted,
-    black stays as it is. With --style-mask: each region takes the style of the painting's region of that colour."""
+    content_mask: Annotated[str | None, default_is("none", "FILE")] = None
+    """Regions of the photograph in black, white and pure colours. Without --style-mask, only white is stylized."""
 
-    style_mask: tuple[str, ...] = ()
-    """The regions of each painting, in the same colours."""
+    style_mask: Annotated[tuple[str, ...], default_is("none")] = ()
+    """Regions of each painting, which give their style to the regions of the same colour in --content-mask."""
 
     save_every: int = 0
-    """Steps between pictures on the way (out-0100.png ...); 0 for none."""
+    """Steps between intermediate pictures (out-0100.png ...); 0 saves none."""
 
     dry_run: bool = False
-    """Say what would be done, how long it would take and how much memory it would need."""
+    """Print the scales with the estimated time and memory, and exit."""
 
     overwrite: bool = False
-    """Replace output that is there already."""
+    """Replace existing output."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least(self, 1, "threads")
+        check_at_least(self, 0, "save_every")
         if not self.inputs:
             raise ValueError(
-                "no photograph given, as in `gatys photo.jpg painting.jpg` or `gatys photo.jpg --style NAME`"
+                "no photograph given; try `gatys photo.jpg painting.jpg` or `gatys photo.jpg --style NAME`"
             )
-        count = len(self.inputs) - 1 + len(self.style)
-        if count == 0:
-            raise ValueError("no style given: add a painting, or --style NAME (`gatys styles` lists names)")
-        if self.style_weights and len(self.style_weights) != count:
-            raise ValueError(f"--style-weights: {len(self.style_weights)} for {count} styles")
+        paintings = len(self.inputs) - 1
+        styles = paintings + len(self.style)
+        if styles == 0:
+            raise ValueError("no style given; add a painting, or --style NAME (`gatys styles` lists names)")
+        if self.style_weights and len(self.style_weights) != styles:
+            raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {styles} styles")
         if self.style_mask and self.content_mask is None:
-            raise ValueError("--style-mask needs --content-mask: which region of the photograph takes which style")
-        if self.style_mask and len(self.style_mask) != len(self.inputs) - 1:
-            raise ValueError(f"--style-mask: {len(self.style_mask)} for {len(self.inputs) - 1} paintings")
+            raise ValueError("--style-mask needs --content-mask, which marks the regions of the photograph")
+        if self.style_mask and len(self.style_mask) != paintings:
+            raise ValueError(f"--style-mask: got {len(self.style_mask)} masks for {paintings} paintings")
         if self.style_mask and self.style:
-            raise ValueError("--style-mask: a style by name has no regions; give the painting itself")
-        check_at_least(self, 0, "save_every")
-        if self.init == "style" and len(self.inputs) == 1:
-            raise ValueError("--init style: a style by name is no picture to start from; give a painting")
+            raise ValueError("--style-mask cannot be combined with --style; pass the painting itself instead")
+        if self.init == "style" and not paintings:
+            raise ValueError("--init style needs a painting; a style given with --style has no picture to start from")
         if self.preserve_color == "histogram" and self.style:
-            raise ValueError(
-                "--preserve-color histogram: a style by name has no colours to change; "
-                "give the painting itself, or take luminance"
-            )
+            raise ValueError("--preserve-color histogram needs paintings, not --style; use --preserve-color luminance")
+
+
+@dataclass(frozen=True)
+class StylesConfig:
+    """List the bundled styles."""
 
 
 @dataclass(frozen=True)
 class MakeStyleConfig:
-    """Keep the style of paintings, their Gram matrices, in a file for --style: of one, or the mean of many."""
+    """Save the style of one painting, or the mean style of several, as a file for --style."""
 
-    paintings: tyro.conf.Positional[tuple[str, ...]]
-    """Pictures, and folders of pictures."""
+    paintings: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="PAINTING [PAINTING ...]", help_behavior_hint="(required)"),
+    ]
+    """Pictures and folders of pictures."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
-    """The file to write, NAME.safetensors."""
+    """File to write, NAME.safetensors."""
 
     network: Literal["compact", "vgg16", "vgg19"] = "compact"
-    """The network that the style is for: it is of no use with another."""
+    """Feature network; the style works with this network only."""
 
-    vgg_weights: str | None = None
-    """A file with the weights of vgg16 or vgg19."""
+    vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
+    """File with the weights of vgg16 or vgg19."""
 
     pooling: Literal["max", "average"] = "max"
-    """How the network halves its layers."""
+    """Pooling of the network."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
     overwrite: bool = False
-    """Replace a file that is there already."""
+    """Replace an existing file."""
 
     def __post_init__(self) -> None:
         if not self.paintings:
-            raise ValueError("no painting given, as in `gatys make-style painting.jpg -o NAME`")
-        if self.vgg_weights is not None and self.network == "compact":
-            raise ValueError("--vgg-weights: the compact network has weights of its own; add --network vgg19 or vgg16")
+            raise ValueError("no painting given; try `gatys make-style painting.jpg -o NAME`")
+        check_at_least(self, 1, "threads")
+        _check_vgg_weights(self.network, self.vgg_weights)
+
+
+def _check_vgg_weights(network: str, vgg_weights: str | None) -> None:
+    if vgg_weights is not None and network == "compact":
+        raise ValueError("--vgg-weights: the compact network has its own weights; add --network vgg19 or vgg16")

@@ -1,7 +1,7 @@
-"""Styles without paintings: what Gatys et al. (2016) call a style is a set of Gram matrices, and these fit into a file.
+"""Styles without paintings: presets are files of Gram matrices, which Gatys et al. (2016) call a style.
 
-A preset holds them for a painting, or as the mean over many, at several sizes: seen from further away, the same
-painting has another style.
+A preset holds the Gram matrices of a painting, or the mean over several, at several sizes, because the style of a
+painting depends on the size at which the network evaluates it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from torch import Tensor
 
 from gatys.losses import gram_matrix
 from gatys.options import STYLE_LAYERS
-from stylekit import checkpoint, images, weights
-from stylekit.vgg import VGGFeatures
+from stylekit.atomic import atomic_write
+from stylekit.networks import weights
+from stylekit.networks.vgg import VGGFeatures
+from stylekit.pictures import images
 
 SIZES = (128, 256, 512, 1024)
-"""Longer sides, in pixels, that paintings of a preset are seen at; none is enlarged."""
-LOST = 2e-3
-"""How much of the squared norm of a Gram matrix a file may lack: a fiftieth of what the compact network errs by."""
+"""Longer sides in pixels at which the paintings of a preset are evaluated; paintings are never enlarged."""
+DISCARDED = 2e-3
+"""Fraction of the squared norm of a Gram matrix that a file may discard: 1/50 of the error of the compact network."""
 
 
 @dataclass(frozen=True)
@@ -33,60 +35,66 @@ class Preset:
     """The Gram matrices of a style.
 
     Args:
-        grams: By size and layer, (1, N, N) as `gram_matrix` returns them; at least one size.
-        fingerprint: Of the network that saw the paintings (`VGGFeatures.fingerprint`).
+        grams: Results of `gram_matrix`, (1, N, N), by size and then by layer; at least one size.
+        fingerprint: Identifies the network that the matrices belong to (`VGGFeatures.fingerprint`).
     """
 
     grams: dict[int, dict[str, Tensor]]
     fingerprint: str
 
     def at(self, size: float) -> dict[str, Tensor]:
-        """The Gram matrices for a painting whose longer side has `size` pixels: between those of the two next sizes.
+        """The Gram matrices for a painting whose longer side is `size` pixels, interpolated between the stored sizes.
 
-        Beyond the smallest and the largest size, these are taken.
+        Outside the range of stored sizes, the nearest one is used.
         """
         sizes = sorted(self.grams)
         size = min(max(size, sizes[0]), sizes[-1])
         above = next(s for s in sizes if s >= size)
         below = max((s for s in sizes if s <= size), default=above)
-        share = math.log(size / below) / math.log(above / below) if above > below else 0.0
-        return {layer: torch.lerp(gram, self.grams[above][layer], share) for layer, gram in self.grams[below].items()}
+        fraction = math.log(size / below) / math.log(above / below) if above > below else 0.0
+        return {
+            layer: torch.lerp(gram, self.grams[above][layer], fraction) for layer, gram in self.grams[below].items()
+        }
+
+
+Style = Tensor | Preset
+"""A painting, (1, 3, H, W) in [0, 1], or a preset."""
 
 
 @torch.no_grad()
 def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset:
-    """The style of a painting, or the mean over many, which is a painter's style rather than a painting's.
+    """The style of a painting, or the mean style of several paintings.
 
     Args:
-        pictures: Paintings; sizes larger than one of them are made from the others.
-        network: With `normalize=True`, and all layers that are to be asked for.
+        pictures: Paintings. Each contributes only to the sizes that it reaches.
+        network: Built with `normalize=True` and all layers that the preset should contain.
 
     Raises:
-        ValueError: There is no picture.
+        ValueError: There are no pictures.
     """
     sums: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}
     device = network.mean.device
     for picture in pictures:
-        # A painting that is smaller than all sizes counts as the smallest.
-        fitting = [size for size in SIZES if size <= max(picture.size)] or [SIZES[0]]
-        for size in fitting:
-            seen = network(images.to_tensor(images.resize(picture, size)).to(device))
+        # A painting that is smaller than all sizes is used for the smallest.
+        sizes = [size for size in SIZES if size <= max(picture.size)] or [SIZES[0]]
+        for size in sizes:
+            layers = network(images.to_tensor(images.resize(picture, size)).to(device))
             total = sums.setdefault(size, {})
-            for layer, features in seen.items():
+            for layer, features in layers.items():
                 gram = gram_matrix(features).cpu()
                 total[layer] = total[layer] + gram if layer in total else gram
             counts[size] = counts.get(size, 0) + 1
     if not sums:
-        raise ValueError("a style needs at least one painting")
+        raise ValueError("expected at least one painting")
     mean = {size: {layer: gram / counts[size] for layer, gram in sums[size].items()} for size in sorted(sums)}
     return Preset(mean, network.fingerprint)
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:
-    """Write a preset, in float16: of each Gram matrix G a factor A of low rank, G = A A^T / N.
+    """Write a preset as float16 low-rank factors A of its Gram matrices, G = A A^T / N.
 
-    A style has few dimensions: as many are kept as hold all but LOST of the matrix.
+    The rank is the smallest that discards at most the fraction DISCARDED of the squared norm of G.
 
     Raises:
         OSError: The file cannot be written.
@@ -94,29 +102,30 @@ def save_preset(preset: Preset, path: str | Path) -> None:
     tensors = {}
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
-            # Times N, the values are around 1, where float16 is at its best.
+            # Multiplied by N, the values are around 1, where float16 is precise.
             values, vectors = torch.linalg.eigh(gram[0].double() * gram.shape[-1])
-            lost = values.square().cumsum(0) / values.square().sum().clamp(min=1e-30)
-            kept = max(1, int((lost > LOST).sum()))
+            discarded = values.square().cumsum(0) / values.square().sum().clamp(min=1e-30)
+            kept = max(1, int((discarded > DISCARDED).sum()))
             factor = vectors[:, -kept:] * values[-kept:].clamp(min=0).sqrt()
             tensors[f"{size}.{layer}"] = factor.half().contiguous()
-    with checkpoint.atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(save(tensors, {"fingerprint": preset.fingerprint}))
 
 
 def load_preset(name: str | Path) -> Preset:
-    """Read a preset: a file, or by name one that comes with the library.
+    """Read a preset from a file, or a bundled one by name.
 
     Raises:
-        FileNotFoundError: There is no such style; the message lists those that the library ships.
-        ValueError: The file is damaged, or holds no style.
+        FileNotFoundError: There is no such style; the message lists the bundled ones.
+        ValueError: The file is damaged or is not a preset.
     """
     path = Path(name)
     if not path.is_file():
-        known = shipped_presets()
+        known = bundled_presets()
         if str(name) not in known:
             raise FileNotFoundError(
-                f"no style {name}; expected a file of `gatys make-style`, or one of {', '.join(known) or 'none here'}"
+                f"no style {name}; expected a file written by `gatys make-style`, or one of "
+                f"{', '.join(known) or 'the bundled styles (none found)'}"
             )
         path = known[str(name)]
     try:
@@ -127,35 +136,35 @@ def load_preset(name: str | Path) -> Preset:
                 size, layer = key.split(".")
                 grams.setdefault(int(size), {})[layer] = _gram(file.get_tensor(key))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: damaged, or no style that `gatys make-style` wrote") from error
+        raise ValueError(f"{path}: damaged, or not written by `gatys make-style`") from error
     if not grams or any(grams[size].keys() != next(iter(grams.values())).keys() for size in grams):
-        raise ValueError(f"{path}: holds no style, or only a part of one")
+        raise ValueError(f"{path}: incomplete style; expected the same layers at every size")
     return Preset(grams, fingerprint)
 
 
 def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) -> None:
-    """Make sure that a preset can be compared with what a network sees.
+    """Check that a preset was made with this network and has these layers.
 
     Raises:
-        ValueError: It was made with another network, or lacks a layer.
+        ValueError: It was not, or a layer is missing.
     """
     if preset.fingerprint != network.fingerprint:
         raise ValueError(
-            "this style was made with another VGG network, or another pooling, than is asked for; "
-            "make it anew by `gatys make-style`, or use the painting itself"
+            "this style was made with another VGG network or pooling; "
+            "recreate it with `gatys make-style`, or use the painting itself"
         )
     known = next(iter(preset.grams.values()))
     if missing := [layer for layer in layers if layer not in known]:
         raise ValueError(f"--style-layers: this style has no {', '.join(missing)}; it has {', '.join(known)}")
 
 
-def shipped_presets() -> dict[str, Path]:
-    """The styles that come with the library, by name."""
-    return weights.shipped_files("styles", ".safetensors")
+def bundled_presets() -> dict[str, Path]:
+    """The bundled styles by name."""
+    return weights.bundled_files("styles", ".safetensors")
 
 
 def style_network(network: str, vgg_weights: str | None, pooling: str) -> VGGFeatures:
-    """The network as `make_preset` needs it: all layers that the paper compares styles at."""
+    """The network for `make_preset`, with the style layers of the paper."""
     return VGGFeatures(STYLE_LAYERS, network, vgg_weights, pooling, "replicate", normalize=True)  # type: ignore[arg-type]
 
 

@@ -1,3 +1,5 @@
+import sys
+
 from johnson.cli import main
 
-main()
+sys.exit(main())

@@ -1,62 +1,51 @@
-"""The command line: `johnson stylize`, `johnson train`, `johnson styles`. Heavy imports wait until needed."""
+"""The command line: `johnson stylize`, `johnson train`, `johnson styles`. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from johnson.options import StylizeConfig, TrainConfig
+from johnson.options import StylesConfig, StylizeConfig, TrainConfig
 from stylekit import cli
 
-if TYPE_CHECKING:
-    from stylekit.files import Job, Outcome
-    from stylekit.run import Result
+COMMANDS = {"stylize": StylizeConfig, "train": TrainConfig, "styles": StylesConfig}
 
 
-def main() -> None:
-    """Entry point of `johnson` and of `python -m johnson`."""
-    commands = {
-        "stylize": (stylize, "paint pictures, folders of pictures and videos"),
-        "train": (train, "train a network for a new style"),
-        "styles": (styles, "list the styles that come with the library"),
-    }
-    about = "Real-time style transfer: a network for each style paints in one pass (Johnson et al. 2016)."
-    sys.exit(cli.dispatch(commands, sys.argv[1:], "johnson", about))
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of `johnson` and `python -m johnson`; returns the exit code.
+
+    Args:
+        args: Command line; None takes sys.argv.
+    """
+    about = "Real-time style transfer: one network per style paints in a single pass (Johnson et al. 2016)."
+    with cli.exit_on_error("johnson"):
+        config = cli.parse_command(COMMANDS, "johnson", about, args)
+        if isinstance(config, TrainConfig):
+            return train(config)
+        return stylize(config) if isinstance(config, StylizeConfig) else cli.list_networks("johnson")
 
 
-def train(args: Sequence[str]) -> int:
-    """Train, or go on; a signal saves first."""
+def train(config: TrainConfig) -> int:
+    """Train or resume a run; a signal saves before it stops."""
+    from johnson import train as training
+    from stylekit import devices
 
-    def start(config: TrainConfig) -> Result:
-        from johnson import train as training
-
-        return training.train(config)
-
-    def smaller(config: TrainConfig) -> str:
-        return f"or --width {max(1, config.width // 2)}"
-
-    return cli.train(TrainConfig, args, "johnson train", "johnson train", start, smaller)
+    config = cli.sweep_name(config)
+    devices.set_threads(config.threads)
+    with cli.memory_hint(config, f"or --width {max(1, config.width // 2)}"):
+        result = training.train(config)
+    return cli.report_training(result, config, "johnson train")
 
 
-def stylize(args: Sequence[str]) -> int:
-    """Paint what is given; name what cannot be, and go on."""
-    config = cli.parse(StylizeConfig, args, "johnson stylize")
+def stylize(config: StylizeConfig) -> int:
+    """Stylize pictures, folders and videos; report those that fail and continue."""
     from johnson.stylize import load_network, stylize_files
     from johnson.video import FORMATS
-    from stylekit import distributed
-    from stylekit.files import plan
+    from stylekit import devices
+    from stylekit.pictures.jobs import plan_jobs
 
-    def start(jobs: list[Job]) -> Iterable[Outcome]:
-        device = distributed.choose_device(config.device)
-        return stylize_files(jobs, load_network(config.style), config, device)
-
-    jobs = plan(config.inputs, config.output, config.format, FORMATS)
-    return cli.paint(jobs, start, config.output, config.sheet, config.overwrite, "johnson stylize", "painted")
-
-
-def styles(args: Sequence[str]) -> int:
-    """List the styles that come with the library, each with the first line of its model card."""
-    from johnson.stylize import KIND
-
-    return cli.list_networks(args, "johnson styles", "List the styles that come with the library, for --style.", KIND)
+    jobs = plan_jobs(config.inputs, config.output, config.format, FORMATS)
+    jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
+    devices.set_threads(config.threads)
+    device = devices.choose_device(config.device)
+    outcomes = stylize_files(jobs, load_network(config.style), config, device)
+    return cli.report_outcomes(outcomes, jobs, config.output, sheet, "johnson stylize", "painted")

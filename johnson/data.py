@@ -1,6 +1,6 @@
-"""A folder of photographs as a data set whose every sample is a function of the seed and its index.
+"""A folder of photographs as a data set in which each sample depends only on the seed and its index.
 
-Departure from the paper: pictures keep their proportions and are cropped, instead of being squashed to 256 x 256.
+Departure from the paper: pictures keep their aspect ratio and are cropped, instead of being resized to 256 x 256.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# albumentations would ask PyPI for its newest version at import.
+# albumentations would query PyPI for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stylekit import images
-from stylekit.data import centre_crop, cut, pipeline_from_dict, random_crop, read_pipeline_file
+from stylekit.pictures import images
+from stylekit.training.data import center_crop, load_crop, pipeline_from_dict, random_crop, read_pipeline_file
 
 
 def find_photographs(dataroot: str | Path) -> list[Path]:
-    """All pictures in a folder and the folders below it, sorted.
+    """All pictures in a folder and its subfolders, sorted.
 
     Raises:
-        FileNotFoundError: There is no such folder, or it holds no picture.
+        FileNotFoundError: The folder does not exist or has no pictures.
     """
     root = Path(dataroot)
     if not root.is_dir():
@@ -33,19 +33,19 @@ def find_photographs(dataroot: str | Path) -> list[Path]:
     paths = images.find(root)
     if not paths:
         kinds = " ".join(sorted(suffix[1:] for suffix in images.FORMATS))
-        raise FileNotFoundError(f"no pictures in {root}; expected photographs ({kinds}), in folders below it or in it")
+        raise FileNotFoundError(f"no pictures in {root}; expected photographs ({kinds}) in it or its subfolders")
     return paths
 
 
 def build_pipeline(augment: str, load_size: int, crop_size: int) -> albumentations.Compose:
-    """The augmentation by name ("none", "crop"), or from a file that `albumentations.save` wrote.
+    """Build the augmentation from its name ("none", "crop") or a file saved by `albumentations.save`.
 
     Raises:
         FileNotFoundError: `augment` is neither a name nor a file.
-        ValueError: The file holds no pipeline, or one that yields pictures of another size than the crops'.
+        ValueError: The file holds no pipeline, or its output is not crop_size x crop_size.
     """
     if augment == "none":
-        return centre_crop(load_size, crop_size)
+        return center_crop(load_size, crop_size)
     if augment == "crop":
         return random_crop(load_size, crop_size)
     saved = read_pipeline_file(Path(augment), ("none", "crop"))
@@ -56,16 +56,15 @@ def build_pipeline(augment: str, load_size: int, crop_size: int) -> albumentatio
 
 
 class Photographs(Dataset[tuple[Tensor, Tensor]]):
-    """Photographs by index, each cut by a pipeline, (3, crop_size, crop_size) in [0, 1], and noise for it from N(0, 1),
-    (1, crop_size, crop_size).
+    """Photographs by index, (3, crop_size, crop_size) in [0, 1], with noise from N(0, 1), (1, crop_size, crop_size).
 
-    Sample `i` is the same at every call, in every process. Indices beyond the length are later epochs: `i + len(self)`
-    shows the same photograph in another cut, with other noise.
+    Sample `i` is the same at every call and in every process. Indices beyond the length belong to later epochs: `i +
+    len(self)` is another crop of the same photograph, with other noise.
 
     Args:
         paths: Files; not empty.
-        pipeline: Of albumentations; every result must have one size.
-        cache: Pictures by path, decoded before, as `stylekit.data.check_pictures` returns them.
+        pipeline: Augmentation; all outputs must have the same size.
+        cache: Decoded pictures by path, as returned by `check_pictures`.
     """
 
     def __init__(
@@ -86,6 +85,6 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         draw = np.random.default_rng((self.seed, index))
         seed = int(draw.integers(2**31))
-        photograph = cut(self.paths[index % len(self)], self.pipeline, seed, self.cache)
+        photograph = load_crop(self.paths[index % len(self)], self.pipeline, seed, self.cache)
         noise = draw.standard_normal((1, *photograph.shape[1:]), np.float32)
         return photograph, torch.from_numpy(noise)

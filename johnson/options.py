@@ -1,4 +1,4 @@
-"""The options of every command: defaults, types, help, and what contradicts what. Nothing heavy is imported here."""
+"""Options of every command: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -9,198 +9,195 @@ from typing import Annotated, Literal
 import tyro
 
 from gatys.options import STYLE_LAYERS
-from stylekit.options import RunConfig, also, check_at_least, check_shares
+from stylekit.options import FORMATS, THREADS, Format, RunConfig, also, check_at_least, check_weights, default_is
 
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Train a network that paints photographs in one style.
+    """Train a network for one style.
 
-    The run is kept in CHECKPOINTS_DIR/NAME: the last state (last.pt), the network (model/), the same validation
-    pictures after every epoch (samples/) and the losses (metrics.jsonl, losses.png). Ctrl-C saves and stops; --resume
-    goes on, exactly. Then: `johnson stylize photo.jpg --style CHECKPOINTS_DIR/NAME`.
+    CHECKPOINTS_DIR/NAME receives the checkpoint, the network, validation pictures after every epoch and the losses.
+    Ctrl-C saves and stops; --resume continues exactly where the run stopped. Use the network with
+    johnson stylize photo.jpg --style CHECKPOINTS_DIR/NAME.
     """
 
     dataroot: Annotated[str, also("--dataset", "--train-path")]
-    """Folder of photographs, of any subjects; the folders below it are searched as well."""
+    """Folder of photographs of any kind, searched recursively."""
 
     batch_size: int = 4
-    """Photographs per step and per process."""
+    """Photographs per step, in each process."""
 
     n_epochs: Annotated[int, also("--epochs")] = 1
-    """Epochs with the full learning rate."""
+    """Epochs at the full learning rate."""
 
     n_epochs_decay: int = 1
-    """Epochs over which the learning rate then goes linearly to zero."""
+    """Further epochs over which the learning rate decays linearly to zero."""
 
     lr: Annotated[float, also("--learning-rate")] = 1e-3
     """Learning rate."""
 
     optimizer: Literal["muon", "adam"] = "muon"
-    """muon learned two to four times as much in the same time as adam, which is the paper's."""
+    """muon reduces the loss two to four times as fast as adam, the paper's optimiser (benchmarks/README.md)."""
 
     ema_decay: float = 0.99
-    """Share that the averaged network, which is the one to use, keeps at each step; 0 turns averaging off."""
+    """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
 
     n_samples: int = 4
-    """Validation photographs, painted after every epoch."""
+    """Validation photographs, stylized after every epoch."""
 
     wandb_project: Annotated[str, also("--wandb-project-name")] = "johnson"
-    """Its project there."""
+    """W&B project."""
 
-    # The style.
+    # Style.
     style: Annotated[tuple[str, ...], also("--style-image")] = ()
-    """Paintings (files, or folders of them), or styles by name (`gatys styles` lists them), or files of `gatys
-    make-style`. Of several, the mean."""
+    """Paintings (files or folders), bundled styles (see `gatys styles`) or `gatys make-style` files, averaged."""
 
-    style_weights: tuple[float, ...] = ()
-    """How much of each style, in the order given; default: equal shares."""
+    style_weights: Annotated[tuple[float, ...], default_is("equal")] = ()
+    """Weights of the styles, in the order given."""
 
     style_size: int = 512
-    """Longer side that paintings are seen at, in pixels: it decides how large strokes are. Smaller paintings stay as
-    they are."""
+    """Shrink paintings whose longer side exceeds this many pixels. Smaller paintings give finer strokes."""
 
-    # The network.
+    # Network.
     width: int = 32
-    """Channels of the first convolution; the paper has 32. With 16 the network is four times smaller, for phones."""
+    """Channels after the first convolution; the paper uses 32. With 16, the network has a quarter of the parameters."""
 
     n_blocks: int = 5
     """Residual blocks."""
 
     upsample: Literal["nearest", "bilinear"] = "bilinear"
-    """How the network enlarges: `nearest`, as published, weaves fine patterns into flat areas, `bilinear` does not."""
+    """Upsampling: `nearest`, as published, leaves a fine texture in flat regions; `bilinear` does not."""
 
     bound: bool = True
-    """End with instance normalisation and a softsign, which bound colours; --no-bound is as in fast_neural_style."""
+    """Bound the output colours with instance normalisation and a softsign. PyTorch's fast_neural_style has neither."""
 
     skip: bool = True
-    """Hand detail from the encoder to the decoder; --no-skip is the published network, which learns more slowly."""
+    """Skip connections from encoder to decoder; the published network has none and learns more slowly."""
 
     noise: float = 0.1
-    """Standard deviation of the noise that the network is given beside the photograph, in training and afterwards: in
-    smooth areas strokes begin at it; without, --noise 0, they form a regular weave there. If there is more than of the
-    photograph, a network learns to paint nothing else."""
+    """Standard deviation of the input noise. It seeds strokes in flat regions; too much hides the photograph."""
 
-    init: Annotated[str | None, also("--init-weights")] = None
-    """A trained network to start from, in the same form as --style of `johnson stylize`: another style is learned in a
-    fraction of the time."""
+    init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
+    """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""
 
-    # The objective.
+    # Objective.
     content_weight: float = 1.0
     """Weight of the feature reconstruction loss (eq. 2)."""
 
     style_weight: float = 3.0
-    """Weight of the style reconstruction loss (eq. 4), at each layer."""
+    """Weight of the style reconstruction loss (eq. 4) of each layer."""
 
     pixel_weight: float = 2.0
-    """Weight of the pixel loss, which the paper has for other tasks: it keeps what is bright bright, and some of the
-    photograph's colours; 0 leaves it out."""
+    """Weight of the pixel loss, which preserves brightness and, in part, colours; not used for style in the paper."""
 
     tv_weight: float = 0.0
-    """Weight of the total variation, which smooths."""
+    """Weight of the total variation loss, which smooths the result."""
 
-    layer_weights: tuple[float, ...] = ()
-    """Weights of the style layers relative to one another, scaled to a mean of 1; default: equal."""
+    layer_weights: Annotated[tuple[float, ...], default_is("equal")] = ()
+    """Relative weights of the style layers, scaled to a mean of 1."""
 
     content_layer: str = "relu2_2"
-    """Where the content is compared; the paper has relu3_3 for style. Later layers keep less of the photograph."""
+    """Layer of the content loss. Deeper layers preserve less of the photograph."""
 
     style_layers: tuple[str, ...] = STYLE_LAYERS[:4]
-    """Where the style is compared: relu5_1 adds patterns that are larger than what the network sees. Styles by name
-    have the layers of Gatys et al.; the paper has relu1_2 relu2_2 relu3_3 relu4_3 of VGG-16."""
+    """Layers of the style loss; the paper uses relu1_2 relu2_2 relu3_3 relu4_3, which bundled styles do not have."""
 
     loss_network: Literal["compact", "vgg16", "vgg19"] = "compact"
-    """Whose eyes: compact is ours and comes with the library; vgg16, the paper's, and vgg19 are downloaded once."""
+    """Loss network: compact (bundled), vgg16 (the paper's) or vgg19 (both downloaded once)."""
 
-    vgg_weights: str | None = None
-    """A file with the weights of vgg16 or vgg19, in any of the usual layouts."""
+    vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
+    """File with the weights of vgg16 or vgg19, with torchvision's or Caffe's tensor names."""
 
-    # The pictures.
+    # Pictures.
     augment: str = "crop"
-    """none (resize, centre crop), crop (resize, random crop, flip), or a FILE (.json, .yaml): an albumentations
-    pipeline saved by `albumentations.save`."""
+    """none (centre crop), crop (random crop, flip) or an albumentations FILE (.json, .yaml)."""
 
-    val_dataroot: Annotated[str | None, also("--test-dir")] = None
-    """A picture, or a folder of them, to paint after every epoch; default: some of DATAROOT."""
+    val_dataroot: Annotated[str | None, default_is("pictures from DATAROOT", "STR", ("--test-dir",))] = None
+    """Validation picture or folder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.style:
-            raise ValueError("no style given: add --style with a painting, or with a name that `gatys styles` lists")
+            raise ValueError("no style: add --style with a painting or a name listed by `gatys styles`")
         check_at_least(self, 1, "width", "style_size")
         check_at_least(self, 0, "n_blocks", "noise")
         check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "tv_weight")
         if self.style_weights:
             if len(self.style_weights) != len(self.style):
-                raise ValueError(f"--style-weights: {len(self.style_weights)} for {len(self.style)} styles")
-            check_shares(self, "style_weights")
+                raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {len(self.style)} styles")
+            check_weights(self, "style_weights")
         if not self.content_weight + self.style_weight + self.pixel_weight:
-            raise ValueError("--content-weight, --style-weight and --pixel-weight are all 0: nothing to learn")
+            raise ValueError("--content-weight, --style-weight and --pixel-weight are all 0: nothing to train")
         if len(set(self.style_layers)) != len(self.style_layers) or not self.style_layers:
-            raise ValueError("--style-layers: expected at least one layer, and none twice")
+            raise ValueError("--style-layers: expected at least one layer and no duplicates")
         if self.layer_weights:
             if len(self.layer_weights) != len(self.style_layers):
                 raise ValueError(
-                    f"--layer-weights: {len(self.layer_weights)} for {len(self.style_layers)} style layers"
+                    f"--layer-weights: got {len(self.layer_weights)} weights for {len(self.style_layers)} style layers"
                 )
-            check_shares(self, "layer_weights")
+            check_weights(self, "layer_weights")
         if self.vgg_weights is not None and self.loss_network == "compact":
-            raise ValueError(
-                "--vgg-weights: the compact network has weights of its own; add --loss-network vgg19 or vgg16"
-            )
+            raise ValueError("--vgg-weights does not apply to the compact network; add --loss-network vgg19 or vgg16")
         self.check_crop_size(16, "the loss network")
 
 
 @dataclass(frozen=True)
 class StylizeConfig:
-    """Paint photographs, whole folders of them, or videos, in a style that was learned. Sizes stay as they are."""
+    """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given."""
 
-    inputs: tyro.conf.Positional[tuple[str, ...]]
-    """Pictures, videos and folders; folders are searched for pictures, and their structure is kept."""
+    inputs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="INPUT [INPUT ...]", help_behavior_hint="(required)"),
+    ]
+    """Pictures, videos and folders. Folders are searched for pictures; their structure is kept."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out")
-    """A folder; or, for a single picture or video, a file."""
+    """Output folder, or output file for a single picture or video."""
 
     style: Annotated[str, tyro.conf.arg(aliases=("-s", "--weights", "-w", "--model"))] = "starry-night"
-    """A style that comes with the library (`johnson styles` lists them), a folder with config.json and
-    model.safetensors, a training run, a .pth file of fast_neural_style, or a Hugging Face Hub id."""
+    """A bundled style (see `johnson styles`), a training run, a folder, a fast_neural_style .pth file, or a Hub id."""
 
     strength: float = 1.0
-    """How much of the painting is laid over the photograph, from 0 to 1."""
+    """Opacity of the result over the photograph, from 0 to 1."""
 
     preserve_color: bool = False
-    """Keep the colours of the photograph: paint its luminance only."""
+    """Keep the colours of the photograph: only its luminance changes."""
 
-    size: int | None = None
-    """Shrink pictures to this longer side first, in pixels. Brush strokes have a fixed size in pixels, so a smaller
-    picture is painted in broader strokes."""
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink pictures whose longer side exceeds this many pixels; smaller pictures get broader strokes."""
 
-    format: Literal["jpg", "png", "webp", "tiff", "bmp", "avif"] | None = None
-    """Format of painted pictures; default: that of the input."""
+    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
+    """Output format of pictures."""
 
     smoothing: float = 0.98
-    """Videos: share that the statistics of the normalisation layers keep from frame to frame, against flicker; 0 treats
-    every frame alone."""
+    """Videos: decay of the normalisation statistics over frames; high values reduce flicker, 0 disables smoothing."""
 
-    tile: int | None = None
-    """Side of the tiles that large pictures are painted in, in pixels; default: as large as the memory allows. Videos
-    are painted frame by frame, each whole."""
+    tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
+    """Side of the tiles in which large pictures are processed, in pixels. Video frames are never tiled."""
 
     sheet: bool = False
-    """Also write sheet.jpg (NAME-sheet.jpg for a single file): each picture beside its painting."""
+    """Also write sheet.jpg (NAME-sheet.jpg for a single file) with each picture before and after."""
 
     overwrite: bool = False
-    """Replace output that is there already. Input is never replaced."""
+    """Replace existing output. Inputs are never replaced."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise ValueError("nothing to paint: give a picture or a folder, as in `johnson stylize photo.jpg`")
+            raise ValueError("no input: give a picture, a folder or a video, as in `johnson stylize photo.jpg`")
         if not 0 <= self.strength <= 1:
-            raise ValueError(f"--strength must lie in [0, 1], got {self.strength}")
+            raise ValueError(f"--strength must be in [0, 1], got {self.strength}")
         if not 0 <= self.smoothing < 1:
-            raise ValueError(f"--smoothing must lie in [0, 1), got {self.smoothing}")
-        check_at_least(self, 1, "size")
+            raise ValueError(f"--smoothing must be in [0, 1), got {self.smoothing}")
+        check_at_least(self, 1, "size", "threads")
         check_at_least(self, 64, "tile")
+
+
+@dataclass(frozen=True)
+class StylesConfig:
+    """List the bundled networks, for `johnson stylize --style`."""

@@ -1,4 +1,4 @@
-"""From photographs to paintings in one pass (Johnson et al. 2016): pictures of any size through a trained network."""
+"""Stylize pictures and videos of any size with a trained network (Johnson et al. 2016)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from torch import Tensor
 from johnson import video
 from johnson.models import TransformerNet
 from johnson.options import StylizeConfig
-from stylekit import images, tiling, weights
-from stylekit.cli import is_out_of_memory
-from stylekit.files import Job, Outcome, paint_files
-from stylekit.tiling import MARGIN
+from stylekit.devices import is_out_of_memory, to_device
+from stylekit.networks import weights
+from stylekit.networks.tiling import MARGIN, Smoothing, run_tiled
+from stylekit.pictures import images
+from stylekit.pictures.jobs import Job, Outcome, process_files
 
 KIND = "johnson"
-"""The folder in weights/ that the styles which come with the library lie in."""
+"""Subfolder of weights/ with the bundled styles."""
 
 
 @torch.inference_mode()
@@ -27,83 +28,90 @@ def stylize(
     strength: float = 1.0,
     preserve_color: bool = False,
     tile: int | None = None,
+    smoothing: Smoothing | None = None,
 ) -> Tensor:
-    """Paint photographs of any size.
+    """Stylize photographs of any size. Threads may share a network, but not the smoothing.
 
-    The picture is continued by its reflection, so that no frame is painted, and worked on in tiles if it is large
-    (`stylekit.tiling.paint`). The noise that it takes is the same at every call.
+    Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). Every call uses the
+    same input noise.
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the network's device.
-        strength: How much of the painting is laid over the photograph, from 0 to 1.
-        preserve_color: Keep the colours of the photograph under the luminance of the painting.
-        tile: Side of the tiles, in pixels; None: as large as the memory allows.
+        strength: Weight of the result against the photograph, from 0 to 1.
+        preserve_color: Combine the chroma of the photograph with the luminance of the result.
+        tile: Side of the tiles in pixels. None: as large as memory allows.
+        smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
     noise = torch.randn(1, 1, *image.shape[2:], generator=torch.Generator().manual_seed(0)).to(image)
-    taken = network.with_noise(image, noise.expand(len(image), -1, -1, -1))
-    painted = tiling.paint(taken, network, tile).clamp(0, 1)
+    if smoothing is not None:
+        smoothing.start_frame(image)
+    noisy = network.with_noise(image, noise.expand(len(image), -1, -1, -1))
+    stylized = run_tiled(noisy, network, tile, smoothing).clamp(0, 1)
     if preserve_color:
-        painted = images.with_luminance_of(painted, image)
-    return torch.lerp(image, painted, strength)
+        stylized = images.with_luminance_of(stylized, image)
+    return torch.lerp(image, stylized, strength)
 
 
 def load_network(name: str | Path = "starry-night") -> TransformerNet:
-    """A trained network, ready for `stylize`.
+    """Load a trained network in eval mode.
 
     Args:
-        name: A style that comes with the library, a folder with config.json and model.safetensors, a training run (a
-            folder with model/), a .pth file of fast_neural_style, or a Hugging Face Hub id.
+        name: A bundled style, a folder with config.json and model.safetensors, a training run (a folder with model/), a
+            .pth file of fast_neural_style, or a Hugging Face Hub id.
 
     Raises:
-        FileNotFoundError: There are no such weights; the message lists the styles that come with the library.
-        ValueError: They are damaged, or of another network.
+        FileNotFoundError: There are no such weights; the message lists the bundled styles.
+        ValueError: The weights are damaged or belong to another network.
         OSError: The Hub cannot be reached.
     """
     found = weights.find(name, KIND)
     if isinstance(found, Path) and (found / "model").is_dir():
         found = found / "model"
-    return weights.load(TransformerNet, found, "a network of johnson", "a training run with model")
+    return weights.load(TransformerNet, found, "a style network", "a training run with model/")
 
 
 def stylize_files(
     jobs: Sequence[Job], network: TransformerNet, config: StylizeConfig, device: torch.device | str = "cpu"
 ) -> Iterator[Outcome]:
-    """Paint pictures and videos one by one and write each result, whole or not at all. A bad one does not end the work.
+    """Stylize pictures and videos one by one; each result is written completely or not at all.
+
+    A file that cannot be read does not stop the batch.
+
+    Args:
+        network: It is moved to `device`.
 
     Raises:
         OSError: A result cannot be written.
     """
-    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = to_device(network, device)
 
-    def paint(image: Tensor) -> Tensor:
+    def process(image: Tensor) -> Tensor:
         return stylize(image, network, config.strength, config.preserve_color, config.tile)
 
     for job in jobs:
         if job.source.suffix.lower() in video.FORMATS:
             yield _stylize_video(job, network, config, device)
         else:
-            yield from paint_files([job], paint, device, config.size)
+            yield from process_files([job], process, device, config.size)
 
 
 def _stylize_video(job: Job, network: TransformerNet, config: StylizeConfig, device: torch.device | str) -> Outcome:
-    with video.Smoothing(network, config.smoothing) as smoothing:
+    smoothing = Smoothing(config.smoothing)
 
-        def paint(frame: Tensor) -> Tensor:
-            smoothing.next(frame)
-            # Whole: the statistics of a frame are not those of its tiles.
-            return stylize(
-                frame, network, config.strength, config.preserve_color, tile=max(frame.shape) + 2 * MARGIN + 4
-            )
+    def process(frame: Tensor) -> Tensor:
+        # Tiles at least as large as the padded frame: frames are never split, so that all are processed alike.
+        tile = max(frame.shape) + 2 * MARGIN + 4
+        return stylize(frame, network, config.strength, config.preserve_color, tile, smoothing)
 
-        try:
-            before, after = video.paint_video(job.source, job.target, paint, device, config.size)
-        except ValueError as error:
-            return Outcome(job, error=str(error))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return Outcome(job, error=f"{job.source}: its frames need more memory than there is; try --size 1280")
+    try:
+        before, after = video.process_video(job.source, job.target, process, device, config.size)
+    except ValueError as error:
+        return Outcome(job, error=str(error))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return Outcome(job, error=f"{job.source}: out of memory; try --size 1280")
     return Outcome(job, before, after)

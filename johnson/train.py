@@ -1,14 +1,13 @@
-"""Training (Johnson et al. 2016, section 3): a network learns the objective of Gatys et al. for one style.
+"""Training (Johnson et al. 2016, section 3): `train` is the whole loop, `train_step` one step of it.
 
-Departures from the paper: the learning rate falls linearly over the second half; the network that is kept for use is an
-exponential moving average of the one that is trained; it sees noise beside the photograph; the optimiser is Muon unless
-Adam is asked for; the loss network is ours unless another is asked for, and styles are compared at the layers of Gatys
-et al.
+Departures from the paper: the learning rate decays linearly over the second half; the network that is kept for use is
+an exponential moving average of the trained one; the network has a noise input; the optimiser is Muon by default; the
+default loss network is a compact VGG, and the style layers are those of Gatys et al.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -27,34 +26,56 @@ from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
 from johnson.options import TrainConfig
 from johnson.stylize import load_network, stylize
-from stylekit import images, run
-from stylekit.data import EpochBatches, make_loader, pipeline_from_dict, read_pictures, some_of
-from stylekit.log import say
-from stylekit.optim import Muon
-from stylekit.training import descend, unwrap
-from stylekit.vgg import VGGFeatures
+from stylekit import devices, distributed
+from stylekit.networks.blocks import count_parameters
+from stylekit.networks.vgg import VGGFeatures
+from stylekit.pictures import images
+from stylekit.training.data import evenly_spaced, make_loader, pipeline_from_dict, read_pictures
+from stylekit.training.log import print0
+from stylekit.training.optim import Muon, build_ema, optimizer_step, set_learning_rate
+from stylekit.training.run import Result, Run
 
 ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise")
-"""Options that weights belong to. A run cannot change them, nor its optimiser."""
+"""Options of the network. Neither these nor the optimiser can change in a run."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
-"""Options that the Gram matrices of the style follow from."""
+"""Options that determine the Gram matrices of the style."""
 
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
 
 
-@dataclass
-class State:
-    """Everything that changes in a training step, and what it is judged by."""
+def train(config: TrainConfig) -> Result:
+    """Train, or resume a run, until it is finished or a signal (SIGINT, SIGTERM) stops it.
 
-    network: nn.Module
-    average: AveragedModel
-    optimizer: torch.optim.Optimizer
-    judge: VGGFeatures
-    """The loss network, with the content layer and those of the style."""
-    grams: dict[str, Tensor]
-    """The style: by layer, (1, C, C)."""
+    Under torchrun, call this in every process.
+
+    Raises:
+        FileExistsError: The folder holds a run, and `resume` is not set.
+        FileNotFoundError: There are no photographs, no such style, or no run to resume.
+        ValueError: Too many pictures are unreadable; the checkpoint is damaged or of another network; the run is
+            finished.
+        OSError: A file cannot be written; the last checkpoint is untouched.
+        FloatingPointError: Training diverged; the last checkpoint predates the divergence.
+        torch.OutOfMemoryError: The device has too little memory for these options.
+    """
+    with Run(config, fixed=(*ARCHITECTURE, "optimizer")) as run:
+        # A resumed run does not need its painting, which may have been moved.
+        grams = run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS)
+        state = build_state(config, run.device, grams)
+        pipeline = run.saved_entry("pipeline", dict, depends_on=("augment", "load_size", "crop_size"))
+        data = load_data(config, run.device, pipeline)
+        run.restore(state)
+        print0(f"{count_parameters(state.ema_networks['model']):,} parameters, loss network: {config.loss_network}")
+        for photographs, noise in run.batches(data.loader):
+            lr = set_learning_rate([state.optimizer], config, run.progress)
+            photographs, noise = devices.to_device(photographs, run.device), devices.to_device(noise, run.device)
+            run.end_step(train_step(state, photographs, noise, config, run.amp), lr)
+            if run.checkpoint_due:
+                run.save(state.state_dict() | {"pipeline": albumentations.to_dict(data.pipeline)}, state.ema_networks)
+            if run.samples_due:
+                run.show(sample_images(state, data), plots(config))
+    return run.result
 
 
 def train_step(
@@ -68,185 +89,163 @@ def train_step(
         amp: Run the networks in bfloat16; losses and the optimiser stay in float32.
     """
     with torch.autocast(photographs.device.type, torch.bfloat16, enabled=amp):
-        painted = state.network(cast(TransformerNet, unwrap(state.network)).with_noise(photographs, noise))
-        seen = state.judge(painted)
+        stylized = state.network(cast(TransformerNet, distributed.unwrap(state.network)).with_noise(photographs, noise))
+        features = state.loss_network(stylized)
         with torch.no_grad():
-            content = state.judge(photographs, [config.content_layer])[config.content_layer]
-    # The entries of a Gram matrix are sums over all positions: bfloat16 has too few digits for them.
-    seen = {layer: features.float() for layer, features in seen.items()}
-    terms = perceptual_loss(painted.float(), photographs, seen, content.float(), state.grams, config)
-    descend(state.optimizer, terms)
-    state.average.update_parameters(unwrap(state.network))
+            content = state.loss_network(photographs, [config.content_layer])[config.content_layer]
+    # Gram matrices are sums over all positions, for which bfloat16 is too coarse.
+    features = {layer: activations.float() for layer, activations in features.items()}
+    terms = perceptual_loss(stylized.float(), photographs, features, content.float(), state.grams, config)
+    optimizer_step(state.optimizer, terms)
+    state.ema.update_parameters(distributed.unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
 
 
+@dataclass
+class State:
+    """Everything that changes in a training step, and what it is compared with."""
+
+    network: nn.Module
+    ema: AveragedModel
+    optimizer: torch.optim.Optimizer
+    loss_network: VGGFeatures
+    """With the content layer and the style layers."""
+    grams: dict[str, Tensor]
+    """Gram matrices of the style by layer, (1, C, C)."""
+
+    @property
+    def ema_networks(self) -> dict[str, TransformerNet]:
+        """The network to use, by folder name."""
+        return {"model": cast(TransformerNet, self.ema.module)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "grams": self.grams,
+            "network": distributed.unwrap(self.network).state_dict(),
+            "average": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Restore a checkpoint. Gram matrices are not restored here, since `build_state` decides whether they apply."""
+        distributed.unwrap(self.network).load_state_dict(saved["network"])
+        self.ema.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+
+
 def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, Tensor] | None = None) -> State:
-    """A fresh network, or one to start from, its optimiser and its judge; the weights follow from the seed.
+    """A new network, or one to fine-tune, its optimiser and loss network; the initial weights follow from the seed.
 
     Args:
-        grams: The style, if it is known already.
+        grams: The style, if it is known from a checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: A style, the weights of the loss network or those to start from cannot
-            be read, or do not fit; there is no such layer.
+        FileNotFoundError, ValueError, OSError: A style or the weights of a network cannot be read or do not match, or a
+            layer does not exist.
     """
     layers = dict.fromkeys((config.content_layer, *config.style_layers))
-    judge = VGGFeatures(layers, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
-    judge = run.ready(judge, device)
-    grams = style_grams(config, judge) if grams is None else grams
+    loss_network = VGGFeatures(layers, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
+    loss_network = devices.to_device(loss_network, device)
+    grams = style_grams(config, loss_network) if grams is None else grams
     torch.manual_seed(config.seed)
     network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip, config.noise)
     if config.init is not None:
-        _load_start(network, config)
-    network = run.ready(network, device)
+        _load_initial_weights(network, config)
+    network = devices.to_device(network, device)
     return State(
-        average=run.averaged(network, config.ema_decay),
-        network=run.wrapped(network, device, config),
+        ema=build_ema(network, config.ema_decay),
+        network=distributed.wrap_ddp(network, device, config.compile),
         optimizer=build_optimizer(network.parameters(), config),
-        judge=judge,
+        loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
     )
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """What --optimizer names."""
+    """The optimiser that --optimizer names."""
     if config.optimizer == "adam":
         return torch.optim.Adam(parameters, config.lr, fused=True)
     return Muon(parameters, config.lr)
 
 
-def style_grams(config: TrainConfig, judge: VGGFeatures) -> dict[str, Tensor]:
-    """The mean of all styles: by layer, (1, C, C)."""
-    device = judge.mean.device
+def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
+    """The weighted mean of all styles: Gram matrices by layer, (1, C, C)."""
+    device = loss_network.mean.device
     total: dict[str, Tensor] = {}
     weights = config.style_weights or (1.0,) * len(config.style)
     for name, weight in zip(config.style, weights, strict=True):
-        for layer, gram in _grams_of(name, config, judge).items():
-            share = weight / sum(weights) * gram.to(device)
-            total[layer] = total[layer] + share if layer in total else share
+        for layer, gram in _grams_of(name, config, loss_network).items():
+            weighted = weight / sum(weights) * gram.to(device)
+            total[layer] = total[layer] + weighted if layer in total else weighted
     return total
 
 
-def _grams_of(name: str, config: TrainConfig, judge: VGGFeatures) -> dict[str, Tensor]:
-    """One style: of a painting, of a folder of them, or of a preset."""
+def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
+    """Gram matrices of a painting, a folder of paintings, or a preset."""
     path = Path(name)
     if path.is_dir() or path.suffix.lower() in images.FORMATS:
         paths = find_photographs(path) if path.is_dir() else [path]
         paintings = (images.to_tensor(images.resize(images.load(p), config.style_size)) for p in paths)
-        grams = [gram_matrices(judge, painting.to(judge.mean), config.style_layers) for painting in paintings]
+        device = loss_network.mean.device
+        grams = [gram_matrices(loss_network, painting.to(device), config.style_layers) for painting in paintings]
         return {layer: torch.stack([gram[layer] for gram in grams]).mean(0) for layer in config.style_layers}
     preset = load_preset(name)
-    check_preset(preset, judge, config.style_layers)
+    check_preset(preset, loss_network, config.style_layers)
     grams_at = preset.at(config.style_size)
     return {layer: grams_at[layer] for layer in config.style_layers}
 
 
 @dataclass
 class Data:
-    """What a run trains on and shows."""
+    """Training batches and validation pictures."""
 
     loader: DataLoader[tuple[Tensor, Tensor]]
-    batches: EpochBatches
+    pipeline: albumentations.Compose
     validation: list[Path]
 
 
-def load_data(config: TrainConfig, pipeline: albumentations.Compose, device: torch.device) -> Data:
-    """Read every photograph once, to find the bad ones before training does; keep them in memory if they fit.
+def load_data(config: TrainConfig, device: torch.device, saved_pipeline: dict[str, Any] | None = None) -> Data:
+    """Read every photograph once, to find unreadable ones before training does; cache them if they fit in memory.
+
+    Args:
+        saved_pipeline: The augmentation of a resumed run; None builds what `config.augment` names.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no picture.
-        ValueError: More than 1 % of the pictures are bad, or there are too few for one batch.
+        FileNotFoundError: A folder is missing or has no pictures.
+        ValueError: More than 1 % of the pictures are unreadable, or there are too few for one batch.
     """
-    shown = _validation(config)
+    if saved_pipeline is None:
+        pipeline = build_pipeline(config.augment, config.load_size, config.crop_size)
+    else:
+        pipeline = pipeline_from_dict(saved_pipeline, config.crop_size)
+    validation = _validation_pictures(config)
     (paths,), cache = read_pictures([find_photographs(config.dataroot)], [f" in {config.dataroot}"], config)
     data = Photographs(paths, pipeline, config.seed, cache)
-    loader, batches = make_loader(data, len(data), config, device)
-    say(f"{len(data)} photographs{', kept in memory' if cache else ''}")
-    return Data(loader, batches, some_of(shown or paths, config.n_samples))
+    loader = make_loader(data, len(data), config, device)
+    print0(f"{len(data)} photographs{', cached in memory' if cache else ''}")
+    return Data(loader, pipeline, evenly_spaced(validation or paths, config.n_samples))
 
 
-def train(config: TrainConfig) -> run.Result:
-    """Train, or go on with a run; see `stylekit.run.train` for how it ends and what it raises."""
-
-    def prepare(device: torch.device, saved: dict[str, Any] | None) -> _Johnson:
-        def same(*options: str) -> bool:
-            return saved is not None and not config.differences(saved["config"], *options)
-
-        pipeline = (
-            pipeline_from_dict(saved["pipeline"], config.crop_size)
-            if saved and same("augment", "load_size", "crop_size")
-            else build_pipeline(config.augment, config.load_size, config.crop_size)
-        )
-        # The painting may have been moved since.
-        known = saved is not None and same(*STYLE_OPTIONS) and [*saved["grams"]] == [*config.style_layers]
-        grams = saved["grams"] if saved and known else None
-        state = build_state(config, device, grams)
-        return _Johnson(config, device, state, load_data(config, pipeline, device), pipeline)
-
-    entries = {"pipeline": dict, "network": dict, "average": dict, "grams": dict}
-    return run.train(config, (*ARCHITECTURE, "optimizer"), entries, prepare)
+def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
+    """The validation photographs before and after, by column title."""
+    network = state.ema_networks["model"]
+    device = next(network.parameters()).device
+    columns: dict[str, list[Image.Image]] = {"photograph": [], "stylized": []}
+    for path in data.validation:
+        photograph = images.resize(images.load(path), VALIDATION_SIZE)
+        columns["photograph"].append(photograph)
+        columns["stylized"].append(images.to_image(stylize(images.to_tensor(photograph).to(device), network)))
+    return columns if data.validation else {}
 
 
-class _Johnson:
-    """What a run asks of the method: `stylekit.run.Method`."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        device: torch.device,
-        state: State,
-        data: Data,
-        pipeline: albumentations.Compose,
-    ) -> None:
-        self.config = config
-        self.device = device
-        self.state = state
-        self.data = data
-        self.pipeline = pipeline
-        self.loader: DataLoader[Any] = data.loader
-        self.batches = data.batches
-        self.optimizers: Sequence[torch.optim.Optimizer] = (state.optimizer,)
-        self.networks: Sequence[nn.Module] = (state.network,)
-        self.average = cast(TransformerNet, state.average.module)
-        self.plots: Mapping[str, Sequence[str]] = {"content": ("content", "pixel", "tv"), "style": config.style_layers}
-
-    def describe(self) -> str:
-        return f"{run.count(unwrap(self.state.network))}, judged by {self.config.loss_network}"
-
-    def step(self, batch: tuple[Tensor, Tensor], amp: bool) -> dict[str, Tensor]:
-        photographs, noise = (run.to_device(part, self.device) for part in batch)
-        return train_step(self.state, photographs, noise, self.config, amp)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "pipeline": albumentations.to_dict(self.pipeline),
-            "grams": self.state.grams,
-            "network": unwrap(self.state.network).state_dict(),
-            "average": self.state.average.state_dict(),
-            "optimizer": self.state.optimizer.state_dict(),
-        }
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        unwrap(self.state.network).load_state_dict(saved["network"])
-        self.state.average.load_state_dict(saved["average"])
-        self.state.optimizer.load_state_dict(saved["optimizer"])
-
-    def released(self) -> dict[str, nn.Module]:
-        return {"model": self.average}
-
-    def paint(self) -> dict[str, list[Image.Image]]:
-        """Photographs and paintings."""
-        columns: dict[str, list[Image.Image]] = {}
-        for path in self.data.validation:
-            photograph = images.resize(images.load(path), VALIDATION_SIZE)
-            painted = stylize(images.to_tensor(photograph).to(self.device), self.average)
-            columns.setdefault("photograph", []).append(photograph)
-            columns.setdefault("painting", []).append(images.to_image(painted))
-        return columns
+def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:
+    """The panels of losses.png and the terms in each."""
+    return {"content": ("content", "pixel", "tv"), "style": config.style_layers}
 
 
-def _validation(config: TrainConfig) -> list[Path]:
-    """What --val-dataroot names; nothing if it is not given."""
+def _validation_pictures(config: TrainConfig) -> list[Path]:
+    """The pictures of --val-dataroot; empty if it is not given."""
     if config.val_dataroot is None:
         return []
     if Path(config.val_dataroot).is_file():
@@ -255,18 +254,18 @@ def _validation(config: TrainConfig) -> list[Path]:
     return find_photographs(config.val_dataroot)
 
 
-def _load_start(network: TransformerNet, config: TrainConfig) -> None:
+def _load_initial_weights(network: TransformerNet, config: TrainConfig) -> None:
     assert config.init is not None
-    start = load_network(config.init)
-    has, wanted = start._hub_mixin_config, network._hub_mixin_config
-    assert isinstance(has, dict) and isinstance(wanted, dict)
-    different = [name for name in ARCHITECTURE if has[name] != wanted[name]]
-    if has["noise"] and wanted["noise"] and "noise" in different:
-        different.remove("noise")  # How much there is may change, but not whether there is any.
+    initial = load_network(config.init)
+    found, expected = initial._hub_mixin_config, network._hub_mixin_config
+    assert isinstance(found, dict) and isinstance(expected, dict)
+    different = [name for name in ARCHITECTURE if found[name] != expected[name]]
+    if found["noise"] and expected["noise"] and "noise" in different:
+        different.remove("noise")  # The amount of noise may change, but not whether there is any.
     if different:
-        flags = " ".join(_flag(name, has[name]) for name in different)
-        raise ValueError(f"--init {config.init}: another network than is to be trained; add {flags}")
-    network.load_state_dict(start.state_dict())
+        flags = " ".join(_flag(name, found[name]) for name in different)
+        raise ValueError(f"--init {config.init}: its architecture differs from the options; add {flags}")
+    network.load_state_dict(initial.state_dict())
 
 
 def _flag(name: str, value: Any) -> str:

@@ -1,84 +1,61 @@
-"""What every command line of the library does alike: flags from a dataclass, errors as one line, exit codes.
+"""What the command lines share: flags from dataclasses, exit codes, and reports on training and on files.
 
-Exit codes: 0 done; 1 failed on the way, or done in part; 2 wrong input; 128 + N stopped by signal N, as shells have it.
+Exit codes: 0 success; 1 failed or partly failed; 2 invalid input; 128 + N stopped by signal N, as in shells.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import dataclasses
-import difflib
-import io
+import functools
 import itertools
 import json
+import operator
 import os
-import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
-from stylekit.options import RunConfig
+from stylekit import __version__
+from stylekit.options import RunConfig, RunName
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from stylekit.files import Job, Outcome
-    from stylekit.run import Result
+    from stylekit.pictures.jobs import Job, Outcome
+    from stylekit.training.run import Result
 
 T = TypeVar("T")
 C = TypeVar("C", bound=RunConfig)
+
 SHEET_LIMIT = 120
-"""Pictures on a sheet: JPEG ends at 65,535 pixels."""
+"""Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
 
-Command = Callable[[Sequence[str]], int]
-
-
-def parse(options: type[T], args: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Read flags into a dataclass. `--help` prints and exits with 0.
-
-    Args:
-        options: The dataclass; its docstrings are the help.
-        default: Values of flags that are not given, instead of those of the dataclass.
-
-    Raises:
-        ValueError: An unknown flag (the message names the nearest known one), a wrong value, a contradiction.
-    """
-    keywords: dict[str, Any] = {} if default is None else {"default": default}
-    # tyro draws a box around an error; logs and scripts want a line.
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            parsed, unknown = tyro.cli(options, prog=prog, args=list(args), return_unknown_args=True, **keywords)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_first_paragraph(box.getvalue())) from None
-    if unknown:
-        flag = unknown[0].split("=")[0]
-        known = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(cast(Any, options))]
-        near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; `{prog} --help` lists all"
-        raise ValueError(f"unknown option {flag}{hint}")
-    return parsed
+# Idle OpenMP threads sleep instead of spinning. It costs nothing on an idle machine (benchmarks/README.md); on a busy
+# one spinning makes two threads slower than one. It must be set before PyTorch loads OpenMP.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def run(command: Callable[[], int], prog: str) -> int:
-    """Run a command and return its exit code; an error becomes one line on standard error.
+@contextmanager
+def exit_on_error(prog: str) -> Iterator[None]:
+    """Turn errors into one line on standard error and an exit code.
 
-    Wrong input is what the library raises as ValueError or OSError. `python -X dev` shows the traceback as well.
+    ValueError and OSError mean invalid input. `python -X dev` also shows the traceback.
     """
     try:
-        return command()
+        yield
+        sys.stdout.flush()  # Otherwise a broken pipe is only noticed, and reported, when Python exits.
+        return
     except KeyboardInterrupt:
-        return 130
+        sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has had enough; Python must not try to flush it once more.
+        # The reader of our output has gone; keep Python from flushing it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        sys.exit(141)
     except (ValueError, OSError) as error:
         code = 2
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
@@ -88,155 +65,189 @@ def run(command: Callable[[], int], prog: str) -> int:
         import traceback
 
         traceback.print_exc()
-    if os.environ.get("RANK", "0") == "0":
+    if _is_main():
         print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    sys.exit(code)
 
 
-def dispatch(commands: Mapping[str, tuple[Command, str]], args: Sequence[str], prog: str, about: str) -> int:
-    """Run the sub-command that the first argument names.
+def parse_command(commands: Mapping[str, type], prog: str, description: str, args: Sequence[str] | None = None) -> Any:
+    """Read a sub-command and its flags; return an instance of the command's dataclass.
+
+    Exits with 0 after --help and --version, and with 2 after an error, which tyro prints.
 
     Args:
-        commands: By name, what to call with the remaining arguments, and one line of help.
-        about: What stands at the top of `--help`.
+        commands: Dataclass of each sub-command by name.
+        args: Command line; None takes sys.argv.
     """
-    if not args or args[0] in ("-h", "--help"):
-        width = max(map(len, commands))
-        print(f"usage: {prog} COMMAND [OPTIONS]\n\n{about}\n")
-        for name, (_, summary) in commands.items():
-            print(f"  {name:{width}}  {summary}")
-        print(f"\n`{prog} COMMAND --help` lists the options of a command.")
-        return 0 if args else 2
-    if args[0] in commands:
-        return run(lambda: commands[args[0]][0](args[1:]), f"{prog} {args[0]}")
-
-    def unknown() -> int:
-        near = difflib.get_close_matches(args[0], commands, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(commands)}"
-        raise ValueError(f"unknown command {args[0]}{hint}")
-
-    return run(unknown, prog)
+    args = list(sys.argv[1:] if args is None else args)
+    _print_version(prog, args)
+    parsers = []
+    for name, options in commands.items():
+        # Only the command in use reads the saved options of a run.
+        default = (
+            resumed_options(options, prog, args[1:]) if args[:1] == [name] and issubclass(options, RunConfig) else None
+        )
+        command = tyro.conf.subcommand(name, default=default or tyro.MISSING_NONPROP, prefix_name=False)
+        parsers.append(Annotated[options, command])
+    union: Any = functools.reduce(operator.or_, parsers)
+    about = f"{description} Try `{prog} COMMAND --help`."
+    return tyro.cli(union, prog=prog, description=about, args=args, console_outputs=_is_main())
 
 
-def train(
-    options: type[C],
-    args: Sequence[str],
-    prog: str,
-    again: str,
-    start: Callable[[C], Result],
-    smaller: Callable[[C], str],
-) -> int:
-    """A `train` command: train, or go on with --resume; a signal saves first.
+def parse(options: type[T], prog: str, args: Sequence[str] | None = None) -> T:
+    """Read the flags of a program without sub-commands; see `parse_command`."""
+    args = list(sys.argv[1:] if args is None else args)
+    _print_version(prog, args)
+    default: Any = resumed_options(options, prog, args) if issubclass(options, RunConfig) else None
+    return tyro.cli(options, prog=prog, args=args, default=default or tyro.MISSING_NONPROP, console_outputs=_is_main())
 
-    Args:
-        options: The dataclass of its flags.
-        again: The command to go on with, for the message after a signal.
-        start: Trains.
-        smaller: What else saves memory, for the message if there is too little.
+
+def resumed_options(options: type[C], prog: str, args: Sequence[str]) -> C | None:
+    """With --resume, the saved options of the run, which are the defaults of flags that are not given.
 
     Raises:
-        ValueError, OSError, FloatingPointError: What `parse` and `start` raise.
-        MemoryError: There is too little memory.
+        FileNotFoundError: There is no run to resume.
+        ValueError: Its config.json is damaged.
     """
-    config = parse(options, args, prog, _saved_options(options, args))
-    if "WANDB_SWEEP_ID" in os.environ and config.name == options.name:
-        # The trials of a sweep differ in their flags only: each needs a folder of its own.
-        config = dataclasses.replace(config, name=os.environ["WANDB_RUN_ID"])
+    given, _ = tyro.cli(
+        RunName, prog=prog, args=list(args), return_unknown_args=True, add_help=False, console_outputs=_is_main()
+    )
+    if not given.resume or {"-h", "--help"} & set(args):
+        return None
+    path = given.checkpoints_dir / given.name / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no run to resume at {path}; remove --resume, or check --name and --checkpoints-dir")
     try:
-        result = start(config)
+        saved = json.loads(path.read_text())
+        known = {field.name for field in dataclasses.fields(options)}
+        saved = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known}
+        # The folder may have been moved or renamed.
+        return options(**{**saved, "name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); restore it, or start a new run with another --name") from error
+
+
+def sweep_name(config: C) -> C:
+    """In a W&B sweep, whose trials differ only in their flags, give each run the folder of its trial's id."""
+    if "WANDB_SWEEP_ID" in os.environ and config.name == RunName.name:
+        return dataclasses.replace(config, name=os.environ["WANDB_RUN_ID"])
+    return config
+
+
+@contextmanager
+def memory_hint(config: RunConfig, smaller: str) -> Iterator[None]:
+    """Turn an out-of-memory error of training into one that names the options that save memory.
+
+    Args:
+        smaller: Options of a smaller network.
+    """
+    from stylekit.devices import is_out_of_memory
+
+    try:
+        yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise MemoryError(
             f"out of memory with --batch-size {config.batch_size} --crop-size {config.crop_size}; try "
             + (f"--batch-size {config.batch_size // 2}, " if config.batch_size > 1 else "")
-            + f"--crop-size {config.crop_size // 8 * 4}, --amp on, {smaller(config)}"
+            + f"--crop-size {config.crop_size // 8 * 4}, --amp on, {smaller}"
         ) from error
+
+
+def report_training(result: Result, config: RunConfig, command: str) -> int:
+    """Say how to resume a run that a signal stopped; return the exit code.
+
+    Args:
+        command: The training command, to be shown.
+    """
     if result.signal is None:
         return 0
-    if os.environ.get("RANK", "0") == "0":
-        where = "" if config.checkpoints_dir == Path("checkpoints") else f" --checkpoints-dir {config.checkpoints_dir}"
-        print(f"stopped and saved at step {result.step}; go on with\n    {again} --name {config.name}{where} --resume")
+    if _is_main():
+        flags = ["--name", config.name]
+        if config.checkpoints_dir != RunName.checkpoints_dir:
+            flags += ["--checkpoints-dir", str(config.checkpoints_dir)]
+        print(f"stopped and saved at step {result.step}; resume with\n    {command} {shlex.join(flags)} --resume")
     return 128 + result.signal
 
 
-def paint(
-    jobs: list[Job],
-    start: Callable[[list[Job]], Iterable[Outcome]],
-    output: Path,
-    sheet: bool,
-    overwrite: bool,
-    prog: str,
-    done: str,
-) -> int:
-    """The rest of a command that paints files: a bar, a line for each file that fails, a sheet of before and after.
+def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> tuple[list[Job], Path | None]:
+    """The jobs still to be done, and the path of the contact sheet if one was requested.
 
     Args:
-        jobs: What `stylekit.files.plan` returns.
-        start: Begins the work on those whose result is not there yet.
-        output: As the user gave it.
-        sheet: Also write sheet.jpg.
-        overwrite: Replace what is there already.
-        done: What files are then: "translated", "painted".
+        jobs: All jobs, from `plan_jobs`.
+        output: As given by the user.
+        sheet: Whether to write a contact sheet.
+        overwrite: Whether to replace existing results.
 
     Raises:
-        FileExistsError: All results are there already, or the sheet is.
+        FileExistsError: All results exist, or the sheet does.
         ValueError: The sheet would replace a picture.
     """
-    from tqdm import tqdm
-
-    from stylekit import images
-
     sheet_path = None
     if sheet:
         sheet_path = output / "sheet.jpg"
         if jobs[0].target == output:
             sheet_path = output.with_name(f"{output.stem}-sheet.jpg")
         if any(sheet_path.resolve() in (job.source.resolve(), job.target.resolve()) for job in jobs):
-            raise ValueError(f"--sheet: {sheet_path} is a picture of its own here; choose another --output")
-    if not overwrite:
-        there = [job for job in jobs if job.target.exists()]
-        if len(there) == len(jobs):
-            rest = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise FileExistsError(
-                f"{there[0].target}{rest} exist(s) already; add --overwrite, or choose another --output"
-            )
-        if sheet_path is not None and sheet_path.exists():
-            raise FileExistsError(f"{sheet_path} exists already; add --overwrite, or choose another --output")
-        if there:
-            print(f"left alone {len(there)} pictures that were there already (--overwrite replaces them)")
-            jobs = [job for job in jobs if job not in there]
+            raise ValueError(f"--sheet: {sheet_path} is an input or a result; choose another --output")
+    if overwrite:
+        return jobs, sheet_path
+    missing = [job for job in jobs if not job.target.exists()]
+    if not missing:
+        exist = f"and {len(jobs) - 1} more already exist" if len(jobs) > 1 else "already exists"
+        raise FileExistsError(f"{jobs[0].target} {exist}; add --overwrite or choose another --output")
+    if sheet_path is not None and sheet_path.exists():
+        raise FileExistsError(f"{sheet_path} already exists; add --overwrite or choose another --output")
+    if len(missing) < len(jobs):
+        print(f"skipped results that already exist: {len(jobs) - len(missing)} (--overwrite replaces them)")
+    return missing, sheet_path
+
+
+def report_outcomes(
+    outcomes: Iterable[Outcome], jobs: Sequence[Job], output: Path, sheet: Path | None, prog: str, done: str
+) -> int:
+    """Run jobs under a progress bar, print a line for each failure, write the contact sheet; return the exit code.
+
+    Args:
+        outcomes: Result of each job, computed as it is iterated.
+        jobs: From `select_jobs`.
+        output: As given by the user.
+        sheet: Path of the contact sheet; None for no sheet.
+        done: Past participle for the summary, such as "translated".
+    """
+    from tqdm import tqdm
+
+    from stylekit.pictures import images
+    from stylekit.pictures.sheet import contact_sheet
 
     failed = 0
     pairs: list[list[Image.Image]] = []
     height = 480 if len(jobs) == 1 else 256
-    for outcome in tqdm(start(jobs), total=len(jobs), unit="picture", disable=None, delay=1):
+    for outcome in tqdm(outcomes, total=len(jobs), unit="picture", disable=None, delay=1):
         if outcome.error is not None:
             failed += 1
             tqdm.write(f"{prog}: {outcome.error}", file=sys.stderr)
-        elif sheet_path is not None and len(pairs) < SHEET_LIMIT and outcome.before and outcome.after:
+        elif sheet is not None and len(pairs) < SHEET_LIMIT and outcome.before and outcome.after:
             pairs.append([images.resize(picture, 2 * height) for picture in (outcome.before, outcome.after)])
     count = len(jobs) - failed
     noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
     if count:
         where = jobs[0].target if len(jobs) == 1 else output
         print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {where}")
-    if pairs and sheet_path is not None:
+    if pairs and sheet is not None:
         across = 1 if len(pairs) <= 4 else 3
         rows = [list(itertools.chain(*pairs[i : i + across])) for i in range(0, len(pairs), across)]
-        images.save(images.sheet(rows, ("before", "after") * across, height), sheet_path)
-        print(f"before and after{f' (the first {SHEET_LIMIT})' if count > SHEET_LIMIT else ''}: {sheet_path}")
+        images.save(contact_sheet(rows, ("before", "after") * across, height), sheet)
+        print(f"before and after{f' (the first {SHEET_LIMIT})' if count > SHEET_LIMIT else ''}: {sheet}")
     return 1 if failed else 0
 
 
-def list_networks(args: Sequence[str], prog: str, about: str, kind: str = "") -> int:
-    """A command that lists the networks of a kind that come with the library, each with the title of its model card."""
-    if args:
-        print(f"usage: {prog}\n\n{about}")
-        return 0 if args[0] in ("-h", "--help") else 2
-    from stylekit.weights import shipped
+def list_networks(kind: str = "") -> int:
+    """Print the bundled networks of a kind, each with the title of its model card; return the exit code."""
+    from stylekit.networks.weights import bundled
 
-    for name, folder in shipped(kind).items():
+    for name, folder in bundled(kind).items():
         card = folder / "README.md"
         lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
         title = next((line.lstrip("# ") for line in lines if line.startswith("# ")), "")
@@ -244,50 +255,12 @@ def list_networks(args: Sequence[str], prog: str, about: str, kind: str = "") ->
     return 0
 
 
-def _saved_options(options: type[C], args: Sequence[str]) -> C | None:
-    """With --resume, the options of the run that is gone on with: they are the defaults then."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--resume", "--continue-train", "--continue_train", action="store_true")
-    parser.add_argument("--name", default=options.name)
-    parser.add_argument("--checkpoints-dir", "--checkpoints_dir", type=Path, default=options.checkpoints_dir)
-    parser.add_argument("-h", "--help", action="store_true")
-    try:
-        given, _ = parser.parse_known_args(args)
-    except SystemExit:  # A flag without its value: the real parser says so.
-        return None
-    if not given.resume or given.help:
-        return None
-    path = given.checkpoints_dir / given.name / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"nothing to resume: no {path}; leave out --resume, or check --name and --checkpoints-dir"
-        )
-    try:
-        saved = json.loads(path.read_text())
-        known = {field.name for field in dataclasses.fields(options)}
-        saved = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known}
-        # The folder may have been moved or renamed since.
-        return options(**{**saved, "name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not the options of a run ({error}); give all options again, without this file"
-        ) from error
+def _print_version(prog: str, args: Sequence[str]) -> None:
+    if list(args) == ["--version"]:
+        print(f"{prog} {__version__}")
+        sys.exit(0)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short: PyTorch has a class of its own for CUDA only."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
-
-
-def _first_paragraph(box: str) -> str:
-    """The text of tyro's box up to its first rule, as one line."""
-    lines = []
-    for line in box.splitlines()[1:]:
-        text = line.strip(" │")
-        if not text.strip("─╰╯"):
-            break
-        lines.append(text)
-    return re.sub(r"^Error parsing \w+: ", "", " ".join(lines))
+def _is_main() -> bool:
+    """As `stylekit.distributed.is_main`, without importing PyTorch."""
+    return os.environ.get("RANK", "0") == "0"

@@ -1,73 +1,61 @@
-"""The environment that torchrun sets up: rank, device, main process. Without torchrun, one process is rank 0 of 1."""
+"""Distributed training under torchrun: ranks, DDP and collectives.
+
+Without torchrun a single process is rank 0 of 1, and the same code runs.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 
 def rank() -> int:
-    """This process's number among all processes."""
+    """Index of this process among all processes."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def local_world_size() -> int:
-    """How many of them run on this machine."""
+    """Number of these processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def is_main() -> bool:
-    """Whether this is the one process that writes files and logs."""
+    """Whether this process writes files and logs (rank 0)."""
     return rank() == 0
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """The device of this process: its own GPU under torchrun, else the fastest that there is.
+def wrap_ddp(network: nn.Module, device: torch.device, compile: bool = False) -> nn.Module:
+    """A network ready to be trained: in DDP if there are several processes, compiled on request."""
+    if world_size() > 1:
+        network = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    return cast(nn.Module, torch.compile(network)) if compile else network
 
-    Args:
-        name: "auto", "cpu", "mps", "cuda" or "cuda:N".
 
-    Raises:
-        ValueError: There is no such device on this machine.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"--device {name}: PyTorch sees no CUDA device on this machine; try --device cpu")
-        if device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        if device.index >= torch.cuda.device_count():
-            raise ValueError(f"no device {device}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    elif device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"--device {name}: there is no such device on this machine; try --device cpu")
-    return device
+def unwrap(network: nn.Module) -> Any:
+    """The network inside DDP and torch.compile."""
+    inner: Any = network
+    while isinstance(inner, DistributedDataParallel) or hasattr(inner, "_orig_mod"):
+        inner = inner.module if isinstance(inner, DistributedDataParallel) else inner._orig_mod
+    return inner
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that torchrun started, and leave them at the end; with one process, nothing happens.
+    """Join the processes that torchrun started and leave at the end; does nothing for a single process.
 
-    The group can exchange CPU tensors too, so that processes can agree without waiting for a GPU.
+    On CUDA the group has a gloo backend as well, so that processes can agree without waiting for a GPU.
     """
     if world_size() == 1:
         yield
@@ -81,8 +69,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def largest(*values: float) -> list[float]:
-    """The largest of each value over all processes, so that all decide alike. Values travel over the CPU."""
+def all_max(*values: float) -> list[float]:
+    """The maximum of each value over all processes, so that every process decides the same. Runs on the CPU."""
     if world_size() == 1:
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64)
@@ -90,14 +78,8 @@ def largest(*values: float) -> list[float]:
     return tensor.tolist()
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
-    if world_size() > 1:
-        dist.barrier()
-
-
-def mean(values: torch.Tensor) -> list[float]:
-    """The mean over all processes of each number; waits for the device that holds them."""
+def all_mean(values: Tensor) -> list[float]:
+    """The mean of each value over all processes; synchronises with the device that holds them."""
     values = values.detach().double().cpu()
     if world_size() > 1:
         dist.all_reduce(values)
@@ -106,7 +88,7 @@ def mean(values: torch.Tensor) -> list[float]:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, by rank, in the main process; elsewhere an empty list."""
+    """The values of all processes by rank in the main process; an empty list elsewhere."""
     if world_size() == 1:
         return [value]
     gathered: list[Any] = [None] * world_size()

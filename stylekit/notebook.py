@@ -1,4 +1,4 @@
-"""What notebooks need: pictures side by side, and a run that is watched, its curves and pictures as they come."""
+"""For notebooks: pictures side by side, and a training run shown live, with its losses and samples."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from pathlib import Path
 
 from PIL import Image
 
-from stylekit import images
-from stylekit.log import plot_losses, read_metrics
+from stylekit.pictures import images
+from stylekit.pictures.sheet import contact_sheet
+from stylekit.training.log import plot_losses, read_metrics
 
-# tqdm asks for ipywidgets, to draw bars that a saved notebook cannot show.
+# tqdm recommends ipywidgets, whose bars a saved notebook cannot show.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 NOT_LOSSES = ("step", "epoch", "lr", "images_per_second", "memory_gb")
 
 
 def show(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] = (), height: int = 256) -> None:
-    """Show pictures as a contact sheet (`stylekit.images.sheet`), as JPEG: a notebook keeps what it shows."""
+    """Show pictures as a contact sheet (`contact_sheet`), as JPEG to keep the notebook small."""
     from IPython.display import Image as Shown
     from IPython.display import display
 
-    display(Shown(_jpeg(images.sheet(rows, titles, height))))
+    display(Shown(_jpeg(contact_sheet(rows, titles, height))))
 
 
 def watch(
@@ -37,16 +38,16 @@ def watch(
     plots: Mapping[str, Sequence[str]] | None = None,
     every: float = 5.0,
 ) -> int:
-    """Start a training, and show until it ends what it has written so far: the losses and the last validation sheet.
+    """Start a training and show its losses and latest validation sheet until it ends.
 
-    Interrupting the cell is Ctrl-C for the training: it saves, and can be resumed. A training that fails shows what it
-    said.
+    Interrupting the cell sends Ctrl-C to the training: it saves and can be resumed. If the training fails, its output
+    is shown.
 
     Args:
-        arguments: After `python`, such as `["-m", "johnson", "train", "--dataroot", ...]`.
-        folder: Of the run, CHECKPOINTS_DIR/NAME.
-        plots: The panels and the terms in each, such as `cyclegan.train.PLOTS`; None for one panel with all.
-        every: Seconds between two looks.
+        arguments: Arguments of `python`, such as `["-m", "johnson", "train", "--dataroot", ...]`.
+        folder: Folder of the run, CHECKPOINTS_DIR/NAME.
+        plots: The panels and the terms in each, such as `cyclegan.train.PLOTS`; None for one panel with all terms.
+        every: Seconds between updates.
 
     Returns:
         The exit code of the training.
@@ -59,15 +60,15 @@ def watch(
     for handle in (text, curves, sheet):
         handle.display({"text/plain": ""}, raw=True)
     with tempfile.TemporaryDirectory() as place:
-        said = Path(place) / "said.txt"
-        with said.open("w") as output:
+        printed = Path(place) / "printed.txt"
+        with printed.open("w") as output:
             command = [sys.executable, *map(str, arguments)]
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         shown: dict[Path, float] = {}
 
         def show() -> None:
-            lines = said.read_text(errors="replace").splitlines()
-            # All of it if it failed, else where it is.
+            lines = printed.read_text(errors="replace").splitlines()
+            # Everything after a failure, otherwise the current line.
             text.update({"text/plain": "\n".join(lines if process.poll() else lines[-1:])}, raw=True)
             lines_written = read_metrics(folder)
             if len(lines_written) > 1:
@@ -86,7 +87,7 @@ def watch(
                 show()
                 time.sleep(every)
             except KeyboardInterrupt:
-                # In a terminal it has reached the training already; a notebook's kernel is interrupted alone.
+                # In a terminal the signal has already reached the training; in a notebook only the kernel gets it.
                 if not interrupted:
                     process.send_signal(signal.SIGINT)
                 interrupted = True

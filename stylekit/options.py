@@ -1,4 +1,4 @@
-"""The options that every training has: defaults, types, help, and what contradicts what. Nothing heavy is imported."""
+"""Options of training commands: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Switch = Literal["auto", "on", "off"]
+Format = Literal["jpg", "png", "webp", "tiff", "bmp", "avif"]
 
 
 def also(*names: str) -> Any:
-    """Names that users know from other projects, as further names of a flag."""
+    """Aliases of a flag that users know from other projects."""
     return tyro.conf.arg(aliases=names)
 
 
+def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] = ()) -> Any:
+    """What `--help` shows as the default of a flag whose value is None or empty unless it is given."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, aliases=aliases)
+
+
+FORMATS = "{jpg,png,webp,tiff,bmp,avif}"
+THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
+
+
 def check_at_least(options: Any, least: float, *names: str) -> None:
-    """Refuse options that are below `least`, infinite or no number; None is good.
+    """Refuse options below `least`, infinite or NaN; None is allowed.
 
     Raises:
-        ValueError: The message names the flag and what it got.
+        ValueError: The message names the flag and its value.
     """
     for name in names:
         value = getattr(options, name)
@@ -32,149 +42,158 @@ def check_at_least(options: Any, least: float, *names: str) -> None:
 
 
 def check_positive(options: Any, *names: str) -> None:
-    """Refuse options that are not more than 0, infinite or no number; None is good.
+    """Refuse options that are not positive, infinite or NaN; None is allowed.
 
     Raises:
-        ValueError: The message names the flag and what it got.
+        ValueError: The message names the flag and its value.
     """
     for name in names:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"--{name.replace('_', '-')} must be more than 0, got {value}")
+            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
 
 
-def check_shares(options: Any, name: str) -> None:
-    """Refuse a list of weights with a negative or infinite one, or with nothing but zeros; an empty list is good.
+def check_weights(options: Any, name: str) -> None:
+    """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed.
 
     Raises:
-        ValueError: The message names the flag and what it got.
+        ValueError: The message names the flag and its value.
     """
     weights = getattr(options, name)
     if weights and not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
         shown = " ".join(map(str, weights))
-        raise ValueError(f"--{name.replace('_', '-')} must be 0 or more, and not all 0, got {shown}")
+        raise ValueError(f"--{name.replace('_', '-')} must not be negative or all 0, got {shown}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunName:
+    """Which run: all that must be known to find the options of a run to resume."""
+
+    name: str = "experiment_name"
+    """Name of the run. In a W&B sweep, the default is the id of the trial."""
+
+    checkpoints_dir: Path = Path("checkpoints")
+    """Folder that holds all runs."""
+
+    resume: Annotated[bool, also("--continue-train")] = False
+    """Resume the run from last.pt. Options that are not given keep their saved values."""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
+            raise ValueError(f"--name {self.name!r}: expected the name of a folder")
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """What can be chosen in every training."""
+class RunConfig(RunName):
+    """Options of training commands."""
 
     dataroot: str
     """Folder with the pictures."""
 
-    name: str = "experiment_name"
-    """Name of the run; in a sweep, its id there."""
-
-    checkpoints_dir: Path = Path("checkpoints")
-    """Folder of all runs."""
-
-    resume: Annotated[bool, also("--continue-train")] = False
-    """Go on from last.pt of this run; options that are not given again are those of the run."""
-
-    # The data.
+    # Data.
     load_size: int = 286
-    """Shorter side that pictures are resized to before they are cropped, in pixels."""
+    """Resize pictures so that the shorter side has this many pixels, before cropping."""
 
     crop_size: Annotated[int, also("--image-size")] = 256
-    """Side of the random square that is cut out for training, in pixels; a multiple of 4."""
+    """Side of the square training crops in pixels, a multiple of 4."""
 
-    max_dataset_size: int | None = None
-    """Use only so many pictures of each collection: the first of the sorted names."""
+    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
+    """Use only the first N pictures of each collection, sorted by name."""
 
     cache: Switch = "auto"
-    """Keep decoded pictures in memory; auto: if they take less than a quarter of what is free."""
+    """Keep decoded pictures in memory. auto: if they take less than a quarter of the free memory."""
 
     num_workers: Annotated[int, also("--num-threads")] = 4
-    """Processes that prepare pictures, at most as many as there are cores; 0 prepares them in the training process."""
+    """Data loading processes, at most one per core; 0 loads in the training process."""
 
     batch_size: int = 1
-    """Pictures per step and per process."""
+    """Pictures per step, in each process."""
 
-    # The optimisation.
+    # Optimisation.
     n_epochs: int = 100
-    """Epochs with the full learning rate."""
+    """Epochs at the full learning rate."""
 
     n_epochs_decay: int = 100
-    """Epochs over which the learning rate then goes linearly to zero."""
+    """Further epochs over which the learning rate decays linearly to zero."""
 
-    max_steps: int | None = None
-    """End after so many steps, if the epochs have not ended before; the learning rate is zero by then."""
+    max_steps: Annotated[int | None, default_is("no limit", "INT")] = None
+    """Stop after N steps if the epochs would take longer; the learning rate decays to zero by then."""
 
-    max_minutes: float | None = None
-    """End after so many minutes of training, if the epochs have not ended before; the learning rate is zero by then."""
+    max_minutes: Annotated[float | None, default_is("no limit", "FLOAT")] = None
+    """Stop after N minutes of training if the epochs would take longer; the learning rate decays to zero by then."""
 
     lr: float = 2e-4
-    """Learning rate of Adam."""
+    """Learning rate."""
 
     ema_decay: float = 0.999
-    """Share that the averaged networks, which are the ones to use, keep at each step; 0 turns averaging off."""
+    """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
 
     seed: int = 0
-    """Of everything random: weights, order, crops, pools. The same seed gives the same run on the same machine."""
+    """Seed of all random numbers in training. The same seed gives the same run on the same machine."""
 
-    # The machine.
+    # Machine.
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
     amp: Switch = "auto"
-    """bfloat16 where it is safe; auto: where the hardware is made for it (CUDA from Ampere on, CPUs with AMX). On a CPU
-    with AVX512-BF16 `on` is worth a try: some are faster with it, some slower."""
+    """Mixed precision (bfloat16). auto: on CUDA GPUs since Ampere and CPUs with AMX. Try on with AVX512-BF16."""
 
     compile: bool = False
-    """torch.compile the networks: minutes to start, faster steps after that."""
+    """Compile the networks with torch.compile: slower to start, but each step is faster."""
 
-    # What is written.
+    # Output.
     print_freq: int = 50
-    """Steps between two lines of the log."""
+    """Steps between log lines."""
 
     save_latest_freq: int = 5000
-    """Steps between checkpoints within an epoch; there is always one after each epoch; 0 for no others."""
+    """Steps between checkpoints within an epoch. The end of an epoch is always saved; 0 saves only then."""
 
     save_epoch_freq: int = 5
-    """Epochs between copies of the networks that are kept (in epochs/0005 ...) and uploaded (with --wandb); 0 for
-    none."""
+    """Keep a copy of the networks every N epochs (epochs/0005 ...), and upload it with --wandb; 0 keeps none."""
 
     n_samples: int = 4
-    """Validation pictures of each collection, shown after every epoch."""
+    """Validation pictures of each collection, processed after every epoch."""
 
     wandb: Annotated[bool, also("--use-wandb")] = False
-    """Show the run in Weights & Biases as well."""
+    """Log to Weights & Biases."""
 
     wandb_project: Annotated[str, also("--wandb-project-name")] = "image-translation"
-    """Its project there."""
+    """W&B project."""
 
-    wandb_entity: str | None = None
-    """Its user or team there."""
+    wandb_entity: Annotated[str | None, default_is("your default entity", "STR")] = None
+    """W&B user or team."""
 
     wandb_mode: Literal["online", "offline"] = "online"
-    """offline writes to CHECKPOINTS_DIR/NAME/wandb, for `wandb sync` later."""
+    """offline writes to CHECKPOINTS_DIR/NAME/wandb; upload it later with `wandb sync`."""
 
     def __post_init__(self) -> None:
-        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
-            raise ValueError(f"--name {self.name!r}: expected the name of one folder")
-        check_at_least(self, 1, "batch_size", "print_freq", "load_size", "crop_size")
+        super().__post_init__()
+        check_at_least(self, 1, "batch_size", "print_freq", "load_size", "crop_size", "threads")
         counts = ("num_workers", "n_epochs", "n_epochs_decay", "n_samples", "seed", "save_latest_freq")
         check_at_least(self, 0, *counts, "save_epoch_freq")
         check_positive(self, "max_steps", "max_minutes", "max_dataset_size", "lr")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema-decay must lie in [0, 1), got {self.ema_decay}")
+            raise ValueError(f"--ema-decay must be in [0, 1), got {self.ema_decay}")
         if self.n_epochs + self.n_epochs_decay == 0:
             raise ValueError("--n-epochs and --n-epochs-decay are both 0: nothing to train")
         if self.load_size < self.crop_size:
             raise ValueError(
-                f"--load-size {self.load_size} is below --crop-size {self.crop_size}: a crop cannot be larger than the "
-                f"picture; try --load-size {round(self.crop_size * 286 / 256)}"
+                f"--load-size {self.load_size} is smaller than --crop-size {self.crop_size}; "
+                f"try --load-size {round(self.crop_size * 286 / 256)}"
             )
 
     def check_crop_size(self, smallest: int, given: str) -> None:
-        """Refuse crops that the networks cannot take.
+        """Refuse crop sizes that the networks do not accept.
 
         Args:
-            smallest: The smallest possible side.
-            given: The option that it follows from, for the message.
+            smallest: The smallest valid side.
+            given: The option that determines it, for the message.
 
         Raises:
-            ValueError: The side is smaller, or no multiple of 4.
+            ValueError: The side is smaller, or not a multiple of 4.
         """
         if self.crop_size % 4 or self.crop_size < smallest:
             raise ValueError(
@@ -182,14 +201,14 @@ class RunConfig:
             )
 
     def plain(self) -> dict[str, Any]:
-        """The options as plain values; whether this call resumes is no property of the run."""
+        """The options as JSON values, without `resume`, which is not a property of the run."""
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}
         del plain["resume"]
-        # As they come back from JSON.
+        # JSON has no tuples.
         return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
     def differences(self, saved: Mapping[str, Any], *names: str) -> list[str]:
-        """What has changed since the options were saved: all of them, or only those named."""
+        """Options that differ from saved ones, as text: of all, or of those named."""
         now = self.plain()
         return [
             f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(saved.get(key))})"

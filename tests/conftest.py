@@ -1,14 +1,17 @@
-"""What tests share: a small data set of real pictures, and the smallest networks that train."""
+"""Shared by the tests: a small data set of real pictures, the smallest trainable networks, and running commands."""
 
 from __future__ import annotations
 
 import os
+import random
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,14 +19,22 @@ from sklearn.datasets import load_sample_image
 
 ROOT = Path(__file__).parent.parent
 
-# Tests compare bit for bit and share the machine: one thread is steady, and for tiny networks the fastest.
+# Tests compare bit for bit and share the machine: one thread is deterministic and, for tiny networks, fastest.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)
 
 TINY = ("--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--n-layers-d", "2", "--crop-size", "32", "--load-size", "36")
 TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off", "--n-samples", "1")
-"""Flags of a training run that takes a moment."""
+"""Flags of a CycleGAN training that takes a moment."""
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Every test starts from the same random state."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +56,22 @@ def dataset(tmp_path: Path, pictures: list[Image.Image]) -> Path:
     return root
 
 
+@pytest.fixture
+def photo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pictures: list[Image.Image]) -> str:
+    """photo.jpg, in the working directory, a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    pictures[0].save("photo.jpg")
+    return "photo.jpg"
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """The number of CPU threads, restored after the test."""
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
 def run(*arguments: object, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the library, as `python ARGUMENTS` in the repository, and wait for it."""
     return subprocess.run(
@@ -54,10 +81,21 @@ def run(*arguments: object, timeout: float = 120, **options: object) -> subproce
 
 def wait_for_lines(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
     """Wait until a process has written so many lines."""
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not path.exists() or len(path.read_text().splitlines()) < lines:
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        if time.monotonic() > deadline or process.poll() is not None:
+            process.kill()
+            raise AssertionError(process.communicate())
         time.sleep(0.01)
+
+
+def exit_code(main: Callable[[Sequence[str]], int], *args: object) -> int:
+    """Run an entry point in this process, as a shell would, and return its exit code."""
+    try:
+        return main([str(arg) for arg in args])
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
 
 
 def one_error(capsys: pytest.CaptureFixture[str], prog: str) -> str:
@@ -67,5 +105,77 @@ def one_error(capsys: pytest.CaptureFixture[str], prog: str) -> str:
     return error
 
 
+def flag_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """What tyro wrote to standard error about wrong flags, as one line without its box."""
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "Error" not in error.split()[0], error
+    return re.sub(r"[\s│╭╮╰╯─]+", " ", error)
+
+
 def command(arguments: Sequence[object]) -> list[str]:
     return [sys.executable, *map(str, arguments)]
+
+
+def official_johnson(width: int = 32) -> dict[str, torch.Tensor]:
+    """A random state dict in the format of fast_neural_style whose output has the range of pictures, [0, 255]."""
+    torch.manual_seed(1)
+    tensors = {}
+
+    def convolution(name, channels_in, channels_out, side):
+        tensors[f"{name}.conv2d.weight"] = torch.randn(channels_out, channels_in, side, side) / (
+            side * channels_in**0.5
+        )
+        tensors[f"{name}.conv2d.bias"] = torch.randn(channels_out)
+
+    def norm(name, channels):
+        tensors[f"{name}.weight"] = 1 + 0.3 * torch.randn(channels)
+        tensors[f"{name}.bias"] = 0.3 * torch.randn(channels)
+
+    for i, (a, b, side) in enumerate(((3, width, 9), (width, 2 * width, 3), (2 * width, 4 * width, 3)), start=1):
+        convolution(f"conv{i}", a, b, side)
+        norm(f"in{i}", b)
+    for i in range(1, 6):
+        for j in (1, 2):
+            convolution(f"res{i}.conv{j}", 4 * width, 4 * width, 3)
+            norm(f"res{i}.in{j}", 4 * width)
+    for i, (a, b) in enumerate(((4 * width, 2 * width), (2 * width, width)), start=1):
+        convolution(f"deconv{i}", a, b, 3)
+        norm(f"in{i + 3}", b)
+    convolution("deconv3", width, 3, 9)
+    tensors["deconv3.conv2d.weight"] *= 60
+    tensors["deconv3.conv2d.bias"] += 128
+    return tensors
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray], sound: str | None = "aac", rate: int = 25) -> Path:
+    """Write a video of frames (H, W, 3) in [0, 255] with a tone."""
+    import av
+
+    with av.open(str(path), "w") as writer:
+        codec = "libvpx-vp9" if path.suffix == ".webm" else "libx264"
+        video = writer.add_stream(codec, rate, {"crf": "10"})
+        video.width, video.height, video.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
+        tone = writer.add_stream(sound, 48000, layout="mono") if sound else None
+        for frame in frames:
+            writer.mux(video.encode(av.VideoFrame.from_ndarray(frame.astype(np.uint8), format="rgb24")))
+        writer.mux(video.encode())
+        if tone:
+            samples = np.sin(np.arange(48000 * len(frames) // rate) * 0.05).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(0.5 * samples, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 48000, 0
+            resampled = av.AudioResampler(tone.format, "mono", 48000, frame_size=tone.codec_context.frame_size or 960)
+            for part in (*resampled.resample(frame), *resampled.resample(None)):
+                writer.mux(tone.encode(part))
+            writer.mux(tone.encode())
+    return path
+
+
+def read_video(path: Path) -> tuple[list[float], list[np.ndarray], list[bytes]]:
+    """Times and frames of a video, and the packets of its audio stream."""
+    import av
+
+    with av.open(str(path)) as reader:
+        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in reader.decode(video=0)]
+    with av.open(str(path)) as reader:
+        sound = [bytes(p) for p in reader.demux(audio=0) if p.size] if reader.streams.audio else []
+    return [time for time, _ in frames], [frame for _, frame in frames], sound

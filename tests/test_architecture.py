@@ -1,163 +1,366 @@
-"""What holds for the whole library: imports point downwards, help answers at once, the README tells the truth."""
+"""Properties of the whole library: import directions, call depth, documentation, and what the documents claim."""
 
 import ast
-import dataclasses
 import inspect
 import re
 import shlex
-import time
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 import pytest
-from conftest import ROOT, run
+import yaml
+from conftest import ROOT, TINY, run
 
+import cyclegan.cli
+import cyclegan.train
+import gatys.cli
+import johnson.cli
 import johnson.options
-from cyclegan.options import TrainConfig, TranslateConfig
-from gatys.options import MakeStyleConfig, PaintConfig
-from stylekit import cli
+import johnson.train
+from stylekit import __version__, cli
 
-LAYERS = {
-    "cyclegan": {"cli": 3, "train": 2, "translate": 2, "models": 1, "losses": 1, "pool": 1, "data": 1, "options": 1},
-    "johnson": {"cli": 3, "train": 2, "stylize": 2, "video": 1, "models": 1, "losses": 1, "data": 1, "options": 1},
-    "gatys": {"cli": 3, "stylize": 2, "styles": 2, "objective": 1, "lbfgs": 1, "losses": 1, "options": 1},
+METHODS = ("gatys", "johnson", "cyclegan")
+
+PROGRAMS = {
+    "gatys": gatys.cli.main,
+    "johnson": johnson.cli.main,
+    "cyclegan": cyclegan.cli.main,
+    "train.py": cyclegan.cli.train_main,
 }
 
+# A module of a method imports modules of the same layer or below, and no cli.py.
+LAYERS = {
+    3: ("cli",),
+    2: ("train", "stylize", "translate", "video", "evaluate", "fetch", "check"),
+    1: ("models", "discriminators", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
+    0: ("options",),
+}
 
-def imports(path: Path) -> set[str]:
-    """Modules of the library that a file imports, also inside functions."""
-    found = set()
+# A module of stylekit imports its own folder and the layers below.
+STYLEKIT_LAYERS = {
+    5: ("cli",),
+    4: ("notebook",),
+    3: ("training",),
+    2: ("networks",),
+    1: ("pictures",),
+    0: ("devices", "distributed", "atomic", "options"),
+}
+
+# Johnson et al. minimise the objective of Gatys et al.
+ALLOWED_METHODS = {"johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"}}
+
+# Networks and pictures do not know each other, except that VGG turns a picture into a tensor.
+ALLOWED_PAIRS = {("stylekit.networks.vgg", "stylekit.pictures.images")}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {
+    module_name(path): path for package in ("stylekit", *METHODS) for path in sorted((ROOT / package).rglob("*.py"))
+}
+PUBLIC_MODULES = [name for name in MODULES if not name.endswith("__main__")]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Modules of the library that a file imports, also inside functions and for type checkers only."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] in ("stylekit", "cyclegan", "gatys", "johnson")}
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path}:{node.lineno}: expected an absolute import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                if (name := full if full in MODULES else node.module) in MODULES:
+                    yield name
 
 
-def test_stylekit_knows_no_method():
-    files = list((ROOT / "stylekit").glob("*.py"))
-    assert len(files) > 5
-    for path in files:
-        assert not {name for name in imports(path) if not name.startswith("stylekit")}, path
+IMPORTS = {name: set(imports(path)) for name, path in MODULES.items()}
 
 
-@pytest.mark.parametrize("method", LAYERS)
-def test_imports_point_downwards(method):
-    layers = LAYERS[method]
-    files = [path for path in (ROOT / method).glob("*.py") if not path.stem.startswith("__")]
-    assert {path.stem for path in files} == set(layers)
-    for path in files:
+def layer(layers: dict[int, tuple[str, ...]], module: str) -> int:
+    """The layer of `package.part.more`."""
+    part = module.split(".")[1]
+    return next(number for number, parts in layers.items() if part in parts)
+
+
+def test_imports_point_down_and_never_in_a_circle():
+    assert len(MODULES) > 40 and sum(map(len, IMPORTS.values())) > 100
+    for module, imported in IMPORTS.items():
+        package, *parts = module.split(".")
+        for other in imported:
+            said = f"{module} imports {other}"
+            other_package, *other_parts = other.split(".")
+            if other_package != package:
+                assert package != "stylekit", said
+                assert other_package == "stylekit" or other in ALLOWED_METHODS.get(package, ()), said
+                assert other != "stylekit.cli" or parts == ["cli"], said
+            elif package == "stylekit" and parts and other_parts and parts[0] != other_parts[0]:
+                assert layer(STYLEKIT_LAYERS, module) > layer(STYLEKIT_LAYERS, other), said
+                if {parts[0], other_parts[0]} == {"networks", "pictures"}:
+                    assert (module, other) in ALLOWED_PAIRS, said
+            elif package in METHODS and parts == ["__main__"]:
+                assert other_parts == ["cli"], said
+            elif package in METHODS and parts and other_parts:
+                assert layer(LAYERS, module) >= layer(LAYERS, other), said
+                assert other_parts != ["cli"], said
+                assert parts != ["losses"] or other_parts != ["models"], said
+
+    # Every module has a place in the tables.
+    for module in MODULES:
+        package, *parts = module.split(".")
+        if parts and parts != ["__main__"]:
+            assert layer(STYLEKIT_LAYERS if package == "stylekit" else LAYERS, module) >= 0
+
+    # Importing a module imports the packages around it.
+    parents = {module: {module.rpartition(".")[0]} - {""} for module in MODULES}
+    try:
+        TopologicalSorter({module: IMPORTS[module] | parents[module] for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"circular imports: {' -> '.join(error.args[1])}")
+
+
+def test_only_the_programs_import_a_command_line():
+    importers = [*ROOT.glob("*.py"), *(ROOT / "recipes").glob("*.py")]
+    for path in importers:
         for name in imports(path):
-            package, *module = name.split(".")
-            # Johnson et al. minimise the objective of Gatys et al.
-            allowed = ("stylekit", method, "gatys") if method == "johnson" else ("stylekit", method)
-            assert package in allowed, f"{path.name} imports {name}"
-            if package == method and module and module[0] in layers:
-                above = layers[module[0]] > layers[path.stem]
-                assert not above and module[0] != "cli", f"{path.name} imports {name}"
-    assert not [name for name in imports(ROOT / method / "losses.py") if "models" in name]
+            package, *parts = name.split(".")
+            if parts == ["cli"] and package in METHODS:
+                assert path.name == "train.py", f"{path.name} imports {name}"
+            if name == "stylekit.cli":
+                assert path.parent.name == "recipes", f"{path.name} imports {name}"
+
+
+@pytest.fixture
+def frames(monkeypatch: pytest.MonkeyPatch) -> list[list[FrameType]]:
+    """For each training step the frames from main() to train_step(), outermost first."""
+    recorded: list[list[FrameType]] = []
+    for module, main in ((cyclegan.train, cyclegan.cli.main), (johnson.train, johnson.cli.main)):
+
+        def record(*args, original=module.train_step, code=main.__code__):
+            stack = [frame := sys._getframe()]
+            while frame.f_code is not code:
+                assert frame.f_back is not None, "train_step was not called by main"
+                stack.append(frame := frame.f_back)
+            recorded.append(stack[::-1])
+            return original(*args)
+
+        monkeypatch.setattr(module, "train_step", record)
+    return recorded
+
+
+def names(stack: list[FrameType]) -> list[str]:
+    return [f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}" for frame in stack]
+
+
+def test_cyclegan_reaches_its_training_step_within_five_calls(dataset, tmp_path, frames):
+    flags = ["--dataroot", dataset, "--checkpoints-dir", tmp_path, "--max-steps", 1]
+    assert cyclegan.cli.main(["train", *TINY, *map(str, flags)]) == 0
+    assert len(frames) == 1 and len(frames[0]) <= 5, names(frames[0])
+
+
+def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, frames):
+    flags = ["--dataroot", dataset, "--style", "sunflowers", "--style-size", 128, "--checkpoints-dir", tmp_path]
+    flags += ["--width", 4, "--n-blocks", 1, "--crop-size", 32, "--load-size", 36, "--batch-size", 1, "--amp", "off"]
+    flags += ["--num-workers", 0, "--device", "cpu", "--n-samples", 0, "--max-steps", 1]
+    assert johnson.cli.main(["train", *map(str, flags)]) == 0
+    assert len(frames) == 1 and len(frames[0]) <= 5, names(frames[0])
 
 
 @pytest.mark.parametrize(
-    "command",
-    [["train.py", "--help"], ["-m", "cyclegan", "--help"], ["-m", "cyclegan", "train", "--help"],
-     ["-m", "cyclegan", "translate", "--help"], ["-m", "gatys", "--help"], ["-m", "gatys", "make-style", "--help"],
-     ["-m", "johnson", "--help"], ["-m", "johnson", "train", "--help"], ["-m", "johnson", "stylize", "--help"]],
-)  # fmt: skip
-def test_help_answers_at_once(command):
-    seconds = []
-    for _ in range(3):
-        begun = time.monotonic()
-        result = run(*command)
-        seconds.append(time.monotonic() - begun)
-        assert result.returncode == 0 and "usage: " in result.stdout and not result.stderr
-        if seconds[-1] < 1:
-            return
-    # Whatever else the machine does, it is not PyTorch that answers.
-    loaded = run("-X", "importtime", *command).stderr
-    assert not re.search(r"\| +torch$", loaded, re.MULTILINE), seconds
+    ("program", "commands"),
+    [
+        ("cyclegan.cli.main", ([], ["train"], ["translate"], ["weights"])),
+        ("cyclegan.cli.train_main", ([],)),
+        ("johnson.cli.main", ([], ["train"], ["stylize"], ["styles"])),
+        ("gatys.cli.main", ([], ["styles"], ["make-style"])),
+    ],
+)
+def test_help_does_not_import_pytorch(program, commands):
+    module, name = program.rsplit(".", 1)
+    code = f"""
+import sys
+from {module} import {name} as main
+for command in {commands}:
+    try:
+        main([*command, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0, (command, stop.code)
+slow = {{"torch", "numpy", "PIL", "albumentations", "matplotlib", "wandb", "huggingface_hub"}} & set(sys.modules)
+assert not slow, slow
+"""
+    result = run("-c", code)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    assert result.stdout.count("usage: ") == len(commands)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [TrainConfig, TranslateConfig, PaintConfig, MakeStyleConfig, johnson.options.TrainConfig,
-     johnson.options.StylizeConfig],
-)  # fmt: skip
-def test_every_option_has_a_help_text(options):
-    sources = [inspect.getsource(base) for base in options.__mro__[:-1]]
-    for field in dataclasses.fields(options):
-        source = next(source for source in sources if f"    {field.name}: " in source)
-        after = source.split(f"    {field.name}: ")[1]
-        assert after.split("\n")[1].lstrip().startswith('"""'), field.name
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_prints_its_version(program, capsys):
+    with pytest.raises(SystemExit) as stop:
+        PROGRAMS[program](["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"{program} {__version__}\n"
 
 
-def test_an_unknown_command_gets_a_hint():
-    result = run("-m", "cyclegan", "translte")
-    assert result.returncode == 2
-    assert result.stderr == "cyclegan: error: unknown command translte; did you mean translate?\n"
+def test_the_package_has_the_version_of_the_library():
+    # Whether setup.py repeats the version or reads it.
+    assert run("setup.py", "--version").stdout.split()[-1] == __version__
 
 
-def readme_commands(*starts: str) -> list[str]:
-    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith(starts)]
+def test_every_option_has_a_help_text():
+    checked = 0
+    for path in (ROOT / package / "options.py" for package in ("stylekit", *METHODS)):
+        for definition in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(definition, ast.ClassDef):
+                continue
+            for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
+                if isinstance(statement, ast.AnnAssign):
+                    text = following.value if isinstance(following, ast.Expr) else None
+                    documented = isinstance(text, ast.Constant) and isinstance(text.value, str)
+                    assert documented, f"{definition.name}.{ast.unparse(statement.target)}"
+                    checked += 1
+    assert checked > 100
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_every_public_definition_has_a_docstring(name):
+    module = import_module(name)
+    assert module.__doc__, name
+    for member, value in vars(module).items():
+        defined_here = getattr(value, "__module__", None) == name
+        if defined_here and not member.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value)):
+            # A dataclass without a docstring gets its signature as one.
+            assert value.__doc__ and not value.__doc__.startswith(f"{member}("), f"{name}.{member}"
+
+
+DOCUMENTS = [ROOT / "README.md", *ROOT.glob("[A-Z]*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("docs/*.md")]
+DOCUMENTS += sorted((ROOT / "weights").glob("*/**/README.md"))
+DOCUMENTS = list(dict.fromkeys(DOCUMENTS))
+README = ROOT / "README.md"
+
+
+def blocks(document: Path, *languages: str) -> list[str]:
+    """The code blocks of a document in one of the languages."""
+    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", document.read_text(), re.DOTALL)
+
+
+def shell_commands(document: Path) -> list[list[str]]:
+    """The commands of a document, split into words."""
+    lines = "\n".join(blocks(document, "bash", "sh", "console")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
+
+
+def program_calls(document: Path) -> list[tuple[str, list[str]]]:
+    """The calls of the library's programs in a document: program and arguments."""
+    calls = []
+    for words in shell_commands(document):
+        if words[0] in METHODS:
+            calls.append((words[0], words[1:]))
+        elif words[0] in ("python", "torchrun") and "train.py" in words:
+            calls.append(("train.py", words[words.index("train.py") + 1 :]))
+        elif words[:2] == ["python", "-m"] and words[2] in METHODS:
+            calls.append((words[2], words[3:]))
+    return calls
+
+
+class Parsed(Exception):  # noqa: N818
+    """Ends a command as soon as its flags have been read."""
+
+
+@pytest.fixture
+def only_parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Commands stop after parsing; the runs that documents resume exist."""
+    monkeypatch.chdir(tmp_path)
+
+    def ending(parse):
+        def wrapper(*args, **keywords):
+            parse(*args, **keywords)
+            raise Parsed
+
+        return wrapper
+
+    def resumed(options, prog, args):
+        if "--resume" not in args:
+            return None
+        style = {"style": ("painting.jpg",)} if options is johnson.options.TrainConfig else {}
+        return options(dataroot="photographs", **style)
+
+    monkeypatch.setattr(cli, "resumed_options", resumed)
+    for name in ("parse", "parse_command"):
+        monkeypatch.setattr(cli, name, ending(getattr(cli, name)))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_commands_in_the_documents_exist(document, only_parse, capsys):
+    for program, args in program_calls(document):
+        try:
+            PROGRAMS[program](args)
+        except Parsed:
+            continue
+        except SystemExit:
+            pytest.fail(f"{program} {shlex.join(args)}: {capsys.readouterr().err}")
+        pytest.fail(f"{program} {shlex.join(args)} did not parse its flags with stylekit.cli")
+
+
+def test_the_readme_shows_every_program():
+    assert {program for program, _ in program_calls(README)} == set(PROGRAMS)
+
+
+def test_the_flags_of_the_sweep_exist(only_parse):
+    sweep = yaml.safe_load((ROOT / "sweep.yaml").read_text())
+    choices = {name: entry.get("values", [entry.get("value")]) for name, entry in sweep["parameters"].items()}
+    assert sweep["program"] == "train.py" and len(choices) > 3
+    for i in range(max(map(len, choices.values()))):
+        flags = [f"--{name}={values[i % len(values)]}" for name, values in choices.items()]
+        with pytest.raises(Parsed):
+            cyclegan.cli.train_main(["--wandb", *flags])
+
+
+def test_the_imports_in_the_readme_exist():
+    imported = [
+        node
+        for block in blocks(README, "python")
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert imported
+    for node in imported:
+        for alias in node.names:
+            found = hasattr(import_module(node.module), alias.name) or f"{node.module}.{alias.name}" in MODULES
+            assert found, ast.unparse(node)
 
 
 def test_the_readme_shows_the_two_commands():
-    assert {"make demo", "make test"} <= set(readme_commands("make"))
+    assert {("make", "demo"), ("make", "test")} <= {tuple(words[:2]) for words in shell_commands(README)}
 
 
-def test_the_make_targets_of_the_readme_exist():
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_links_files_and_make_targets_in_the_documents_exist(document):
+    text = document.read_text()
+    for markdown, html in re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", text):
+        target = markdown or html
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
     makefile = (ROOT / "Makefile").read_text()
-    for line in readme_commands("make"):
-        assert re.search(rf"^{line.split()[1]}:", makefile, re.MULTILINE), line
+    for words in shell_commands(document):
+        if words[0] == "make":
+            targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+            missing = [t for t in targets if not re.search(rf"^{t}:", makefile, re.MULTILINE)]
+            assert not missing, shlex.join(words)
+        if words[0] == "python" and words[1].endswith(".py"):
+            assert (ROOT / words[1]).is_file(), shlex.join(words)
 
 
-def test_the_flags_in_the_readme_exist():
-    lines = readme_commands("python train.py", "torchrun", "cyclegan train", "cyclegan translate")
-    assert len(lines) >= 5
-    for line in lines:
-        words = shlex.split(line)
-        options = TranslateConfig if words[1] == "translate" else TrainConfig
-        start = next(i for i, word in enumerate(words) if word in ("train.py", "train", "translate")) + 1
-        arguments = words[start:]
-        if options is TrainConfig and "--dataroot" not in arguments:
-            assert "--resume" in arguments, line
-            arguments += ["--dataroot", "of the run"]
-        cli.parse(options, arguments, "README")
-
-
-def test_the_flags_of_gatys_in_the_readme_exist():
-    lines = readme_commands("gatys")
-    assert len(lines) >= 3
-    for line in lines:
-        words = shlex.split(line)[1:]
-        if words == ["styles"]:
-            continue
-        options, arguments = (MakeStyleConfig, words[1:]) if words[0] == "make-style" else (PaintConfig, words)
-        cli.parse(options, arguments, "README")
-
-
-def test_the_flags_of_johnson_in_the_readme_exist():
-    lines = readme_commands("johnson")
-    assert len(lines) >= 3
-    for line in lines:
-        words = shlex.split(line)[1:]
-        if words == ["styles"]:
-            continue
-        if words[0] == "train":
-            arguments = [*words[1:], *(["--dataroot", "run", "--style", "run"] if "--resume" in words else [])]
-            cli.parse(johnson.options.TrainConfig, arguments, "README")
-        else:
-            assert words[0] == "stylize", line
-            cli.parse(johnson.options.StylizeConfig, words[1:], "README")
-
-
-def test_links_in_the_documents_lead_somewhere():
-    documents = [ROOT / "README.md", *ROOT.glob("*/README.md"), *(ROOT / "weights").glob("**/README.md")]
-    assert len(documents) >= 4
-    for document in documents:
-        for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", document.read_text()):
-            target = link[0] or link[1]
-            if "://" not in target:
-                assert (document.parent / target).exists(), f"{document}: {target}"
+def test_no_test_module_imports_another():
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    assert len(files) > 20
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                assert not [name for name in modules if name and name.startswith("test_")], f"{path.name}:{node.lineno}"

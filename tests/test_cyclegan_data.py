@@ -11,10 +11,9 @@ from conftest import run
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from cyclegan import data
-from cyclegan.data import UnpairedImages, build_pipelines, find_training_pictures
-from stylekit import images
-from stylekit.data import EpochBatches, check_pictures
+from cyclegan.data import UnpairedImages, build_pipelines, find_domain, find_training_pictures
+from stylekit.pictures import images
+from stylekit.training.data import EpochBatches, check_pictures
 
 
 @pytest.fixture
@@ -36,8 +35,8 @@ def numbered(tmp_path):
 
 
 @pytest.fixture
-def map_of(tmp_path):
-    """Makes a file whose red says the row and whose green says the column of every pixel, in steps of 3."""
+def position_map(tmp_path):
+    """Writes a picture whose red is the row and whose green is the column of every pixel, in steps of 3."""
 
     def make(height, width):
         rows, columns = np.mgrid[:height, :width]
@@ -49,13 +48,13 @@ def map_of(tmp_path):
     return make
 
 
-def where(picture):
-    """Row and column, in the file, that every pixel of a cut of a `map_of` comes from."""
+def positions(picture):
+    """Row and column in the `position_map` from which every pixel of a crop comes."""
     return picture[0] * 255 / 3, picture[1] * 255 / 3
 
 
 def numbers(sample):
-    """Which pictures of `numbered` a sample shows."""
+    """The numbers of the pictures of `numbered` in a sample."""
     return round(sample.x[0, 0, 0].item() * 255 / 40), round(sample.y[2, 0, 0].item() * 255 / 40)
 
 
@@ -72,10 +71,10 @@ def test_pictures_are_found_in_every_layout(tmp_path, pictures, x, y):
     found_x, found_y = find_training_pictures(tmp_path)
     assert found_x == [tmp_path / x / "a.jpg", tmp_path / x / "b.png"]
     assert found_y == [tmp_path / y / "more" / "c.webp"]
-    assert data.find_domain(tmp_path, "test", "A") == []
+    assert find_domain(tmp_path, "test", "A") == []
 
 
-def test_what_is_missing_of_a_data_set_is_named(tmp_path, pictures):
+def test_a_missing_folder_is_named(tmp_path, pictures):
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; --dataroot needs a folder with trainA"):
         find_training_pictures(tmp_path / "nowhere")
     images.save(pictures[0], tmp_path / "trainA" / "a.png")
@@ -101,19 +100,19 @@ def test_samples_are_square_float_pictures_between_0_and_1(photographs, tmp_path
     assert white.max() == 1 if augment != "strong" else white.max() > 0.7
 
 
-def test_none_shows_the_middle_of_the_picture(map_of):
-    path = map_of(36, 44)
-    rows, columns = where(UnpairedImages([path], [path], build_pipelines("none", 36, 32))[7].x)
+def test_augment_none_is_the_centre_of_the_picture(position_map):
+    path = position_map(36, 44)
+    rows, columns = positions(UnpairedImages([path], [path], build_pipelines("none", 36, 32))[7].x)
     assert torch.equal(rows[:, 0].round(), torch.arange(2.0, 34)) and torch.equal(
         columns[0].round(), torch.arange(6.0, 38)
     )
 
 
-def test_the_shorter_side_becomes_the_load_size_and_proportions_stay(map_of):
-    path = map_of(80, 60)
+def test_the_shorter_side_becomes_the_load_size_and_the_aspect_ratio_is_kept(position_map):
+    path = position_map(80, 60)
     for augment in ("none", "paper"):
-        rows, columns = where(UnpairedImages([path], [path], build_pipelines(augment, 30, 24))[0].x)
-        # 60 px become 30: every pixel of the cut is 2 x 2 of the photograph.
+        rows, columns = positions(UnpairedImages([path], [path], build_pipelines(augment, 30, 24))[0].x)
+        # 60 px become 30: every pixel of the crop is 2 x 2 of the photograph.
         down, across = (rows[-1] - rows[0]).mean() / 23, (columns[:, -1] - columns[:, 0]).mean() / 23
         assert down == pytest.approx(2, abs=0.05) and abs(across) == pytest.approx(2, abs=0.05)
 
@@ -142,11 +141,11 @@ def test_worker_processes_make_the_same_samples(photographs):
         assert torch.equal(a.x, b.x) and torch.equal(a.y, b.y)
 
 
-def test_later_epochs_cut_the_same_pictures_differently(map_of, numbered):
-    path = map_of(44, 44)
+def test_later_epochs_crop_the_same_pictures_differently(position_map, numbered):
+    path = position_map(44, 44)
     samples = UnpairedImages([path], [path], build_pipelines("paper", 44, 32))
     corners = {(round(rows.min().item()), round(columns.min().item())) for rows, columns in
-               (where(samples[i].x) for i in range(30))}  # fmt: skip
+               (positions(samples[i].x) for i in range(30))}  # fmt: skip
     assert len(corners) > 15 and all(0 <= row <= 12 and 0 <= column <= 12 for row, column in corners)
 
     samples = UnpairedImages(*numbered, build_pipelines("paper", 36, 32))
@@ -154,19 +153,19 @@ def test_later_epochs_cut_the_same_pictures_differently(map_of, numbered):
         assert numbers(samples[i])[0] == numbers(samples[i + len(samples)])[0] == i
 
 
-def test_flips_and_crops_are_independent(map_of):
-    path = map_of(44, 44)
+def test_flips_and_crops_are_independent(position_map):
+    path = position_map(44, 44)
     samples = UnpairedImages([path], [path], build_pipelines("paper", 44, 32))
     counts = dict.fromkeys(itertools.product((False, True), repeat=3), 0)
     for i in range(240):
-        rows, columns = where(samples[i].x)
+        rows, columns = positions(samples[i].x)
         flipped = columns[0, 0] > columns[0, -1]
         counts[bool(flipped), bool(rows.min().round() < 6), bool(columns.min().round() < 6)] += 1
     # 30 of each are expected, more or less: the crop has 13 places, of which 6 are below 6.
     assert min(counts.values()) >= 12, counts
 
 
-def test_x_comes_by_index_and_y_at_random(numbered):
+def test_x_is_taken_by_index_and_y_at_random(numbered):
     samples = UnpairedImages(*numbered, build_pipelines("none", 36, 32))
     epochs = [[numbers(samples[epoch * 5 + i]) for i in range(5)] for epoch in range(12)]
     assert all([x for x, _ in epoch] == [0, 1, 2, 3, 4] for epoch in epochs)
@@ -174,7 +173,7 @@ def test_x_comes_by_index_and_y_at_random(numbered):
     assert len(set(orders)) > 6 and {y for order in orders for y in order} == {0, 1, 2}
 
 
-def test_serial_pairs_come_by_index_however_unequal_the_sizes(numbered):
+def test_serial_pairs_are_taken_by_index_even_from_unequal_collections(numbered):
     x, y = numbered
     more_x = UnpairedImages(x, y, build_pipelines("none", 36, 32), serial=True)
     assert [numbers(more_x[i]) for i in range(7)] == [(0, 0), (1, 1), (2, 2), (3, 0), (4, 1), (0, 0), (1, 1)]
@@ -183,16 +182,16 @@ def test_serial_pairs_come_by_index_however_unequal_the_sizes(numbered):
     assert [numbers(more_y[i]) for i in range(4)] == [(0, 0), (1, 1), (0, 2), (0, 0)]
 
 
-def test_an_epoch_shows_every_picture_of_x_once(numbered):
+def test_an_epoch_has_every_picture_of_x_once(numbered):
     samples = UnpairedImages(*numbered, build_pipelines("none", 36, 32))
     loader = DataLoader(samples, batch_sampler=EpochBatches(len(samples), 1))
-    shown = [round(batch.x[0, 0, 0, 0].item() * 255 / 40) for batch in take(loader, 15)]
-    epochs = [shown[:5], shown[5:10], shown[10:]]
+    numbers = [round(batch.x[0, 0, 0, 0].item() * 255 / 40) for batch in take(loader, 15)]
+    epochs = [numbers[:5], numbers[5:10], numbers[10:]]
     assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
 
 
-def test_strong_changes_the_colours_of_x_and_never_those_of_y(tmp_path):
+def test_augment_strong_changes_the_colours_of_x_and_never_those_of_y(tmp_path):
     paths = []
     for name, colour in (("red", (200, 60, 40)), ("blue", (20, 60, 180)), ("grey", (128, 128, 128))):
         paths.append(tmp_path / f"{name}.png")
@@ -206,23 +205,23 @@ def test_strong_changes_the_colours_of_x_and_never_those_of_y(tmp_path):
     assert changed > 15
 
 
-def test_strong_zooms_into_wide_photographs_as_into_square_ones(map_of):
-    seen = {}
+def test_augment_strong_zooms_into_wide_photographs_as_into_square_ones(position_map):
+    spans = {}
     for size in ((40, 40), (40, 80)):
-        path = map_of(*size)
+        path = position_map(*size)
         samples = UnpairedImages([path], [path], build_pipelines("strong", 40, 32))
-        # Those of y, whose colours stay: here they are places.
-        cuts = [where(samples[i].y)[1] for i in range(60)]
-        seen[size] = [(cut[16].min().item(), cut[16].max().item()) for cut in cuts]
-        widths = [right - left for left, right in seen[size]]
+        # Those of y, whose colours, which are positions here, are kept.
+        crops = [positions(samples[i].y)[1] for i in range(60)]
+        spans[size] = [(crop[16].min().item(), crop[16].max().item()) for crop in crops]
+        widths = [right - left for left, right in spans[size]]
         assert min(widths) < 32 and max(widths) > 34 and max(widths) < 40
-    lefts, rights = zip(*seen[40, 80], strict=True)
-    assert min(lefts) < 8 and max(rights) > 71, "both ends of the photograph are seen"
+    lefts, rights = zip(*spans[40, 80], strict=True)
+    assert min(lefts) < 8 and max(rights) > 71, "both ends of the photograph are used"
 
 
 @pytest.mark.parametrize("augment", ["none", "paper", "strong"])
-def test_a_strip_of_any_length_can_be_cut(tmp_path, augment):
-    # Enlarged to the load size it is longer than what OpenCV turns.
+def test_a_strip_of_any_length_can_be_cropped(tmp_path, augment):
+    # Enlarged to the load size it is longer than OpenCV can rotate.
     Image.new("RGB", (4, 4500), "red").save(tmp_path / "strip.png")
     paths = [tmp_path / "strip.png"]
     samples = UnpairedImages(paths, paths, build_pipelines(augment, 36, 32))
@@ -231,7 +230,7 @@ def test_a_strip_of_any_length_can_be_cut(tmp_path, augment):
 
 @pytest.mark.parametrize("kind", ["json", "yaml"])
 @pytest.mark.parametrize("augment", ["none", "paper", "strong"])
-def test_a_pipeline_from_a_file_cuts_as_the_one_that_was_saved(photographs, tmp_path, kind, augment):
+def test_a_pipeline_from_a_file_crops_like_the_one_that_was_saved(photographs, tmp_path, kind, augment):
     pipelines = build_pipelines(augment, 40, 32)
     one, both = tmp_path / f"one.{kind}", tmp_path / f"both.{kind}"
     albumentations.save(pipelines.x, one, data_format=kind)
@@ -267,7 +266,7 @@ def test_a_file_with_one_pipeline_serves_both_domains(numbered, tmp_path):
         ([albumentations.Resize(32, 32), albumentations.ToGray(1, p=1)], r"uint8 \(32, 32(, 1)?\)"),
     ],
 )
-def test_a_pipeline_that_yields_other_pictures_is_refused(tmp_path, transforms, found):
+def test_a_pipeline_with_another_output_is_refused(tmp_path, transforms, found):
     path = tmp_path / "mine.json"
     albumentations.save(albumentations.Compose(transforms), path)
     with pytest.raises(ValueError, match=rf"--augment .*mine\.json: .*{found}; expected uint8 \(32, 32, 3\)"):
@@ -291,7 +290,7 @@ def test_a_pipeline_that_yields_other_pictures_is_refused(tmp_path, transforms, 
         bytes(range(256)),
     ],
 )
-def test_a_file_that_holds_no_pipeline_is_named_in_one_line(tmp_path, suffix, content):
+def test_a_file_without_a_pipeline_is_named_in_one_line(tmp_path, suffix, content):
     path = tmp_path / f"mine.{suffix}"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"--augment .*mine\.{suffix}: \S") as caught:
@@ -299,12 +298,12 @@ def test_a_file_that_holds_no_pipeline_is_named_in_one_line(tmp_path, suffix, co
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_augmentation_that_does_not_exist_is_named_beside_those_that_do():
+def test_an_unknown_augmentation_is_named_with_the_known_ones():
     with pytest.raises(FileNotFoundError, match=r"--augment stronk: expected none, paper, strong, or a file"):
         build_pipelines("stronk", 36, 32)
 
 
-def test_cached_pictures_make_the_same_samples_and_stay_as_they_are(photographs):
+def test_cached_pictures_give_the_same_samples_and_are_not_modified(photographs):
     x, y = photographs
     cache, bad = check_pictures(x + y, decode=True, progress=False)
     assert len(cache) == 10 and not bad
@@ -312,16 +311,16 @@ def test_cached_pictures_make_the_same_samples_and_stay_as_they_are(photographs)
     for path in x:
         path.rename(path.with_suffix(".moved"))
     cached = UnpairedImages(x, y, build_pipelines("strong", 40, 32), cache=cache)
-    held = [cached[i] for i in range(12)]
+    samples = [cached[i] for i in range(12)]
     for path in x:
         path.with_suffix(".moved").rename(path)
     plain = UnpairedImages(x, y, build_pipelines("strong", 40, 32))
     for i in range(12):
-        assert torch.equal(held[i].x, plain[i].x) and torch.equal(held[i].y, plain[i].y)
+        assert torch.equal(samples[i].x, plain[i].x) and torch.equal(samples[i].y, plain[i].y)
     assert all(torch.equal(picture, before[path]) for path, picture in cache.items())
 
 
-def test_importing_asks_nobody_for_newer_versions():
+def test_importing_does_not_query_pypi():
     script = """if True:
         import socket
         asked = []

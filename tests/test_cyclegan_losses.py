@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,26 +27,24 @@ def test_gradients_of_the_adversarial_losses_are_right(gan_loss):
     assert torch.autograd.gradcheck(lambda x: adversarial_loss(x, True, gan_loss), scores)
 
 
-def cycle(real_x, real_y, shift, identity=True):
-    return SimpleNamespace(
-        cycled_x=real_x + shift,
-        cycled_y=real_y - 2 * shift,
-        same_x=real_x + 3 * shift if identity else None,
-        same_y=real_y - 4 * shift if identity else None,
+def terms(shift, scores, identity=True, **weights):
+    """The terms for black pictures that come back brighter or darker by multiples of `shift`."""
+    real_x, real_y = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    return generator_loss(
+        real=(real_x, real_y),
+        cycled=(real_x + shift, real_y - 2 * shift),
+        same=(real_x + 3 * shift, real_y - 4 * shift) if identity else None,
+        scores=scores,
+        **weights,
     )
 
 
-WEIGHTS = SimpleNamespace(gan_loss="lsgan", lambda_x=10.0, lambda_y=5.0, lambda_identity=0.5)
-
-
-def test_the_generators_terms_by_hand():
-    real_x, real_y = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+def test_the_terms_of_the_generators_by_hand():
     scores = (torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 2, 2), 0.5))
-    terms = generator_loss(cycle(real_x, real_y, 0.1), real_x, real_y, scores, WEIGHTS)
-    values = {name: round(term.item(), 5) for name, term in terms.items()}
-    assert values == {
-        "adversarial_g": 0.25,  # G is judged by D_Y: (0.5 - 1)^2
-        "adversarial_f": 4.0,  # F is judged by D_X: (3 - 1)^2
+    found = terms(0.1, scores, gan_loss="lsgan", lambda_x=10.0, lambda_y=5.0, lambda_identity=0.5)
+    assert {name: round(term.item(), 5) for name, term in found.items()} == {
+        "adversarial_g": 0.25,  # D_Y scores G: (0.5 - 1)^2
+        "adversarial_f": 4.0,  # D_X scores F: (3 - 1)^2
         "cycle_x": 1.0,  # 10 * 0.1
         "cycle_y": 1.0,  # 5 * 0.2
         "identity_x": 1.5,  # 0.5 * 10 * 0.3
@@ -55,20 +52,26 @@ def test_the_generators_terms_by_hand():
     }
 
 
+def test_the_default_weights_are_those_of_the_paper():
+    scores = (torch.ones(1), torch.ones(1))
+    assert terms(0.1, scores) == terms(0.1, scores, lambda_x=10.0, lambda_y=10.0, lambda_identity=0.5)
+
+
+def test_the_log_likelihood_reaches_the_generators():
+    found = terms(0.0, (torch.zeros(1), torch.zeros(1)), gan_loss="vanilla")
+    assert found["adversarial_g"].item() == found["adversarial_f"].item() == pytest.approx(math.log(2))
+
+
 def test_a_perfect_cycle_costs_nothing():
-    real_x, real_y = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
-    terms = generator_loss(cycle(real_x, real_y, 0.0), real_x, real_y, (torch.ones(1), torch.ones(1)), WEIGHTS)
-    assert sum(terms.values()).item() == 0
+    assert sum(terms(0.0, (torch.ones(1), torch.ones(1))).values()).item() == 0
 
 
 def test_without_identity_pictures_there_are_no_identity_terms():
-    real_x, real_y = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 4, 4)
-    pictures = cycle(real_x, real_y, 0.1, identity=False)
-    terms = generator_loss(pictures, real_x, real_y, (torch.ones(1), torch.ones(1)), WEIGHTS)
-    assert set(terms) == {"adversarial_g", "adversarial_f", "cycle_x", "cycle_y"}
+    found = terms(0.1, (torch.ones(1), torch.ones(1)), identity=False)
+    assert set(found) == {"adversarial_g", "adversarial_f", "cycle_x", "cycle_y"}
 
 
-def test_the_discriminators_loss_is_halved():
+def test_the_loss_of_the_discriminators_is_halved():
     real, fake = (torch.tensor([0.0]), torch.tensor([1.0])), (torch.tensor([1.0]), torch.tensor([2.0]))
     terms = discriminator_loss(real, fake)
     assert terms["d_x"].item() == 0.5 * (1 + 1)
@@ -77,3 +80,10 @@ def test_the_discriminators_loss_is_halved():
 
 def test_losses_are_float32_whatever_the_scores_are():
     assert adversarial_loss(torch.ones(4, dtype=torch.bfloat16), real=False).dtype == torch.float32
+
+
+def test_cycle_losses_are_float32_whatever_the_pictures_are():
+    half = torch.ones(1, 3, 4, 4, dtype=torch.bfloat16)
+    real = torch.zeros(1, 3, 4, 4)
+    found = generator_loss(real=(real, real), cycled=(half, half), same=(half, half), scores=(half, half))
+    assert {term.dtype for term in found.values()} == {torch.float32}

@@ -8,7 +8,7 @@ def numbered(*numbers):
     return torch.tensor(numbers, dtype=torch.float32)[:, None, None, None].expand(-1, 3, 2, 2)
 
 
-def test_until_it_is_full_a_pool_returns_what_it_gets():
+def test_a_pool_that_is_not_full_returns_its_input():
     pool = ImagePool(3)
     fakes = numbered(1, 2, 3)
     torch.testing.assert_close(pool(fakes), fakes)
@@ -21,7 +21,7 @@ def test_a_full_pool_exchanges_half_of_the_pictures():
     returned = [int(pool(numbered(n))[0, 0, 0, 0]) for n in range(50, 2050)]
     exchanged = [(n, old) for n, old in enumerate(returned, start=50) if old != n]
     assert 0.45 < len(exchanged) / 2000 < 0.55
-    # Nothing is made up, nothing lost: what came back or is kept is what went in, each once.
+    # Every picture is either returned or kept, exactly once.
     kept = [int(image[0, 0, 0]) for image in pool.images]
     assert sorted(returned + kept) == list(range(2050))
 
@@ -34,12 +34,12 @@ def test_a_pool_keeps_copies():
     assert [int(image[0, 0, 0]) for image in pool.images] == [1, 2]
 
 
-def test_a_pool_of_nothing_returns_everything():
+def test_a_pool_of_size_0_returns_its_input():
     fakes = numbered(1, 2)
     assert ImagePool(0)(fakes) is fakes
 
 
-def test_a_pool_goes_on_exactly_where_it_was_saved():
+def test_a_restored_pool_returns_the_same_pictures():
     pool = ImagePool(5, seed=3)
     pool(numbered(*range(20)))
     other = ImagePool(5, seed=99)
@@ -48,6 +48,6 @@ def test_a_pool_goes_on_exactly_where_it_was_saved():
     torch.testing.assert_close(other(new), pool(new))
 
 
-def test_a_pool_cannot_have_a_negative_size():
+def test_a_negative_size_is_rejected():
     with pytest.raises(ValueError, match="-1"):
         ImagePool(-1)

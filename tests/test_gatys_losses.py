@@ -20,7 +20,7 @@ def test_content_loss_is_half_the_sum_of_squared_differences():
     torch.testing.assert_close(content_loss(f, p), by_hand)
 
 
-def test_style_loss_is_the_papers_e_l_for_pictures_of_one_size():
+def test_style_loss_is_e_l_of_the_paper_for_images_of_equal_size():
     f, a = torch.randn(2, 1, 3, 4, 5, dtype=torch.float64).unbind()
     n_l, m_l = 3, 20
     by_hand = 0.0
@@ -61,14 +61,14 @@ def test_an_empty_region_has_no_style(pair):
     assert gram_matrix(pair[0], torch.zeros(4, 5, dtype=torch.float64)).abs().max() == 0
 
 
-def test_total_variation_by_hand():
+def test_total_variation_of_a_small_image_is_the_value_by_hand():
     image = torch.tensor([[0.0, 1.0], [3.0, 5.0]]).expand(1, 3, 2, 2)
     # Down: 3 and 4; to the right: 1 and 2.
     torch.testing.assert_close(total_variation(image), torch.tensor((9 + 16) / 2 + (1 + 4) / 2))
     assert total_variation(torch.rand(1, 3, 1, 1)) == 0
 
 
-def test_the_losses_have_the_gradients_that_their_values_have(pair):
+def test_the_gradients_of_the_losses_match_finite_differences(pair):
     f, a = (x.requires_grad_() for x in pair)
     target = gram_matrix(a).detach()
     assert torch.autograd.gradcheck(lambda x: style_loss(gram_matrix(x), target), f)

@@ -6,8 +6,8 @@ from sklearn.datasets import load_sample_image
 
 from gatys.losses import gram_matrix
 from gatys.options import STYLE_LAYERS
-from gatys.styles import LOST, Preset, load_preset, make_preset, save_preset, shipped_presets, style_network
-from stylekit import images
+from gatys.styles import DISCARDED, Preset, bundled_presets, load_preset, make_preset, save_preset, style_network
+from stylekit.pictures import images
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def preset(network, paintings):
     return make_preset(paintings[:1], network)
 
 
-def test_a_preset_holds_the_gram_matrices_of_its_painting_at_each_size_that_it_has(preset, network, paintings):
+def test_a_preset_holds_the_gram_matrices_of_its_painting_at_each_size_that_it_reaches(preset, network, paintings):
     assert sorted(preset.grams) == [128, 256]
     for size, grams in preset.grams.items():
-        seen = network(images.to_tensor(images.resize(paintings[0], size)))
+        layers = network(images.to_tensor(images.resize(paintings[0], size)))
         assert tuple(grams) == STYLE_LAYERS
         for layer, gram in grams.items():
-            torch.testing.assert_close(gram, gram_matrix(seen[layer]))
+            torch.testing.assert_close(gram, gram_matrix(layers[layer]))
 
 
 def test_a_painters_style_is_the_mean_of_the_paintings(network, paintings):
@@ -40,58 +40,58 @@ def test_a_painters_style_is_the_mean_of_the_paintings(network, paintings):
         torch.testing.assert_close(gram, sum(p.grams[128][layer] for p in each) / 2)
 
 
-def test_between_two_sizes_lies_the_style_between_and_beyond_them_theirs():
+def test_presets_interpolate_between_sizes_and_use_the_nearest_beyond_them():
     preset = Preset({128: {"relu1_1": torch.zeros(1, 2, 2)}, 512: {"relu1_1": torch.ones(1, 2, 2)}}, "")
     for size, value in ((64, 0.0), (128, 0.0), (256, 0.5), (512, 1.0), (4000, 1.0)):
         torch.testing.assert_close(preset.at(size)["relu1_1"], torch.full((1, 2, 2), value))
 
 
-def test_a_small_painting_counts_as_it_is(network):
+def test_a_small_painting_is_used_for_the_smallest_size(network):
     preset = make_preset([Image.new("RGB", (30, 20), "red")], network)
     assert list(preset.grams) == [128]
 
 
-def test_a_file_holds_nearly_all_of_what_was_saved(preset, tmp_path):
+def test_a_file_keeps_nearly_all_of_a_style(preset, tmp_path):
     save_preset(preset, tmp_path / "style.safetensors")
     loaded = load_preset(tmp_path / "style.safetensors")
     assert loaded.fingerprint == preset.fingerprint
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
-            assert (loaded.grams[size][layer] - gram).square().sum() < 1.1 * LOST * gram.square().sum()
-    # Whole, the matrices of two sizes would take 4.3 MB.
+            assert (loaded.grams[size][layer] - gram).square().sum() < 1.1 * DISCARDED * gram.square().sum()
+    # The full matrices of two sizes would take 4.3 MB.
     assert (tmp_path / "style.safetensors").stat().st_size < 150_000
 
 
-def test_the_shipped_styles_are_for_the_shipped_network(network):
-    presets = shipped_presets()
+def test_the_bundled_styles_are_for_the_bundled_network(network):
+    presets = bundled_presets()
     assert {"starry-night", "wheat-field-with-cypresses", "sunflowers", "olive-trees", "van-gogh"} <= presets.keys()
     for name, path in presets.items():
         assert load_preset(name).fingerprint == network.fingerprint, name
         assert path.stat().st_size < 500_000
 
 
-def test_an_unknown_style_gets_the_list_of_known_ones():
+def test_an_unknown_style_gets_the_list_of_bundled_ones():
     with pytest.raises(FileNotFoundError, match=r"no style starry; .*starry-night"):
         load_preset("starry")
 
 
-def test_a_damaged_style_is_named(preset, tmp_path):
+def test_a_damaged_style_file_is_named(preset, tmp_path):
     path = tmp_path / "style.safetensors"
     save_preset(preset, path)
     whole = path.read_bytes()
-    # A copy: what is read from a file stays there until it is looked at, and the file is about to be cut.
+    # Clone: tensors are mapped from the file, which is about to be truncated.
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"style\.safetensors: damaged"):
         load_preset(path)
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=r"style\.safetensors: damaged, or no style"):
+    with pytest.raises(ValueError, match=r"style\.safetensors: damaged, or not written"):
         load_preset(path)
     save_file({"128.relu1_1": torch.zeros(4, 1), "256.relu2_1": torch.zeros(4)}, path, {"fingerprint": "x"})
     with pytest.raises(ValueError, match=r"style\.safetensors: damaged"):
         load_preset(path)
 
 
-def test_no_painting_makes_no_style(network):
+def test_a_style_needs_at_least_one_painting(network):
     with pytest.raises(ValueError, match="at least one painting"):
         make_preset([], network)

@@ -9,8 +9,8 @@ from sklearn.datasets import load_sample_image
 import gatys.stylize
 from gatys.options import STYLE_LAYERS, StylizeConfig
 from gatys.styles import make_preset, style_network
-from gatys.stylize import build_network, plan, stylize, tile_size
-from stylekit import images
+from gatys.stylize import build_network, scale_sizes, stylize
+from stylekit.pictures import images
 
 FAST = StylizeConfig(size=32, steps=3, min_size=32)
 
@@ -42,7 +42,7 @@ def losses(content, styles, config, **arguments):
     return found
 
 
-def test_the_result_has_the_size_that_was_asked_for(content, painting, network):
+def test_the_result_has_the_requested_size(content, painting, network):
     result = stylize(content, [painting], FAST, network=network)
     assert result.shape == (1, 3, 24, 32)
     assert result.min() >= 0 and result.max() <= 1
@@ -70,51 +70,51 @@ def test_another_seed_gives_another_picture_from_noise(content, painting, networ
     assert not torch.allclose(*pictures, atol=0.01)
 
 
-def test_without_style_the_photograph_stays(content, painting, network):
+def test_without_a_style_loss_the_photograph_is_kept(content, painting, network):
     result = stylize(content, [painting], changed(beta=0.0), network=network)
     expected = images.to_tensor(images.to_image(content).resize((32, 24), Image.Resampling.BICUBIC))
     torch.testing.assert_close(result, expected, atol=0.02, rtol=0)
 
 
 def test_every_scale_is_larger_by_the_square_root_of_2_and_the_last_is_the_result():
-    sizes = plan(300, 400, StylizeConfig(size=512))
+    sizes = scale_sizes(300, 400, StylizeConfig(size=512))
     assert sizes == [(96, 128), (136, 181), (192, 256), (272, 362), (384, 512)]
-    assert plan(300, 400, StylizeConfig()) == plan(300, 400, StylizeConfig(size=400))
-    assert plan(3000, 4000, StylizeConfig(min_size=512)) == [(384, 512)]
-    assert plan(1, 1, StylizeConfig()) == [(1, 1)]
-    assert plan(20, 3000, StylizeConfig(size=1000, min_size=1000)) == [(7, 1000)]
+    assert scale_sizes(300, 400, StylizeConfig()) == scale_sizes(300, 400, StylizeConfig(size=400))
+    assert scale_sizes(3000, 4000, StylizeConfig(min_size=512)) == [(384, 512)]
+    assert scale_sizes(1, 1, StylizeConfig()) == [(1, 1)]
+    assert scale_sizes(20, 3000, StylizeConfig(size=1000, min_size=1000)) == [(7, 1000)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 300), (33, 7)])
-def test_any_size_can_be_painted(painting, network, size):
+def test_any_size_can_be_stylized(painting, network, size):
     config = StylizeConfig(steps=2, min_size=100)
     result = stylize(torch.rand(1, 3, *size), [painting[..., :5, :9]], config, network=network)
     assert result.shape[2:] == size
 
 
-def test_steps_are_told_from_the_first_to_the_last_and_can_end_the_work(content, painting, network):
+def test_on_step_gets_every_step_and_can_stop_the_run(content, painting, network):
     config = changed(steps=4, size=48, min_size=24)
-    told = []
-    whole = stylize(content, [painting], config, network=network, on_step=told.append)
-    assert [step.number for step in told] == list(range(1, 13)) and told[0].total == 12
-    assert [step.size for step in told[::4]] == [(18, 24), (26, 34), (36, 48)]
-    torch.testing.assert_close(told[-1].image(), whole)
+    steps = []
+    whole = stylize(content, [painting], config, network=network, on_step=steps.append)
+    assert [step.number for step in steps] == list(range(1, 13)) and steps[0].total == 12
+    assert [step.size for step in steps[::4]] == [(18, 24), (26, 34), (36, 48)]
+    torch.testing.assert_close(steps[-1].image(), whole)
     short = stylize(content, [painting], config, network=network, on_step=lambda step: step.number < 6)
-    # Stopped at a scale on the way, it is still as large as what was asked for.
+    # Stopped at an early scale, the result still has the final size.
     assert short.shape == whole.shape and not torch.equal(short, whole)
 
 
-def test_a_preset_paints_as_its_painting_does(content, painting):
+def test_a_preset_gives_the_result_of_its_painting(content, painting):
     network = style_network("compact", None, "max")
     full = build_network(FAST)
     style = images.to_image(painting).resize((128, 192))
     preset = make_preset([style], network)
-    ours, theirs = (stylize(content, [s], changed(size=128, min_size=128), network=full)
+    by_preset, by_painting = (stylize(content, [s], changed(size=128, min_size=128), network=full)
                     for s in (preset, images.to_tensor(images.resize(style, 128))))  # fmt: skip
-    torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0)
+    torch.testing.assert_close(by_preset, by_painting, atol=0.02, rtol=0)
 
 
-def test_the_weights_of_styles_count_in_their_proportion(content, painting, network):
+def test_only_the_ratios_of_style_weights_matter(content, painting, network):
     other = painting.flip(1)
     one = stylize(content, [painting], FAST, network=network)
     torch.testing.assert_close(stylize(content, [painting, other], changed(style_weights=(2, 0)), network=network), one)
@@ -124,7 +124,7 @@ def test_the_weights_of_styles_count_in_their_proportion(content, painting, netw
     assert not torch.allclose(stylize(content, [painting, other], FAST, network=network), one, atol=0.01)
 
 
-def test_luminance_keeps_the_chroma(painting, network):
+def test_preserve_color_luminance_keeps_the_chroma(painting, network):
     grey_red = torch.tensor([0.6, 0.45, 0.45]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
     result = stylize(grey_red, [painting], changed(preserve_color="luminance"), network=network)
     difference = result[:, 0] - result[:, 1]
@@ -133,7 +133,7 @@ def test_luminance_keeps_the_chroma(painting, network):
     torch.testing.assert_close(result[:, 1], result[:, 2], atol=1e-3, rtol=0)
 
 
-def test_histogram_gives_the_painting_the_photographs_colours(content, painting, network):
+def test_preserve_color_histogram_keeps_the_mean_colour_of_the_photograph(content, painting, network):
     def color(image):
         return image.mean((0, 2, 3))
 
@@ -144,7 +144,7 @@ def test_histogram_gives_the_painting_the_photographs_colours(content, painting,
     assert (color(kept) - wanted).norm() < 0.5 * (color(plain) - wanted).norm()
 
 
-def test_a_content_mask_alone_keeps_what_is_black(content, painting, network):
+def test_a_content_mask_alone_keeps_black_pixels(content, painting, network):
     mask = torch.zeros(1, 3, 24, 32)
     mask[..., 16:] = 1
     config = changed(steps=10)
@@ -154,8 +154,8 @@ def test_a_content_mask_alone_keeps_what_is_black(content, painting, network):
     assert (result[..., 18:] - photograph[..., 18:]).abs().mean() > 0.01
 
 
-def test_regions_take_the_colour_of_their_region(network):
-    """Left the painting is red, right it is blue; the photograph's regions are above and below."""
+def test_each_region_takes_the_style_of_the_same_colour(network):
+    """The painting is red on the left and blue on the right; the photograph's regions are top and bottom."""
     half = torch.zeros(1, 3, 64, 64)
     half[..., 32:] = 1
     painting = torch.where(
@@ -172,17 +172,15 @@ def test_regions_take_the_colour_of_their_region(network):
     assert below[2] > below[0] + 0.3
 
 
-def test_little_memory_means_tiles_and_the_same_picture(content, painting, network):
+def test_low_memory_gives_the_same_picture_in_tiles(content, painting, network):
     big = content.repeat(1, 1, 6, 6)
-    config = StylizeConfig(size=384, min_size=384, steps=2, memory=1e-3)
-    assert tile_size(network, (288, 384), config) == 128
-    assert tile_size(network, (288, 384), dataclasses.replace(config, memory=100.0)) is None
+    config = StylizeConfig(size=288, min_size=288, steps=2, memory=1e-3)
     tiled = stylize(big, [painting], config, network=network)
     whole = stylize(big, [painting], dataclasses.replace(config, memory=100.0), network=network)
     torch.testing.assert_close(tiled, whole, atol=1e-3, rtol=0)
 
 
-def test_noise_is_as_paper_white_and_the_photograph_shows_up_in_it(content, network):
+def test_the_photograph_emerges_from_noise(content, network):
     config = changed(init="noise", beta=0.0, steps=60, content_layer="relu1_1")
     result = stylize(content, [content], config, network=build_network(config))
     photograph = stylize(content, [content], changed(beta=0.0, steps=1), network=network)
@@ -193,20 +191,20 @@ def test_noise_is_as_paper_white_and_the_photograph_shows_up_in_it(content, netw
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"content": torch.rand(3, 8, 8)}, r"the content must be a picture \(1, 3, H, W\), got \(3, 8, 8\)"),
+        ({"content": torch.rand(3, 8, 8)}, r"content: expected a picture of shape \(1, 3, H, W\), got \(3, 8, 8\)"),
         ({"styles": []}, "at least one style"),
-        ({"styles": [torch.rand(1, 1, 8, 8)]}, "style 1 must be a picture"),
+        ({"styles": [torch.rand(1, 1, 8, 8)]}, "style 1: expected a picture"),
         ({"config": changed(init="somewhere.png")}, "--init somewhere.png: expected content, noise, style"),
-        ({"config": changed(style_weights=(1, 2))}, "--style-weights: 2 for 1 styles"),
-        ({"style_masks": [torch.rand(1, 3, 8, 8)]}, "style masks need a content mask"),
-        ({"content_mask": torch.rand(1, 1, 8, 8)}, "the content mask must be a picture"),
+        ({"config": changed(style_weights=(1, 2))}, "--style-weights: got 2 weights for 1 styles"),
+        ({"style_masks": [torch.rand(1, 3, 8, 8)]}, "style masks require a content mask"),
+        ({"content_mask": torch.rand(1, 1, 8, 8)}, "content mask: expected a picture"),
         (
             {"content_mask": torch.ones(1, 3, 8, 8), "style_masks": [torch.zeros(1, 3, 8, 8)]},
             "style mask 1 has no white region",
         ),
     ],
 )
-def test_arguments_that_make_no_sense_are_named(content, painting, network, arguments, message):
+def test_invalid_arguments_are_named(content, painting, network, arguments, message):
     with pytest.raises(ValueError, match=message):
         stylize(**({"content": content, "styles": [painting], "config": FAST, "network": network} | arguments))
 
@@ -216,20 +214,20 @@ def test_arguments_that_make_no_sense_are_named(content, painting, network, argu
     [
         ({"content_layer": "relu9_1"}, "relu9_1.*choose from conv1_1, relu1_1"),
         ({"style_layers": ("relu1_1", "relu1_1")}, "named twice"),
-        ({"layer_weights": (1, 2)}, "--layer-weights: 2 for 5 style layers"),
+        ({"layer_weights": (1, 2)}, "--layer-weights: got 2 weights for 5 style layers"),
         ({"alpha": -1.0}, "--alpha must be 0 or more"),
         ({"alpha": 0.0, "beta": 0.0}, "both 0"),
         ({"steps": 0}, "--steps must be at least 1"),
-        ({"average": 1.0}, "--average must lie in"),
-        ({"vgg_weights": "vgg.pth"}, "has weights of its own"),
+        ({"average": 1.0}, "--average must be in"),
+        ({"vgg_weights": "vgg.pth"}, "has its own weights"),
     ],
 )
-def test_options_that_make_no_sense_are_named(options, message):
+def test_invalid_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         build_network(StylizeConfig(**options))
 
 
-def test_a_preset_is_refused_by_another_network_and_for_layers_it_lacks(content, painting, network):
+def test_a_preset_of_another_network_or_without_a_layer_is_refused(content, painting, network):
     preset = make_preset([images.to_image(painting)], style_network("compact", None, "average"))
     with pytest.raises(ValueError, match="made with another VGG network"):
         stylize(content, [preset], FAST, network=network)
@@ -239,18 +237,18 @@ def test_a_preset_is_refused_by_another_network_and_for_layers_it_lacks(content,
         stylize(content, [preset], config, network=build_network(config))
 
 
-def test_the_picture_is_worked_on_with_a_mirrored_margin_that_is_cut_off(content, painting, network, monkeypatch):
-    seen = []
+def test_the_image_is_optimised_with_a_reflected_margin_that_is_cropped(content, painting, network, monkeypatch):
+    contents = []
     real = gatys.stylize.Objective
 
     def recording(network, content, *rest):
-        seen.append(content)
+        contents.append(content)
         return real(network, content, *rest)
 
     monkeypatch.setattr(gatys.stylize, "Objective", recording)
-    told = []
+    steps = []
     config = changed(size=128, min_size=128, steps=1)
-    result = stylize(content, [painting], config, network=network, on_step=told.append)
-    assert seen[0].shape[2:] == (100, 132) and result.shape[2:] == told[0].image().shape[2:] == (96, 128)
-    assert torch.equal(seen[0][..., 2:-2, 1], seen[0][..., 2:-2, 3])
-    assert torch.equal(seen[0][..., -2, 2:-2], seen[0][..., -4, 2:-2])
+    result = stylize(content, [painting], config, network=network, on_step=steps.append)
+    assert contents[0].shape[2:] == (100, 132) and result.shape[2:] == steps[0].image().shape[2:] == (96, 128)
+    assert torch.equal(contents[0][..., 2:-2, 1], contents[0][..., 2:-2, 3])
+    assert torch.equal(contents[0][..., -2, 2:-2], contents[0][..., -4, 2:-2])

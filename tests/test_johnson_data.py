@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from johnson.data import Photographs, build_pipeline, find_photographs
-from stylekit import images
+from stylekit.pictures import images
 
 
 @pytest.fixture
@@ -14,11 +14,11 @@ def folder(tmp_path, pictures):
     return tmp_path / "photographs"
 
 
-def test_photographs_are_found_in_the_whole_tree(folder):
+def test_photographs_are_found_in_all_subfolders(folder):
     assert find_photographs(folder) == [folder / "b.png", folder / "deep" / "c.webp", folder / "deep" / "er" / "a.jpg"]
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; --dataroot needs a folder with photographs"):
         find_photographs(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
@@ -41,7 +41,7 @@ def test_a_sample_is_a_square_and_a_function_of_seed_and_index(folder, augment):
     assert not any(torch.equal(noise, samples[0][1]) for _, noise in later)
 
 
-def test_a_pipeline_from_a_file_cuts_as_the_one_that_was_saved(folder, tmp_path):
+def test_a_pipeline_from_a_file_crops_like_the_one_that_was_saved(folder, tmp_path):
     pipeline = build_pipeline("crop", 40, 32)
     albumentations.save(pipeline, tmp_path / "mine.json")
     paths = find_photographs(folder)

@@ -18,24 +18,24 @@ def test_the_feature_loss_is_the_mean_of_squares():
     assert feature_loss(features, target) == 3
 
 
-def test_the_style_loss_is_the_squared_frobenius_distance_of_gram_matrices_over_chw():
+def test_the_style_loss_is_the_squared_distance_of_gram_matrices():
     # One channel, two positions with the values 2 and 4: the Gram matrix is (4 + 16) / 2 = 10.
     features = torch.tensor([2.0, 4.0]).view(1, 1, 1, 2)
     assert style_reconstruction_loss(features, torch.full((1, 1, 1), 7.0)) == 9
-    # A second picture that has the style already halves the mean.
+    # A second picture, which already has the style, halves the mean.
     both = torch.cat([features, torch.full((1, 1, 1, 2), 7.0**0.5)])
     assert style_reconstruction_loss(both, torch.full((1, 1, 1), 7.0)).item() == pytest.approx(4.5, rel=1e-5)
 
 
 def terms(**weights):
+    """Random inputs, the same at every call, and the terms of the loss."""
     torch.manual_seed(0)
-    photographs, painted = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
-    seen = {"early": torch.rand(2, 4, 8, 8), "late": torch.rand(2, 5, 4, 4)}
-    grams = {name: gram_matrix(torch.rand(1, features.shape[1], 9, 9)) for name, features in seen.items()}
+    photographs, stylized = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
+    features = {"early": torch.rand(2, 4, 8, 8), "late": torch.rand(2, 5, 4, 4)}
+    grams = {name: gram_matrix(torch.rand(1, x.shape[1], 9, 9)) for name, x in features.items()}
     content = torch.rand(2, 5, 4, 4)
-    return (photographs, painted, seen, grams, content), perceptual_loss(
-        painted, photographs, seen, content, grams, config(**weights)
-    )
+    found = perceptual_loss(stylized, photographs, features, content, grams, config(**weights))
+    return (features, grams, content), found
 
 
 def test_the_terms_are_named_and_weighted():
@@ -46,23 +46,23 @@ def test_the_terms_are_named_and_weighted():
         assert weighted[name].item() == pytest.approx(factor * once[name].item(), rel=1e-6)
 
 
-def test_layers_can_weigh_differently_with_the_same_mean():
+def test_weights_of_layers_are_relative():
     _, equal = terms(style_weight=2)
     _, other = terms(style_weight=2, style_layers=("early", "late"), layer_weights=(1, 3))
     assert other["early"].item() == pytest.approx(0.5 * equal["early"].item())
     assert other["late"].item() == pytest.approx(1.5 * equal["late"].item())
 
 
-def test_a_term_without_weight_is_left_out():
+def test_a_term_with_weight_0_is_left_out():
     assert list(terms(content_weight=1, style_weight=0, pixel_weight=0)[1]) == ["content"]
     assert list(terms(content_weight=0, style_weight=1, pixel_weight=0)[1]) == ["early", "late"]
 
 
 def test_the_objective_is_that_of_gatys_times_a_constant():
-    (_, _, seen, grams, content), ours = terms(content_weight=1, style_weight=3)
+    (features, grams, content), ours = terms(content_weight=1, style_weight=3)
     # beta = 2 L w, for L = 2 layers of equal weights 1 / L.
     for i in range(2):
-        one = {name: features[i : i + 1] for name, features in seen.items()}
+        one = {name: x[i : i + 1] for name, x in features.items()}
         alpha = content_loss(one["late"], content[i : i + 1]) / content[0].numel()
         beta = (2 * 2 * 3) / 2 * torch.stack([style_loss(gram_matrix(one[name]), grams[name]) for name in grams]).sum()
         ours["content"], ours["early"] = ours["content"] - alpha, ours["early"] - beta

@@ -1,44 +1,14 @@
 import pytest
 import torch
+from conftest import official_johnson
 from torch.nn import functional
 
 from johnson.models import TransformerNet
-from stylekit.blocks import InstanceNorm2d
-
-
-def official(width=32):
-    """A state dict as fast_neural_style saves it: random, but so that pictures come out, in [0, 255]."""
-    torch.manual_seed(1)
-    tensors = {}
-
-    def convolution(name, channels_in, channels_out, side):
-        tensors[f"{name}.conv2d.weight"] = torch.randn(channels_out, channels_in, side, side) / (
-            side * channels_in**0.5
-        )
-        tensors[f"{name}.conv2d.bias"] = torch.randn(channels_out)
-
-    def norm(name, channels):
-        tensors[f"{name}.weight"] = 1 + 0.3 * torch.randn(channels)
-        tensors[f"{name}.bias"] = 0.3 * torch.randn(channels)
-
-    for i, (a, b, side) in enumerate(((3, width, 9), (width, 2 * width, 3), (2 * width, 4 * width, 3)), start=1):
-        convolution(f"conv{i}", a, b, side)
-        norm(f"in{i}", b)
-    for i in range(1, 6):
-        for j in (1, 2):
-            convolution(f"res{i}.conv{j}", 4 * width, 4 * width, 3)
-            norm(f"res{i}.in{j}", 4 * width)
-    for i, (a, b) in enumerate(((4 * width, 2 * width), (2 * width, width)), start=1):
-        convolution(f"deconv{i}", a, b, 3)
-        norm(f"in{i + 3}", b)
-    convolution("deconv3", width, 3, 9)
-    tensors["deconv3.conv2d.weight"] *= 60
-    tensors["deconv3.conv2d.bias"] += 128
-    return tensors
+from stylekit.networks.blocks import InstanceNorm2d
 
 
 def official_forward(tensors, x):
-    """What fast_neural_style does with a picture in [0, 255], step by step."""
+    """The forward pass of fast_neural_style for a picture in [0, 255]."""
 
     def convolution(x, name, stride=1):
         weight = tensors[f"{name}.conv2d.weight"]
@@ -59,17 +29,17 @@ def official_forward(tensors, x):
     return convolution(x, "deconv3")
 
 
-def test_the_published_width_has_the_published_number_of_parameters():
+def test_the_published_architecture_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in TransformerNet(bound=False, noise=0.0).parameters()) == 1_679_235
     assert sum(p.numel() for p in TransformerNet().parameters()) == 1_679_235 + 6 + 9 * 9 * 32
     assert sum(p.numel() for p in TransformerNet(16).parameters()) < 1_679_235 / 3.9
 
 
-def test_height_and_width_stay():
+def test_height_and_width_are_kept():
     assert TransformerNet(4, 1)(torch.rand(2, 3, 16, 24)).shape == (2, 3, 16, 24)
 
 
-def test_noise_that_is_not_given_is_zero():
+def test_missing_noise_is_zero():
     network, photographs = TransformerNet(4, 1), torch.rand(2, 3, 16, 24)
     network.noise = 2.0
     silence, noise = torch.zeros(2, 1, 16, 24), torch.randn(2, 1, 16, 24)
@@ -85,8 +55,8 @@ def test_every_normalisation_is_affine():
 
 
 @pytest.mark.parametrize("width", [32, 8])
-def test_an_official_file_paints_the_same_picture(tmp_path, width):
-    tensors = official(width)
+def test_an_official_file_gives_the_output_of_the_official_network(tmp_path, width):
+    tensors = official_johnson(width)
     assert len(tensors) == 62
     stale = {f"in{i}.running_{kind}": torch.zeros(width) for i in (1, 5) for kind in ("mean", "var")}
     stale |= {"res3.in2.running_mean": torch.zeros(4 * width)}
@@ -100,8 +70,8 @@ def test_an_official_file_paints_the_same_picture(tmp_path, width):
     assert (painted - expected).abs().max() < 0.1
 
 
-def test_an_official_file_in_half_precision_or_of_data_parallel_is_read(tmp_path):
-    tensors = official(4)
+def test_an_official_file_from_data_parallel_in_half_precision_is_loaded(tmp_path):
+    tensors = official_johnson(4)
     torch.save({f"module.{key}": value.half() for key, value in tensors.items()}, tmp_path / "half.pth")
     weight = TransformerNet.from_official(tmp_path / "half.pth").state_dict()["model.5.weight"]
     torch.testing.assert_close(weight, tensors["conv2.conv2d.weight"].half().float())
@@ -113,12 +83,12 @@ def test_an_official_file_in_half_precision_or_of_data_parallel_is_read(tmp_path
         (lambda t: t.pop("in3.bias"), "missing in3.bias"),
         (lambda t: t.update(extra=torch.zeros(1)), "unexpected extra"),
         (lambda t: t.update({"in2.weight": torch.zeros(5)}), r"in2.weight has shape \(5,\), expected \(8,\)"),
-        (lambda t: t.pop("conv1.conv2d.weight"), "not a network of fast_neural_style"),
+        (lambda t: t.pop("conv1.conv2d.weight"), "not a fast_neural_style network"),
         (lambda t: t.update({"in2.weight": "text"}), "in2.weight is a str"),
     ],
 )
-def test_another_file_is_refused_with_what_differs(tmp_path, change, says):
-    tensors = official(4)
+def test_the_error_for_another_file_names_the_differences(tmp_path, change, says):
+    tensors = official_johnson(4)
     change(tensors)
     torch.save(tensors, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=f"other.pth.*{says}"):
@@ -126,6 +96,6 @@ def test_another_file_is_refused_with_what_differs(tmp_path, change, says):
 
 
 @pytest.mark.parametrize("options", [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}, {"noise": -1}])
-def test_arguments_out_of_range_are_named(options):
+def test_the_error_for_an_argument_out_of_range_names_it(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         TransformerNet(**options)

@@ -1,32 +1,33 @@
+import copy
 import dataclasses
 import json
 import os
-import signal
-import subprocess
 
 import albumentations
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, one_error, run, wait_for_lines
+from conftest import exit_code, flag_error, one_error, run
 from PIL import Image
-from test_johnson_models import official
 
 from gatys.styles import load_preset, make_preset, save_preset, style_network
-from johnson.cli import train as train_command
+from johnson.cli import main
 from johnson.models import TransformerNet
 from johnson.options import TrainConfig
-from johnson.train import build_state, style_grams, train, train_step
-from stylekit import checkpoint, cli, images
-from stylekit.training import save_network
+from johnson.train import build_state, load_data, style_grams, train, train_step
+from stylekit.networks import weights
+from stylekit.pictures import images
+from stylekit.training import checkpoint
 
+CPU = torch.device("cpu")
 TINY = ("--width", "4", "--n-blocks", "1", "--crop-size", "32", "--load-size", "36", "--batch-size", "2")
 TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off", "--n-samples", "1")
+TERMS = ["content", "relu1_1", "relu2_1", "relu3_1", "relu4_1", "pixel", "tv"]
 
 
 @pytest.fixture
 def photographs(tmp_path, pictures):
-    """Six photographs, two of them in a folder below."""
+    """Six photographs, two of them in a subfolder."""
     for i, picture in enumerate(pictures[:6]):
         images.save(picture, tmp_path / "photographs" / ("more" if i > 3 else "") / f"{i}.png")
     return tmp_path / "photographs"
@@ -44,9 +45,27 @@ def config(photographs, painting, **changes):
     return TrainConfig(str(photographs), **(tiny | dict(style=(str(painting),)) | changes))
 
 
-def weights(folder):
-    saved = checkpoint.load(folder / "last.pt")
-    return {f"{part}.{key}": value for part in ("network", "average") for key, value in saved[part].items()}
+def command_line(photographs, painting, *flags):
+    """Run `johnson train` in this process; returns its exit code."""
+    usual = [*TINY, "--dataroot", photographs, "--style", painting, "--checkpoints-dir", photographs.parent / "runs"]
+    return exit_code(main, "train", *usual, "--name", "run", *flags)
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 3, 32, 32, generator=generator), torch.randn(2, 1, 32, 32, generator=generator)
+
+
+def as_vector(network):
+    """All parameters in one vector."""
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def move_to(place, network):
+    """Set all parameters from one vector."""
+    parts = place.split([parameter.numel() for parameter in network.parameters()])
+    for parameter, part in zip(network.parameters(), parts, strict=True):
+        parameter.data.copy_(part.view(parameter.shape))
 
 
 def assert_same(one, other):
@@ -54,187 +73,227 @@ def assert_same(one, other):
     assert not [key for key in one if not torch.equal(one[key], other[key])]
 
 
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+# A training step.
 
 
-def command_line(photographs, painting, *flags):
-    """The command, as a shell would call it; its exit code."""
-    flags = [*TINY, "--dataroot", photographs, "--style", painting, "--checkpoints-dir", photographs.parent / "runs",
-             "--name", "run", *flags]  # fmt: skip
-    return cli.run(lambda: train_command([str(flag) for flag in flags]), "johnson train")
-
-
-def batch():
-    torch.manual_seed(1)
-    return torch.rand(2, 3, 32, 32), torch.randn(2, 1, 32, 32)
-
-
-def test_a_step_moves_the_network_and_not_its_judge(photographs, painting):
-    options = config(photographs, painting)
-    state = build_state(options, torch.device("cpu"))
-    before, judge = ({n: v.clone() for n, v in m.state_dict().items()} for m in (state.network, state.judge))
+def test_a_step_moves_the_network_and_not_the_loss_network(photographs, painting):
+    options = config(photographs, painting, tv_weight=0.1)
+    state = build_state(options, CPU)
+    before, fixed = ({n: v.clone() for n, v in m.state_dict().items()} for m in (state.network, state.loss_network))
     terms = train_step(state, *batch(), options)
-    assert list(terms) == ["content", "relu1_1", "relu2_1", "relu3_1", "relu4_1", "pixel"]
+    assert list(terms) == TERMS
     assert all(term.ndim == 0 and not term.requires_grad for term in terms.values())
     after = state.network.state_dict()
     assert not [name for name in before if name.endswith("weight") and torch.equal(before[name], after[name])]
-    assert all(torch.equal(value, judge[name]) for name, value in state.judge.state_dict().items())
+    assert_same(fixed, state.loss_network.state_dict())
+
+
+# The gradient of each term in turn must be seen beside those of the others.
+@pytest.mark.parametrize(
+    "heavy", [{"style_weight": 3.0}, {"content_weight": 1e3}, {"pixel_weight": 1e5}, {"tv_weight": 1e5}]
+)
+def test_a_step_descends_the_gradient_of_the_sum_of_the_logged_terms(photographs, painting, heavy):
+    options = config(photographs, painting, **{"tv_weight": 0.1, **heavy})
+    state = build_state(options, CPU)
+    # The step of SGD with learning rate 1 is the negative gradient.
+    state.optimizer = torch.optim.SGD(state.network.parameters(), lr=1.0)
+    start = as_vector(state.network)
+
+    def step_from(place):
+        """The sum of the terms logged in a step from these parameters, and the parameters after it."""
+        moved = copy.deepcopy(state)
+        move_to(place, moved.network)
+        terms = train_step(moved, *batch(), options)
+        return sum(term.double().item() for term in terms.values()), as_vector(moved.network)
+
+    change = step_from(start)[1] - start
+    length = change.norm()
+    # Losses are computed in float32: the step must be long enough to be seen, and short enough to be straight.
+    epsilon = 1e-4
+    direction = change / length
+    slope = (step_from(start + epsilon * direction)[0] - step_from(start - epsilon * direction)[0]) / (2 * epsilon)
+    assert slope == pytest.approx(-length.item(), rel=0.005)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 def test_on_one_batch_the_loss_falls(photographs, painting, optimizer):
     options = config(photographs, painting, lr=5e-3, optimizer=optimizer)
-    state = build_state(options, torch.device("cpu"))
+    state = build_state(options, CPU)
     losses = [sum(train_step(state, *batch(), options).values()).item() for _ in range(40)]
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_the_network_sees_noise_and_is_judged_by_the_photograph(photographs, painting):
-    def taken(deviation):
-        options = config(photographs, painting, noise=deviation, style_weight=0)
-        seen = []
-        state = build_state(options, torch.device("cpu"))
-        state.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        train_step(state, clean, noise, options)
-        return seen[0]
+@pytest.mark.parametrize("deviation", [0.0, 2.0])
+def test_the_network_gets_noise_of_the_requested_strength(photographs, painting, deviation):
+    options = config(photographs, painting, noise=deviation, style_weight=0)
+    state = build_state(options, CPU)
+    inputs = []
+    state.network.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    photograph, noise = batch()
+    train_step(state, photograph, noise, options)
+    assert torch.equal(inputs[0], torch.cat([photograph, 2 * noise], dim=1) if deviation else photograph)
 
-    clean, noise = batch()
-    assert torch.equal(taken(0.0), clean)
-    assert torch.equal(taken(2.0), torch.cat([clean, 2 * noise], dim=1))
-    # A network that changes nothing is judged to be perfect.
+
+def test_a_network_that_changes_nothing_has_no_content_loss(photographs, painting):
+    # The output is compared with the photograph, not with the noisy input.
     options = config(photographs, painting, style_weight=0)
-    state = build_state(options, torch.device("cpu"))
+    state = build_state(options, CPU)
     state.network.forward = lambda x: x[:, :3] + 0 * next(state.network.parameters()).sum()
     assert max(train_step(state, *batch(), options).values()) == 0
 
 
 def test_bfloat16_trains_as_float32_does_within_its_precision(photographs, painting):
     options = config(photographs, painting)
-    terms = [train_step(build_state(options, torch.device("cpu")), *batch(), options, amp=amp) for amp in (False, True)]
+    terms = [train_step(build_state(options, CPU), *batch(), options, amp=amp) for amp in (False, True)]
     for name in terms[0]:
         assert terms[1][name].item() == pytest.approx(terms[0][name].item(), rel=0.1), name
         assert terms[1][name].dtype == torch.float32
 
 
-def test_a_run_leaves_what_the_help_says(photographs, painting):
+# The style.
+
+
+@pytest.fixture
+def loss_network(photographs, painting):
+    return build_state(config(photographs, painting), CPU, {}).loss_network
+
+
+def test_a_style_is_a_painting_a_folder_of_them_a_bundled_style_or_a_file(
+    photographs, painting, tmp_path, loss_network
+):
+    options = config(photographs, painting, style_size=64)
+    one = style_grams(options, loss_network)
+    assert list(one) == list(options.style_layers) and one["relu1_1"].shape == (1, 32, 32)
+
+    def grams(style, size=64):
+        return style_grams(dataclasses.replace(options, style=(str(style),), style_size=size), loss_network)
+
+    images.save(images.load(painting), tmp_path / "twice" / "a.png")
+    images.save(images.load(painting), tmp_path / "twice" / "b.png")
+    preset = make_preset([images.load(painting)], style_network("compact", None, "max"))
+    save_preset(preset, tmp_path / "mine.safetensors")
+    folder, bundled, file = grams(tmp_path / "twice"), grams("starry-night", 200), grams(tmp_path / "mine.safetensors")
+    for layer in one:
+        torch.testing.assert_close(folder[layer], one[layer])
+        torch.testing.assert_close(bundled[layer], load_preset("starry-night").at(200)[layer])
+        # Presets begin at 128 px, larger than this painting of 96 px.
+        assert file[layer].shape == one[layer].shape and not torch.equal(file[layer], one[layer])
+
+
+def test_several_styles_give_their_weighted_mean(photographs, painting, loss_network):
+    options = config(photographs, painting)
+    names = (str(painting), "sunflowers")
+    each = [style_grams(dataclasses.replace(options, style=(name,)), loss_network) for name in names]
+    both = style_grams(dataclasses.replace(options, style=names, style_weights=(3, 1)), loss_network)
+    for layer, gram in both.items():
+        torch.testing.assert_close(gram, 0.75 * each[0][layer] + 0.25 * each[1][layer])
+
+
+def test_the_size_of_the_painting_changes_the_style(photographs, painting, loss_network):
+    options = config(photographs, painting)
+    small, large = (
+        style_grams(dataclasses.replace(options, style_size=size), loss_network)["relu3_1"] for size in (32, 96)
+    )
+    assert (small - large).norm() > 0.02 * large.norm()
+
+
+def test_a_preset_of_another_network_is_refused(photographs, painting, tmp_path, capsys):
+    preset = make_preset([images.load(painting)], style_network("compact", None, "average"))
+    save_preset(preset, tmp_path / "average.safetensors")
+    assert command_line(photographs, painting, "--style", tmp_path / "average.safetensors") == 2
+    assert "network" in one_error(capsys, "johnson")
+
+
+# Initial weights.
+
+
+def test_training_can_start_from_a_trained_network(photographs, painting, tmp_path, capsys):
+    weights.save(start := TransformerNet(4, 1), tmp_path / "start")
+    options = config(photographs, painting, init=str(tmp_path / "start"))
+    assert_same(build_state(options, CPU).network.state_dict(), start.state_dict())
+    # The strength of the noise is no parameter, and may change.
+    assert build_state(dataclasses.replace(options, noise=2.0), CPU).network.noise == 2
+    assert command_line(photographs, painting, "--init", tmp_path / "start", "--width", 8) == 2
+    assert "its architecture differs from the options; add --width 4" in one_error(capsys, "johnson")
+
+
+def test_an_initial_network_of_another_architecture_names_the_flags_that_fit(photographs, painting, tmp_path, capsys):
+    published = TransformerNet(4, 5, upsample="nearest", bound=False, skip=False, noise=0.0)
+    weights.save(published, tmp_path / "mosaic")
+    assert command_line(photographs, painting, "--init", tmp_path / "mosaic", "--n-blocks", 5) == 2
+    assert "add --upsample nearest --no-bound --no-skip --noise 0" in one_error(capsys, "johnson")
+
+
+# A run.
+
+
+def test_a_run_leaves_the_network_and_samples_beside_what_every_run_leaves(photographs, painting):
     folder = train(config(photographs, painting, save_epoch_freq=1)).folder
     assert {path.name for path in folder.iterdir()} == {
         "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
     }  # fmt: skip
-    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["epoch-0001.png", "epoch-0002.png"]
-    assert [line["step"] for line in lines(folder)] == [1, 2, 3, 4, 5, 6]
-    assert lines(folder)[2]["lr"] == 1e-3 and lines(folder)[-1]["lr"] == pytest.approx(1e-3 / 3)
     sheet = Image.open(folder / "samples" / "epoch-0001.png")
     assert sheet.width > 2 * 256 and np.asarray(sheet).std() > 10
-    # What is kept for use is the average, and it is what last.pt holds.
     average = checkpoint.load(folder / "last.pt")["average"]
-    painter = TransformerNet.from_pretrained(folder / "model").state_dict()
-    assert all(torch.equal(value, average[f"module.{key}"]) for key, value in painter.items())
+    network = TransformerNet.from_pretrained(folder / "model").state_dict()
+    assert all(torch.equal(value, average[f"module.{key}"]) for key, value in network.items())
 
 
-def test_four_epochs_are_two_and_two_bit_for_bit(photographs, painting):
-    whole = train(config(photographs, painting, name="whole", n_epochs=4, n_epochs_decay=0)).folder
-    train(config(photographs, painting, name="parts", n_epochs=2, n_epochs_decay=0))
-    # The style is in the checkpoint: its painting may be gone.
+def test_a_checkpoint_has_the_documented_entries(photographs, painting):
+    saved = checkpoint.load(train(config(photographs, painting, max_steps=1)).folder / "last.pt")
+    # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
+    assert saved.keys() == {
+        "pipeline", "grams", "network", "average", "optimizer",
+        "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id",
+    }  # fmt: skip
+    assert list(saved["grams"]) == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_a_resumed_run_equals_an_uninterrupted_one_and_needs_no_painting(photographs, painting, optimizer):
+    options = config(photographs, painting, optimizer=optimizer, n_epochs_decay=0, n_samples=0)
+    whole = train(dataclasses.replace(options, name="whole", n_epochs=2)).folder
+    train(dataclasses.replace(options, name="parts"))
     painting.unlink()
-    parts = train(config(photographs, painting, name="parts", n_epochs=4, n_epochs_decay=0, resume=True)).folder
-    assert_same(weights(whole), weights(parts))
-    losses = [[line["relu3_1"] for line in lines(folder)] for folder in (whole, parts)]
-    assert losses[0] == losses[1] and len(losses[0]) == 12
+    parts = train(dataclasses.replace(options, name="parts", n_epochs=2, resume=True)).folder
+    first, second = (checkpoint.load(folder / "last.pt") for folder in (whole, parts))
+    for part in ("network", "average", "grams"):
+        assert_same(first[part], second[part])
 
 
-def test_a_run_stopped_inside_an_epoch_goes_on_bit_for_bit(photographs, painting, tmp_path, capsys):
-    flags = ["--print-freq", 1, "--n-epochs", 1000, "--n-epochs-decay", 0]
-    arguments = [*TINY, "--dataroot", photographs, "--style", painting, "--checkpoints-dir", tmp_path / "runs", *flags]
-    process = subprocess.Popen(
-        command(["-m", "johnson", "train", *arguments, "--name", "stopped", "--num-workers", 1]),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    wait_for_lines(tmp_path / "runs" / "stopped" / "metrics.jsonl", 8, process)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, err
-    again = f"johnson train --name stopped --checkpoints-dir {tmp_path / 'runs'} --resume"
-    assert again in out and not err
-    end = checkpoint.load(tmp_path / "runs" / "stopped" / "last.pt")["step"] + 4
-    capsys.readouterr()
-    assert train_command([*again.split()[2:], "--max-steps", str(end)]) == 0
-    assert f"options that differ from the saved ones: --max-steps {end} (was None)\n" in capsys.readouterr().out
-    assert command_line(photographs, painting, *flags, "--name", "whole", "--max-steps", end) == 0
-    assert_same(weights(tmp_path / "runs" / "whole"), weights(tmp_path / "runs" / "stopped"))
+def test_options_and_checkpoints_from_before_threads_was_an_option_can_be_resumed(photographs, painting):
+    assert command_line(photographs, painting, "--max-steps", 1) == 0
+    folder = photographs.parent / "runs" / "run"
+    options = json.loads((folder / "config.json").read_text())
+    saved = checkpoint.load(folder / "last.pt")
+    del options["threads"], saved["config"]["threads"]
+    (folder / "config.json").write_text(json.dumps(options))
+    checkpoint.save(folder / "last.pt", **saved)
+    resume = ["--resume", "--name", "run", "--checkpoints-dir", photographs.parent / "runs"]
+    assert exit_code(main, "train", *resume, "--max-steps", 2) == 0
+    assert checkpoint.load(folder / "last.pt")["step"] == 2
+    assert json.loads((folder / "config.json").read_text())["style"] == [str(painting)]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(photographs, painting, tmp_path):
-    flags = ["--checkpoints-dir", tmp_path / "runs", "--print-freq", 1, "--max-steps", 4, "--lr", 1e-4]
-    arguments = [*TINY, "--dataroot", photographs, "--style", painting, *flags, "--name", "two", "--batch-size", 1]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "-m", "johnson"]
-    two = run(*torchrun, "train", *arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert two.returncode == 0, two.stderr
-    assert command_line(photographs, painting, *flags, "--name", "one") == 0
-    metrics = [lines(tmp_path / "runs" / name) for name in ("one", "two")]
-    assert [line["step"] for line in metrics[1]] == [1, 2, 3, 4]  # One log, not two.
-    assert two.stdout.count("step 4:") == 1
-    for a, b in zip(*metrics, strict=True):
-        for name in ("content", "relu1_1", "relu4_1"):
-            assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)
-    first, second = weights(tmp_path / "runs" / "one"), weights(tmp_path / "runs" / "two")
-    for key in (key for key in first if key.endswith("weight") and key.startswith("network")):
-        assert (first[key] - second[key]).abs().mean() < 2e-5, key
+def test_a_run_cannot_change_its_network_or_its_optimizer(photographs, painting):
+    options = config(photographs, painting, max_steps=1, n_samples=0)
+    before = (train(options).folder / "last.pt").read_bytes()
+    for changes, says in (
+        ({"width": 5}, r"--width 5 \(was 4\)"),
+        ({"optimizer": "adam"}, r"--optimizer adam \(was muon\)"),
+    ):
+        with pytest.raises(ValueError, match=f"a run cannot change {says}"):
+            train(dataclasses.replace(options, max_steps=4, resume=True, **changes))
+    assert (photographs.parent / "runs" / "run" / "last.pt").read_bytes() == before
 
 
-def judge_of(options):
-    return build_state(options, torch.device("cpu"), {}).judge
-
-
-def test_a_style_is_a_painting_a_folder_of_them_a_name_or_a_file(photographs, painting, tmp_path):
-    options = config(photographs, painting, style_size=64)
-    judge = judge_of(options)
-    one = style_grams(options, judge)
-    assert list(one) == list(options.style_layers) and one["relu1_1"].shape == (1, 32, 32)
-
-    images.save(images.load(painting), tmp_path / "twice" / "a.png")
-    images.save(images.load(painting), tmp_path / "twice" / "b.png")
-    folder = style_grams(dataclasses.replace(options, style=(str(tmp_path / "twice"),)), judge)
-    shipped = style_grams(dataclasses.replace(options, style=("starry-night",), style_size=200), judge)
-    preset = make_preset([images.load(painting)], style_network("compact", None, "max"))
-    save_preset(preset, tmp_path / "mine.safetensors")
-    file = style_grams(dataclasses.replace(options, style=(str(tmp_path / "mine.safetensors"),)), judge)
-    for layer in one:
-        torch.testing.assert_close(folder[layer], one[layer])
-        torch.testing.assert_close(shipped[layer], load_preset("starry-night").at(200)[layer])
-        # The smallest size of a preset is 128 px, to which the painting of 96 px counts.
-        assert file[layer].shape == one[layer].shape and not torch.equal(file[layer], one[layer])
-
-
-def test_of_several_styles_the_weighted_mean_is_learned(photographs, painting):
-    options = config(photographs, painting)
-    judge = judge_of(options)
-    each = [style_grams(dataclasses.replace(options, style=(name,)), judge) for name in (str(painting), "sunflowers")]
-    both = dataclasses.replace(options, style=(str(painting), "sunflowers"), style_weights=(3, 1))
-    for layer, gram in style_grams(both, judge).items():
-        torch.testing.assert_close(gram, 0.75 * each[0][layer] + 0.25 * each[1][layer])
-
-
-def test_the_size_of_the_style_decides_what_is_learned(photographs, painting):
-    options = config(photographs, painting)
-    judge = judge_of(options)
-    small, large = (style_grams(dataclasses.replace(options, style_size=size), judge) for size in (32, 96))
-    assert (small["relu3_1"] - large["relu3_1"]).norm() > 0.02 * large["relu3_1"].norm()
-
-
-def test_a_network_can_be_the_start_of_another(photographs, painting, tmp_path, capsys):
-    torch.manual_seed(7)
-    save_network(start := TransformerNet(4, 1), tmp_path / "start")
-    options = config(photographs, painting, init=str(tmp_path / "start"))
-    network = build_state(options, torch.device("cpu")).network
-    assert_same(network.state_dict(), start.state_dict())
-    assert build_state(dataclasses.replace(options, noise=2.0), torch.device("cpu")).network.noise == 2
-    assert command_line(photographs, painting, "--init", tmp_path / "start", "--width", 8) == 2
-    assert "another network than is to be trained; add --width 4" in one_error(capsys, "johnson train")
-    torch.save(official(4), tmp_path / "mosaic.pth")
-    assert command_line(photographs, painting, "--init", tmp_path / "mosaic.pth", "--n-blocks", 5) == 2
-    assert "add --upsample nearest --no-bound --no-skip --noise 0" in one_error(capsys, "johnson train")
+@pytest.mark.parametrize("entries", [{"network": "none"}, {"grams": None}, {"optimizer": {}}, {"pipeline": [1]}])
+def test_a_checkpoint_of_another_layout_is_named(photographs, painting, entries):
+    options = config(photographs, painting, max_steps=1, n_samples=0)
+    path = train(options).folder / "last.pt"
+    checkpoint.save(path, **(checkpoint.load(path) | entries))
+    with pytest.raises(ValueError, match=r"last\.pt: not a"):
+        train(dataclasses.replace(options, max_steps=4, resume=True))
 
 
 def test_validation_photographs_can_be_given(photographs, painting, pictures, tmp_path):
@@ -242,97 +301,97 @@ def test_validation_photographs_can_be_given(photographs, painting, pictures, tm
     folder = train(config(photographs, painting, max_steps=1, val_dataroot=str(tmp_path / "val"))).folder
     sheet = Image.open(next((folder / "samples").iterdir()))
     assert sheet.width > 2 * 2 * 256  # Twice as wide as it is high.
+    one = load_data(config(photographs, painting, val_dataroot=str(painting)), CPU)
+    assert one.validation == [painting]
 
 
-def test_a_pipeline_from_a_file_is_used_and_goes_into_the_checkpoint(photographs, painting, tmp_path):
-    pipeline = albumentations.Compose([albumentations.Resize(32, 32)])
-    albumentations.save(pipeline, tmp_path / "mine.json")
-    folder = train(config(photographs, painting, max_steps=1, augment=str(tmp_path / "mine.json"))).folder
-    assert "Resize" in str(checkpoint.load(folder / "last.pt")["pipeline"])
+def test_a_pipeline_from_a_file_goes_into_the_checkpoint_and_is_used_on_resuming(photographs, painting, tmp_path):
+    albumentations.save(albumentations.Compose([albumentations.Resize(32, 32)]), tmp_path / "mine.json")
+    options = config(photographs, painting, max_steps=1, augment=str(tmp_path / "mine.json"), n_samples=0)
+    path = train(options).folder / "last.pt"
+    (tmp_path / "mine.json").unlink()
+    train(dataclasses.replace(options, max_steps=2, resume=True))
+    assert "Resize" in str(checkpoint.load(path)["pipeline"])
+
+
+def test_two_processes_equal_one_with_twice_the_batch(photographs, painting, tmp_path):
+    flags = ["--checkpoints-dir", tmp_path / "runs", "--print-freq", 1, "--max-steps", 4, "--lr", 1e-4]
+    arguments = [*TINY, "--dataroot", photographs, "--style", painting, *flags, "--name", "two", "--batch-size", 1]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "-m", "johnson", "train"]
+    two = run(*torchrun, *arguments, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert two.returncode == 0, two.stderr
+    assert command_line(photographs, painting, *flags, "--name", "one") == 0
+    metrics = [
+        [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert [line["step"] for line in metrics[1]] == [1, 2, 3, 4]  # One log, not two.
+    assert two.stdout.count("step 4:") == 1
+    for a, b in zip(*metrics, strict=True):
+        for name in ("content", "relu1_1", "relu4_1"):
+            assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)
+    first, second = (checkpoint.load(tmp_path / "runs" / name / "last.pt")["network"] for name in ("one", "two"))
+    for key in (key for key in first if key.endswith("weight")):
+        assert (first[key] - second[key]).abs().mean() < 2e-5, key
+
+
+# Wrong flags and wrong data.
 
 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--dataroot", "nowhere"], "no folder nowhere"),
-        (["--style", "nothing"], "no style nothing; expected a file of `gatys make-style`, or one of olive-trees"),
-        (["--style", "nothing.jpg"], "no picture nothing.jpg"),
-        (["--style-weights", "1", "2"], "--style-weights: 2 for 1 styles"),
-        (["--style-weights", "0"], "--style-weights must be 0 or more, and not all 0"),
+        (["--style-weights", "1", "2"], "--style-weights: got 2 weights for 1 styles"),
+        (["--style-weights", "0"], "--style-weights must not be negative or all 0, got 0.0"),
         (["--style-size", "0"], "--style-size must be at least 1"),
-        (["--style-layers", "relu1_1", "relu9_9"], "no compact layer 'relu9_9'; choose from conv1_1"),
-        (["--style-layers", "relu1_1", "relu1_1"], "none twice"),
-        (["--content-layer", "conv9"], "no compact layer 'conv9'"),
+        (["--style-layers", "relu1_1", "relu1_1"], "--style-layers: expected at least one layer and no duplicates"),
         (["--content-weight", "-1"], "--content-weight must be 0 or more"),
-        (["--content-weight", "0", "--style-weight", "0", "--pixel-weight", "0"], "nothing to learn"),
-        (["--layer-weights", "1", "2"], "--layer-weights: 2 for 4 style layers"),
+        (["--content-weight", "0", "--style-weight", "0", "--pixel-weight", "0"], "are all 0: nothing to train"),
+        (["--layer-weights", "1", "2"], "--layer-weights: got 2 weights for 4 style layers"),
         (["--vgg-weights", "x.pth"], "add --loss-network vgg19 or vgg16"),
-        (["--loss-network", "vgg16", "--vgg-weights", "nowhere.pth"], "no file nowhere.pth"),
         (["--crop-size", "30"], "--crop-size 30: expected a multiple of 4"),
         (["--crop-size", "12"], "at least 16"),
-        (["--init", "nothing"], "no weights nothing"),
-        (["--val-dataroot", "nowhere"], "no folder nowhere"),
-        (["--batchsize", "2"], "unknown option --batchsize; did you mean --batch-size?"),
-        (["--augment", "strong"], "--augment strong: expected none, crop"),
-        (["--batch-size", "100"], "6 pictures do not fill one batch of --batch-size 100; try --batch-size 6"),
-        (["--resume", "--name", "new"], "nothing to resume"),
+        (["--batchsize", "2"], "Unrecognized options: --batchsize"),
     ],
 )
-def test_wrong_flags_get_one_line_and_exit_code_2(photographs, painting, capsys, flags, says):
+def test_wrong_flags_are_explained_and_exit_with_2(photographs, painting, capsys, flags, says):
     assert command_line(photographs, painting, *flags) == 2
-    assert says in one_error(capsys, "johnson train")
-    assert not list((photographs.parent / "runs").glob("*/*"))
+    assert says in flag_error(capsys)
+    assert not (photographs.parent / "runs").exists()
 
 
 def test_a_run_without_a_style_says_where_to_find_one(photographs, capsys):
-    arguments = ["--dataroot", str(photographs)]
-    assert cli.run(lambda: train_command(arguments), "johnson train") == 2
-    assert "add --style with a painting, or with a name" in one_error(capsys, "johnson train")
+    assert exit_code(main, "train", "--dataroot", photographs) == 2
+    assert "no style: add --style with a painting or a name listed by `gatys styles`" in flag_error(capsys)
 
 
-def test_a_preset_for_another_network_is_refused(photographs, painting, tmp_path, capsys):
-    preset = make_preset([images.load(painting)], style_network("compact", None, "average"))
-    save_preset(preset, tmp_path / "average.safetensors")
-    assert command_line(photographs, painting, "--style", tmp_path / "average.safetensors") == 2
-    assert "made with another VGG network" in one_error(capsys, "johnson train")
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--dataroot", "nowhere"], "no folder nowhere; --dataroot needs a folder with photographs"),
+        (["--style", "nothing"], "no style nothing"),
+        (["--style", "nothing.jpg"], "no picture nothing.jpg"),
+        (["--style-layers", "relu1_1", "relu9_9"], "no compact layer 'relu9_9'; choose from conv1_1"),
+        (["--content-layer", "conv9"], "no compact layer 'conv9'"),
+        (["--loss-network", "vgg16", "--vgg-weights", "nowhere.pth"], "no file nowhere.pth"),
+        (["--init", "nothing"], "no weights nothing"),
+        (["--val-dataroot", "nowhere"], "no folder nowhere"),
+        (["--augment", "strong"], "--augment strong: expected none, crop, or a file"),
+        (["--batch-size", "100"], "6 pictures do not fill one batch of --batch-size 100; try --batch-size 6"),
+        (["--resume", "--name", "new"], "no run to resume at"),
+    ],
+)
+def test_wrong_values_get_one_line_and_exit_code_2(photographs, painting, capsys, flags, says):
+    assert command_line(photographs, painting, *flags) == 2
+    assert says in one_error(capsys, "johnson")
+    assert not list((photographs.parent / "runs").glob("*"))
 
 
-@pytest.fixture
-def finished(photographs, painting):
-    assert command_line(photographs, painting, "--max-steps", 2) == 0
-    return photographs.parent / "runs" / "run"
+def test_out_of_memory_names_the_options_that_help(photographs, painting, capsys, monkeypatch):
+    def exhausted(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-
-def test_a_run_is_never_overwritten_and_cannot_change_its_network(finished, photographs, painting, capsys):
-    before = (finished / "last.pt").read_bytes()
-    capsys.readouterr()
-    assert command_line(photographs, painting) == 2
-    assert "--resume" in (line := one_error(capsys, "johnson train")) and "--name" in line
-    assert command_line(photographs, painting, "--resume", "--max-steps", 4, "--width", 5) == 2
-    assert "--width 5 (was 4)" in one_error(capsys, "johnson train")
-    assert command_line(photographs, painting, "--resume", "--max-steps", 4, "--optimizer", "adam") == 2
-    assert "cannot change --optimizer adam (was muon)" in one_error(capsys, "johnson train")
-    assert (finished / "last.pt").read_bytes() == before
-
-
-@pytest.mark.parametrize("entries", [{"network": "none"}, {"grams": None}, {"optimizer": {}}, {"pipeline": [1]}])
-def test_a_checkpoint_of_another_layout_is_named(finished, photographs, painting, capsys, entries):
-    checkpoint.save(finished / "last.pt", **(checkpoint.load(finished / "last.pt") | entries))
-    capsys.readouterr()
-    assert command_line(photographs, painting, "--resume", "--max-steps", 4) == 2
-    assert "last.pt: not a" in one_error(capsys, "johnson train")
-
-
-def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(finished, photographs, painting, capsys):
-    flags = ["--resume", "--max-steps", 40, "--lr", "1e30", "--print-freq", 1]
-    capsys.readouterr()
-    assert command_line(photographs, painting, *flags) == 1
-    assert "training has diverged" in (line := one_error(capsys, "johnson train")) and "is from before that" in line
-    assert all(value.isfinite().all() for value in checkpoint.load(finished / "last.pt")["network"].values())
-
-
-def test_weights_and_biases_sees_the_run(photographs, painting, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    folder = train(config(photographs, painting, max_steps=2, wandb=True)).folder
-    assert list((folder / "wandb").glob("offline-run-*/*.wandb"))
-    assert checkpoint.load(folder / "last.pt")["wandb_run_id"]
+    monkeypatch.setattr("johnson.train.train", exhausted)
+    assert command_line(photographs, painting, "--width", 16) == 1
+    line = one_error(capsys, "johnson")
+    assert all(hint in line for hint in ("out of memory", "--batch-size 1", "--crop-size 16", "--width 8"))

@@ -1,12 +1,19 @@
 import json
 import os
 import struct
+import sys
 from pathlib import Path
 
-from conftest import ROOT, TINY, run
+import pytest
+from conftest import ROOT, TINY, exit_code, one_error
 from PIL import Image
 
-from stylekit.log import Log, plot_losses, read_metrics
+from cyclegan.cli import train_main
+from cyclegan.options import TrainConfig
+from stylekit import cli
+from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_metrics
+
+OFFLINE = WandbOptions("mine", "a run", mode="offline")
 
 
 def test_metrics_are_one_line_a_step(tmp_path):
@@ -16,7 +23,7 @@ def test_metrics_are_one_line_a_step(tmp_path):
     assert read_metrics(tmp_path) == [{"step": 50, "cycle_x": 1.5}, {"step": 100, "cycle_x": 1.25, "lr": 2e-4}]
 
 
-def test_a_resumed_run_forgets_what_was_after_its_checkpoint(tmp_path):
+def test_a_resumed_run_drops_the_lines_after_its_checkpoint(tmp_path):
     log = Log(tmp_path, {})
     for step in (10, 20, 30):
         log.metrics(step, {"cycle_x": 1.0})
@@ -39,20 +46,28 @@ def test_the_plot_shows_the_losses(tmp_path):
     assert any(b > r + 80 for r, g, b in colours)  # A line in matplotlib's first colour, blue.
 
 
-def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
+def test_other_processes_write_and_print_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
-    log = Log(tmp_path, {})
+    log = Log(tmp_path, {}, wandb=OFFLINE)
     log.metrics(1, {"cycle_x": 1.0})
     log.close()
+    print0("nothing")
     assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
 
 
-def test_without_wandb_it_is_not_even_imported(dataset, tmp_path):
-    script = (
-        "import sys; from cyclegan.cli import train; code = train(sys.argv[1:]); print(code, 'wandb' in sys.modules)"
-    )
-    flags = [*TINY, "--dataroot", dataset, "--checkpoints-dir", tmp_path / "runs", "--max-steps", 1]
-    assert run("-c", script, *flags).stdout.endswith("0 False\n")
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00:00"), (61.9, "0:01:01"), (360_000, "100:00:00")])
+def test_durations_are_hours_minutes_and_seconds(seconds, text):
+    assert format_duration(seconds) == text
+
+
+# Weights & Biases.
+
+
+def test_without_the_option_wandb_is_not_imported(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # Any import fails.
+    Log(tmp_path, {}).close()
+    with pytest.raises(ValueError, match="--wandb: Weights & Biases is not installed; try pip install wandb"):
+        Log(tmp_path, {}, wandb=OFFLINE)
 
 
 def records(folder: Path):
@@ -85,26 +100,31 @@ def history(folder: Path):
             yield {key: value for key, value in items.items() if not key.startswith("_")}
 
 
-def test_an_offline_run_writes_what_we_say_it_does_and_resumes_as_the_same_run(dataset, tmp_path):
-    flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--name", "w", "--wandb", "--wandb-mode", "offline"]
-    flags += ["--n-epochs-decay", 0, "--print-freq", 2, "--save-epoch-freq", 1, "--dataroot", dataset]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    first = run("train.py", *flags, "--n-epochs", 1, env=environment)
-    assert first.returncode == 0, first.stderr
-    second = run("train.py", *flags, "--n-epochs", 2, "--resume", env=environment)
-    assert second.returncode == 0, second.stderr
+def test_an_offline_run_has_metrics_pictures_networks_and_options_and_is_continued(tmp_path):
+    import wandb
 
-    folders = sorted((tmp_path / "runs" / "w" / "wandb").glob("offline-run-*"), key=os.path.getmtime)
+    (tmp_path / "G").mkdir()
+    (tmp_path / "G" / "config.json").write_text("{}")
+    run_id = None
+    for epoch in (1, 2):
+        log = Log(tmp_path, {"ngf": 4}, step=6 * (epoch - 1), wandb=OFFLINE, run_id=run_id)
+        log.metrics(6 * epoch - 3, {"cycle_x": 1.0, "lr": 2e-4})
+        log.metrics(6 * epoch, {"cycle_x": 0.5, "lr": 2e-4})
+        log.pictures(6 * epoch, {"real x": [Image.new("RGB", (8, 8))], "G(x)": [Image.new("RGB", (8, 8))]})
+        log.artifact("run", [tmp_path / "G"], ["latest", f"epoch-{epoch}"], {"step": 6 * epoch})
+        log.close()
+        run_id = log.run_id
+        wandb.teardown()  # As at the end of a process: only then is everything on disk.
+
+    folders = sorted((tmp_path / "wandb").glob("offline-run-*"), key=os.path.getmtime)
     assert len(folders) == 2
-    assert len({folder.name.rsplit("-", 1)[1] for folder in folders}) == 1  # One run id.
+    assert {folder.name.rsplit("-", 1)[1] for folder in folders} == {run_id}
     logged = [line for folder in folders for line in history(folder)]
     scalars = [line for line in logged if "train/cycle_x" in line]
-    assert [line["train/step"] for line in scalars] == [2, 4, 6, 8, 10, 12]
-    expected = {"adversarial_g", "d_y", "identity_x", "lr", "images_per_second", "epoch"}
-    assert {f"train/{name}" for name in expected} <= scalars[0].keys()
+    assert [line["train/step"] for line in scalars] == [3, 6, 9, 12]
+    assert scalars[0] == {"train/step": 3, "train/cycle_x": 1.0, "train/lr": 2e-4}
     pictures = [line for line in logged if "val/G(x)" in line]
-    assert [line["train/step"] for line in pictures] == [6, 12]
-    assert {"val/real x", "val/F(G(x))", "val/real y", "val/F(y)", "val/G(F(y))"} <= pictures[0].keys()
+    assert [line["train/step"] for line in pictures] == [6, 12] and "val/real x" in pictures[0]
 
     everything = [record for folder in folders for record in records(folder)]
     metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in everything if r.HasField("metric")}
@@ -112,44 +132,40 @@ def test_an_offline_run_writes_what_we_say_it_does_and_resumes_as_the_same_run(d
     artifacts = [r.request.log_artifact.artifact for r in everything if r.request.HasField("log_artifact")]
     artifacts += [r.artifact for r in everything if r.HasField("artifact")]
     assert {alias for artifact in artifacts for alias in artifact.aliases} == {"latest", "epoch-1", "epoch-2"}
-    config = {
+    options = {
         i.key or "/".join(i.nested_key): i.value_json
         for r in everything
         if r.HasField("run")
         for i in r.run.config.update
     }
-    assert config["ngf"] == "4"
+    assert options["ngf"] == "4"
 
 
-SWEEP = """
-import sys, wandb
-from cyclegan.cli import train
-run = wandb.init(mode="offline", dir=sys.argv[1], project="mine")
-code = train(sys.argv[2:])
-print(code, wandb.run is run, wandb.run.id == run.id, dict(run.config)["ngf"])
-run.finish()
-"""
+def test_an_active_run_is_used_and_left_open(tmp_path):
+    import wandb
 
-
-def test_a_run_that_is_there_already_is_used_and_left_open(dataset, tmp_path):
-    flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--wandb", "--max-steps", 1, "--dataroot", dataset]
-    result = run("-c", SWEEP, tmp_path, *flags)
-    assert "0 True True 4" in result.stdout, result.stderr
-    assert not list((tmp_path / "runs").glob("*/wandb"))
+    run = wandb.init(mode="offline", dir=str(tmp_path), project="mine")
+    try:
+        (tmp_path / "run").mkdir()
+        log = Log(tmp_path / "run", {"ngf": 4}, wandb=OFFLINE)
+        log.metrics(1, {"cycle_x": 1.0})
+        log.close()
+        assert wandb.run is run and log.run_id == run.id and dict(run.config)["ngf"] == 4
+        assert not (tmp_path / "run" / "wandb").exists()
+    finally:
+        run.finish()
 
 
 def test_every_trial_of_a_sweep_has_its_own_folder(dataset, tmp_path, monkeypatch):
-    from cyclegan.cli import train
-
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
-    flags = [*TINY, "--checkpoints-dir", str(tmp_path / "runs"), "--max-steps", "1", "--dataroot", str(dataset)]
+    flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--max-steps", 1, "--n-samples", 0, "--dataroot", dataset]
     for trial in ("t1", "t2"):
         monkeypatch.setenv("WANDB_RUN_ID", trial)
-        assert train(flags) == 0
+        assert exit_code(train_main, *flags) == 0
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"t1", "t2"}
 
 
-def test_a_lost_network_does_not_stop_a_run(tmp_path, capsys):
+def test_an_error_of_weights_and_biases_does_not_stop_a_run(tmp_path, capsys):
     class Lost:
         id = "abc"
 
@@ -161,23 +177,22 @@ def test_a_lost_network_does_not_stop_a_run(tmp_path, capsys):
     log.metrics(1, {"cycle_x": 1.0})
     log.metrics(2, {"cycle_x": 1.0})
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
-    assert capsys.readouterr().out.count("the network is down") == 1  # Said once, not at every step.
+    assert capsys.readouterr().out.count("the network is down") == 1  # Reported once, not at every step.
 
 
-def test_online_without_an_account_says_what_to_do(dataset, tmp_path):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+def test_online_without_an_account_says_what_to_do_and_leaves_nothing(dataset, tmp_path, monkeypatch, capsys):
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("stylekit.training.log._logged_in", lambda: False)
     flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--wandb", "--max-steps", 1, "--dataroot", dataset]
-    result = run("train.py", *flags, env=environment)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1 and "wandb login" in result.stderr and "--wandb-mode offline" in result.stderr
+    assert exit_code(train_main, *flags) == 2
+    line = one_error(capsys, "train.py")
+    assert "not logged in; run `wandb login` or add --wandb-mode offline" in line
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_the_sweep_file_names_flags_that_exist():
     import yaml
-
-    from cyclegan.options import TrainConfig
-    from stylekit import cli
 
     sweep = yaml.safe_load((ROOT / "sweep.yaml").read_text())
     assert sweep["program"] == "train.py" and sweep["metric"]["name"].startswith("train/")
@@ -186,5 +201,4 @@ def test_the_sweep_file_names_flags_that_exist():
         value = parameter.get("value", parameter.get("values", [parameter.get("min")])[0])
         given.append(f"--{name}" if value is True else f"--{name}={value}")
     fixed = [word for word in sweep["command"] if word.startswith("--")]
-    parsed = cli.parse(TrainConfig, [*given, *fixed], "sweep")
-    assert parsed.wandb
+    assert cli.parse(TrainConfig, "train.py", [*given, *fixed]).wandb

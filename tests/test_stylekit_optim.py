@@ -2,12 +2,80 @@ import pytest
 import torch
 from torch import nn
 
-from stylekit.optim import Muon, orthogonalize
+from stylekit.options import RunConfig
+from stylekit.training.optim import (
+    Muon,
+    build_ema,
+    frozen,
+    linear_decay,
+    optimizer_step,
+    orthogonalize,
+    set_learning_rate,
+)
+
+
+def test_a_step_descends_the_sum_of_the_terms_and_forgets_old_gradients():
+    weight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    weight.grad = torch.tensor([100.0, 100.0])
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    optimizer_step(optimizer, {"square": weight.square().sum(), "sum": 3 * weight.sum()})
+    # The gradient is 2 w + 3.
+    torch.testing.assert_close(weight.detach(), torch.tensor([1 - 0.5, 2 - 0.7]))
+
+
+def test_gradients_pass_through_a_frozen_network_but_not_into_it():
+    layer, x = nn.Linear(2, 1), torch.ones(1, 2, requires_grad=True)
+    with frozen(layer):
+        y = layer(x)
+    y.sum().backward()
+    assert torch.equal(x.grad, layer.weight.detach())
+    assert layer.weight.grad is None and layer.weight.requires_grad
+    with pytest.raises(RuntimeError, match="halfway"), frozen(layer):
+        raise RuntimeError("halfway")
+    assert layer.weight.requires_grad
+
+
+def test_the_learning_rate_is_constant_and_then_falls_to_zero():
+    assert [linear_decay(progress, 0.5) for progress in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+    assert [linear_decay(progress, 1) for progress in (0, 0.25, 1)] == [1, 0.75, 0]
+    assert [linear_decay(progress, 0) for progress in (0, 1)] == [1, 1]
+
+
+def test_the_learning_rate_of_every_group_follows_the_epochs_of_decay():
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    optimizers = [torch.optim.SGD([{"params": [weights[0]]}, {"params": [weights[1]]}]), torch.optim.Adam([weights[2]])]
+    config = RunConfig("photos", n_epochs=3, n_epochs_decay=1, lr=0.2)
+    for progress, expected in ((0.0, 0.2), (0.75, 0.2), (0.875, 0.1)):
+        assert set_learning_rate(optimizers, config, progress) == pytest.approx(expected)
+        rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+        assert rates == pytest.approx([expected] * 3)
+
+
+def test_the_moving_average_starts_as_a_copy_and_follows_the_weights():
+    layer = nn.Linear(1, 1, bias=False)
+    values = [layer.weight.item()]
+    ema = build_ema(layer, 0.9)
+    assert ema.module.weight.item() == values[0] and not ema.module.weight.requires_grad
+    for _ in range(3):
+        layer.weight.data += 1
+        values.append(layer.weight.item())
+        ema.update_parameters(layer)
+    # PyTorch's first update copies; the average begins after it.
+    expected = 0.9 * (0.9 * values[1] + 0.1 * values[2]) + 0.1 * values[3]
+    assert ema.module.weight.item() == pytest.approx(expected)
+
+
+def test_without_decay_the_moving_average_is_the_network():
+    layer = nn.Linear(1, 1)
+    ema = build_ema(layer, 0.0)
+    for _ in range(2):
+        layer.weight.data += 1
+        ema.update_parameters(layer)
+    assert torch.equal(ema.module.weight, layer.weight)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 30), (30, 4)])
-def test_what_is_orthogonalised_has_singular_values_near_one_and_the_same_directions(shape):
-    torch.manual_seed(0)
+def test_orthogonalized_matrices_have_singular_values_near_one_and_the_same_directions(shape):
     matrix = torch.randn(shape)
     found = orthogonalize(1e-3 * matrix)
     assert found.shape == matrix.shape and found.dtype == matrix.dtype
@@ -18,15 +86,14 @@ def test_what_is_orthogonalised_has_singular_values_near_one_and_the_same_direct
     assert torch.nn.functional.cosine_similarity(found.flatten(), (u @ v).flatten(), dim=0) > 0.97
 
 
-def test_a_gradient_of_zeros_moves_nothing():
+def test_a_zero_gradient_moves_nothing():
     kernel = nn.Parameter(torch.ones(4, 2, 3, 3))
     kernel.grad = torch.zeros_like(kernel)
     Muon([kernel]).step()
     assert torch.equal(kernel, torch.ones_like(kernel))
 
 
-def test_a_kernel_moves_as_far_as_adam_moves_it():
-    torch.manual_seed(0)
+def test_muon_moves_a_kernel_as_far_as_adam_does():
     kernel = nn.Parameter(torch.zeros(16, 16, 3, 3))
     kernel.grad = torch.randn_like(kernel)
     Muon([kernel], lr=1e-2).step()
@@ -34,8 +101,7 @@ def test_a_kernel_moves_as_far_as_adam_moves_it():
     assert kernel.detach().square().mean().sqrt() == pytest.approx(0.2 * 1e-2, rel=0.15)
 
 
-def test_all_but_kernels_move_as_with_adam():
-    torch.manual_seed(0)
+def test_muon_moves_other_parameters_exactly_as_adam_does():
     start = [torch.randn(16), torch.randn(3, 8, 9, 9), torch.randn(4, 5)]
     pairs = [[nn.Parameter(tensor.clone()) for tensor in start] for _ in range(2)]
     optimizers = [Muon(pairs[0], lr=1e-2), torch.optim.Adam(pairs[1], lr=1e-2)]
@@ -49,7 +115,7 @@ def test_all_but_kernels_move_as_with_adam():
         torch.testing.assert_close(mine, adams)
 
 
-def test_a_stretched_valley_is_descended_faster_than_with_adam():
+def test_muon_descends_a_stretched_valley_faster_than_adam():
     """Least squares whose inputs differ a thousandfold in size, as features of a network do."""
 
     def loss_after(build):
@@ -69,7 +135,7 @@ def test_a_stretched_valley_is_descended_faster_than_with_adam():
     assert loss_after(Muon) < 0.5 * loss_after(torch.optim.Adam)
 
 
-def test_it_goes_on_from_its_state():
+def test_muon_goes_on_from_its_state():
     def steps(kernel, optimizer, numbers):
         for number in numbers:
             kernel.grad = torch.randn(kernel.shape, generator=torch.Generator().manual_seed(number))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stylekit.vgg import VGGFeatures, layer_names
+from stylekit.networks.vgg import VGGFeatures, layer_names
 
 OXFORD = Path(__file__).resolve().parents[2] / "shared" / "weights" / "vgg19_features_oxford_fp16.pth"
 
@@ -43,13 +43,13 @@ def torchvision_features(network: str, depth: int) -> nn.Sequential:
 
 
 def activations(features: nn.Sequential, picture: Tensor) -> list[Tensor]:
-    """What every layer of torchvision's model says to a picture in [0, 1]."""
+    """The output of every layer of torchvision's model for a picture in [0, 1]."""
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     x = (picture - mean) / std
     outputs = []
     for module in features:
-        x = module(x.clone())  # Torchvision's ReLUs work in place.
+        x = module(x.clone())  # ReLU is in place in torchvision.
         outputs.append(x)
     return outputs
 
@@ -78,7 +78,7 @@ def random_picture(height: int = 12, width: int = 14) -> Tensor:
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name in expected:
-        assert expected[name].std() > 0.01, f"{name} is flat: it would compare equal to anything flat"
+        assert expected[name].std() > 0.01, f"{name} is flat, which would make the comparison meaningless"
         assert torch.equal(found[name], expected[name]), f"{name} differs"
 
 
@@ -92,14 +92,14 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         ("vgg16", {"relu1_1": 1, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22, "relu5_3": 29, "pool5": 30}),
     ],
 )
-def test_layer_names_stand_where_torchvision_has_the_layers(network, places):
+def test_indices_of_layer_names_are_those_of_torchvision(network, places):
     names = layer_names(network)
     assert {name: names.index(name) for name in places} == places
     assert len(names) == places["pool5"] + 1
 
 
 @pytest.mark.parametrize("network", ["vgg16", "vgg19"])
-def test_every_layer_down_to_pool5_is_that_of_torchvision(network, tmp_path):
+def test_every_layer_up_to_pool5_equals_that_of_torchvision(network, tmp_path):
     names = layer_names(network)
     features = torchvision_features(network, depth=len(names))
     half = {key: tensor.half() for key, tensor in prefixed("features.", features).items()}
@@ -120,19 +120,19 @@ LAYOUTS: dict[str, Callable[[nn.Sequential], dict[str, Tensor]]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_weights_may_come_in_any_layout_of_torchvision(layout, shallow, tmp_path):
+def test_weights_load_from_every_layout_of_torchvision(layout, shallow, tmp_path):
     vgg = VGGFeatures(SHALLOW, weights=write(tmp_path / "weights.pth", LAYOUTS[layout](shallow)))
     picture = random_picture()
     assert_same(vgg(picture), dict(zip(SHALLOW, activations(shallow, picture), strict=True)))
 
 
-def test_weights_may_be_a_safetensors_file(shallow, shallow_file, tmp_path):
+def test_weights_load_from_a_safetensors_file(shallow, shallow_file, tmp_path):
     save_file(prefixed("features.", shallow), tmp_path / "weights.safetensors")
     vgg = VGGFeatures(SHALLOW, weights=tmp_path / "weights.safetensors")
     assert_same(vgg(random_picture()), VGGFeatures(SHALLOW, weights=shallow_file)(random_picture()))
 
 
-def test_caffe_weights_see_blue_green_red_from_0_to_255_minus_their_mean(shallow, tmp_path):
+def test_caffe_weights_get_bgr_input_from_0_to_255_minus_the_mean(shallow, tmp_path):
     weights = caffe_names("vgg19", shallow)
     vgg = VGGFeatures(["relu1_1", "relu2_1"], weights=write(tmp_path / "vgg_conv.pth", weights))
     picture = random_picture()
@@ -149,13 +149,13 @@ def test_caffe_weights_see_blue_green_red_from_0_to_255_minus_their_mean(shallow
     torch.testing.assert_close(found["relu2_1"], relu2_1, rtol=1e-4, atol=1e-3)
 
 
-def test_a_saved_state_is_read_back_with_its_colours_and_range(shallow, tmp_path):
+def test_a_saved_state_dict_keeps_the_input_normalisation(shallow, tmp_path):
     caffe = VGGFeatures(["relu2_1"], weights=write(tmp_path / "vgg_conv.pth", caffe_names("vgg19", shallow)))
     again = VGGFeatures(["relu2_1"], weights=write(tmp_path / "state.pth", caffe.state_dict()))
     assert_same(again(random_picture()), caffe(random_picture()))
 
 
-def test_without_a_file_the_weights_are_those_of_torchvision(shallow, tmp_path, monkeypatch):
+def test_default_weights_are_those_of_torchvision(shallow, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     kept = tmp_path / "hub" / "checkpoints" / Path(torchvision.models.VGG19_Weights.IMAGENET1K_V1.url).name
     kept.parent.mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_without_a_file_the_weights_are_those_of_torchvision(shallow, tmp_path, 
     assert_same(VGGFeatures(["relu2_1"])(picture), {"relu2_1": activations(shallow, picture)[-1]})
 
 
-def test_a_download_that_fails_says_what_to_do_in_one_line(tmp_path, monkeypatch):
+def test_a_failed_download_raises_one_line_with_advice(tmp_path, monkeypatch):
     def refuse(*args: object, **kwargs: object) -> None:
         raise URLError("no route to host")
 
@@ -175,13 +175,13 @@ def test_a_download_that_fails_says_what_to_do_in_one_line(tmp_path, monkeypatch
     assert "\n" not in str(caught.value)
 
 
-def test_layers_come_in_the_order_asked_for_and_one_may_stand_alone(shallow_file):
+def test_layers_are_returned_in_the_requested_order_and_a_single_name_is_allowed(shallow_file):
     vgg = VGGFeatures(["relu2_1", "conv1_1"], weights=shallow_file)
     assert list(vgg(random_picture())) == ["relu2_1", "conv1_1"]
     assert list(VGGFeatures("relu1_2", weights=shallow_file)(random_picture())) == ["relu1_2"]
 
 
-def test_some_of_the_layers_run_no_deeper_than_they_need(shallow_file):
+def test_a_subset_of_the_layers_runs_no_deeper_than_necessary(shallow_file):
     vgg = VGGFeatures(["relu2_1", "conv1_1"], weights=shallow_file)
     last = []
     vgg.features[-1].register_forward_hook(lambda *_: last.append(True))
@@ -190,7 +190,7 @@ def test_some_of_the_layers_run_no_deeper_than_they_need(shallow_file):
     assert torch.equal(some["conv1_1"], vgg(random_picture())["conv1_1"]) and last
 
 
-def test_a_convolution_asked_for_is_not_overwritten_by_its_relu(shallow_file):
+def test_a_requested_convolution_is_not_overwritten_by_its_relu(shallow_file):
     found = VGGFeatures(["conv1_1", "relu1_1", "conv1_2", "pool1"], weights=shallow_file)(random_picture())
     assert found["conv1_1"].min() < 0
     assert found["conv1_2"].min() < 0
@@ -198,13 +198,13 @@ def test_a_convolution_asked_for_is_not_overwritten_by_its_relu(shallow_file):
     torch.testing.assert_close(found["pool1"], functional.max_pool2d(found["conv1_2"].relu(), 2))
 
 
-def test_the_network_is_as_deep_as_needed_and_the_file_may_be_deeper(shallow, shallow_file):
+def test_the_network_ends_at_the_deepest_layer_although_the_file_is_deeper(shallow, shallow_file):
     vgg = VGGFeatures(["relu1_1"], weights=shallow_file)
     assert set(vgg.state_dict()) == {"mean", "std", "features.0.weight", "features.0.bias"}
     assert len(shallow.state_dict()) == 6
 
 
-def test_gradients_reach_the_picture_and_leave_the_weights_alone(shallow_file):
+def test_gradients_reach_the_picture_but_not_the_weights(shallow_file):
     vgg = VGGFeatures(["conv1_2", "relu2_1"], weights=shallow_file)
     picture = random_picture().requires_grad_()
     sum(features.square().mean() for features in vgg(picture).values()).backward()
@@ -226,7 +226,7 @@ def test_average_pooling_averages(shallow_file):
     assert (largest["pool1"] > average["pool1"]).any()
 
 
-def test_replicate_hides_the_border_from_the_first_convolution_only(shallow_file):
+def test_replicate_padding_affects_the_first_convolution_only(shallow_file):
     plain = torch.tensor([0.9, 0.5, 0.1]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
 
     def spread(features: Tensor) -> float:
@@ -240,7 +240,7 @@ def test_replicate_hides_the_border_from_the_first_convolution_only(shallow_file
     torch.testing.assert_close(replicate["conv1_1"][..., 1:-1, 1:-1], zeros["conv1_1"][..., 1:-1, 1:-1])
 
 
-def test_pictures_smaller_than_the_poolings_need_are_refused_with_the_least_size(tmp_path):
+def test_pictures_too_small_for_the_poolings_are_rejected_with_the_minimum_size(tmp_path):
     features = torchvision_features("vgg19", depth=layer_names().index("relu3_1") + 1)
     vgg = VGGFeatures(["relu1_1", "relu3_1"], weights=write(tmp_path / "weights.pth", prefixed("", features)))
     assert vgg(random_picture(4, 4))["relu3_1"].shape == (2, 256, 1, 1)
@@ -249,7 +249,7 @@ def test_pictures_smaller_than_the_poolings_need_are_refused_with_the_least_size
         vgg(random_picture(3, 64))
 
 
-def test_a_single_pixel_is_enough_without_pooling(shallow_file):
+def test_a_single_pixel_suffices_without_pooling(shallow_file):
     vgg = VGGFeatures(["relu1_2"], weights=shallow_file, padding="replicate")
     assert vgg(random_picture(1, 1))["relu1_2"].shape == (2, 64, 1, 1)
     with pytest.raises(ValueError, match="at least 1 x 1 pixels, got 0 x 5"):
@@ -257,7 +257,7 @@ def test_a_single_pixel_is_enough_without_pooling(shallow_file):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8)])
-def test_only_batches_of_rgb_pictures_are_taken(shape, shallow_file):
+def test_input_that_is_not_a_batch_of_rgb_pictures_is_rejected(shape, shallow_file):
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\), got \(\d"):
         VGGFeatures(["relu1_1"], weights=shallow_file)(torch.zeros(shape))
 
@@ -268,38 +268,40 @@ def test_only_batches_of_rgb_pictures_are_taken(shape, shallow_file):
         ({"layers": ["relu1_1", "relu9_1"]}, "no vgg19 layer 'relu9_1'; choose from conv1_1, relu1_1, .*, pool5"),
         ({"layers": ["relu3_4"], "network": "vgg16"}, "no vgg16 layer 'relu3_4'; choose from conv1_1, .*, pool5"),
         ({"layers": [21]}, "no vgg19 layer 21; choose from conv1_1"),
-        ({"layers": []}, "no vgg19 layer was asked for; choose from conv1_1"),
+        ({"layers": []}, "no vgg19 layer given; choose from conv1_1"),
         ({"layers": ["relu1_1"], "network": "vgg11"}, "no network 'vgg11'; choose from compact, vgg16, vgg19"),
         ({"layers": ["relu1_1"], "pooling": "median"}, "no pooling 'median'; choose from max, average"),
         ({"layers": ["relu1_1"], "padding": "reflect"}, "no padding 'reflect'; choose from zeros, replicate"),
     ],
 )
-def test_a_wrong_name_gets_the_list_of_right_ones(options, message, shallow_file):
+def test_the_error_for_an_unknown_name_lists_the_valid_ones(options, message, shallow_file):
     with pytest.raises(ValueError, match=message):
         VGGFeatures(**options, weights=shallow_file)
 
 
-def test_a_tensor_of_another_shape_is_named_with_both_shapes(shallow, tmp_path):
+def test_the_error_for_a_wrong_shape_names_the_tensor_and_both_shapes(shallow, tmp_path):
     tensors = {**prefixed("", shallow), "2.weight": torch.zeros(64, 32, 3, 3)}
     file = write(tmp_path / "odd.pth", tensors)
-    with pytest.raises(ValueError, match=r"odd\.pth: features\.2\.weight is \(64, 32, 3, 3\); expected \(64, 64, "):
+    with pytest.raises(
+        ValueError, match=r"odd\.pth: features\.2\.weight has shape \(64, 32, 3, 3\), expected \(64, 64, "
+    ):
         VGGFeatures(["relu2_1"], weights=file)
 
 
-def test_a_caffe_tensor_of_another_shape_is_named_as_in_the_file(shallow, tmp_path):
+def test_the_error_for_a_wrong_shape_uses_the_caffe_name_for_caffe_files(shallow, tmp_path):
     tensors = {**caffe_names("vgg19", shallow), "conv1_1.weight": torch.zeros(64)}
     file = write(tmp_path / "odd.pth", tensors)
-    with pytest.raises(ValueError, match=r"odd\.pth: conv1_1\.weight is \(64,\); expected \(64, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"odd\.pth: conv1_1\.weight has shape \(64,\), expected \(64, 3, 3, 3\)"):
         VGGFeatures(["relu1_1"], weights=file)
 
 
 @pytest.mark.parametrize(("lost", "shape"), [("2.bias", "(64,)"), ("5.weight", "(128, 64, 3, 3)")])
-def test_a_missing_tensor_is_named_with_its_shape(lost, shape, shallow, tmp_path):
+def test_the_error_for_a_missing_tensor_names_it_and_its_shape(lost, shape, shallow, tmp_path):
     tensors = prefixed("", shallow)
     del tensors[lost]
     file = write(tmp_path / "holes.pth", tensors)
     VGGFeatures(["relu1_1"], weights=file)
-    message = re.escape(f"holes.pth: no tensor features.{lost}; expected one of shape {shape}")
+    message = re.escape(f"holes.pth: missing tensor features.{lost}; expected shape {shape}")
     with pytest.raises(ValueError, match=message):
         VGGFeatures(["relu2_1"], weights=file)
 
@@ -307,38 +309,38 @@ def test_a_missing_tensor_is_named_with_its_shape(lost, shape, shallow, tmp_path
 @pytest.mark.parametrize("layer", ["relu1_1", "relu3_3", "relu4_1"])
 @pytest.mark.parametrize("naming", ["indices", "caffe"])
 @pytest.mark.parametrize(("held", "wanted"), [("vgg16", "vgg19"), ("vgg19", "vgg16")])
-def test_weights_of_the_other_network_are_recognised(held, wanted, naming, layer, tmp_path):
+def test_weights_of_another_network_are_recognised(held, wanted, naming, layer, tmp_path):
     with torch.device("meta"):
         features = getattr(torchvision.models, held)(weights=None).features
     tensors = prefixed("", features) if naming == "indices" else caffe_names(held, features)
-    # Only names and shapes matter: one zero for each tensor makes a small file.
+    # Only names and shapes matter; expanding a single zero keeps the file small.
     file = write(tmp_path / "other.pth", {key: torch.zeros(()).expand(tensor.shape) for key, tensor in tensors.items()})
     VGGFeatures([layer], network=held, weights=file)
-    with pytest.raises(ValueError, match=rf"other\.pth: .*The file holds {held}: pass network='{held}'"):
+    with pytest.raises(ValueError, match=rf"other\.pth: .*The file contains {held}: pass network='{held}'"):
         VGGFeatures([layer], network=wanted, weights=file)
 
 
-def test_a_batch_norm_network_is_refused(tmp_path):
+def test_a_batch_norm_network_is_rejected(tmp_path):
     with torch.device("meta"):
         features = torchvision.models.vgg19_bn(weights=None).features[:8]
     file = write(tmp_path / "bn.pth", prefixed("features.", features.to_empty(device="cpu")))
-    with pytest.raises(ValueError, match=r"bn\.pth: no tensor features\.2\.weight"):
+    with pytest.raises(ValueError, match=r"bn\.pth: missing tensor features\.2\.weight"):
         VGGFeatures(["relu2_1"], weights=file)
 
 
-def test_a_file_cut_short_is_called_so(shallow_file):
+def test_a_truncated_file_raises_an_error_that_says_so(shallow_file):
     shallow_file.write_bytes(shallow_file.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match=r"shallow\.pth: cut short or damaged"):
+    with pytest.raises(ValueError, match=r"shallow\.pth: truncated or damaged"):
         VGGFeatures(["relu1_1"], weights=shallow_file)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_the_error_for_a_missing_file_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
         VGGFeatures(["relu1_1"], weights=tmp_path / "absent.pth")
 
 
 @pytest.mark.skipif(not OXFORD.is_file(), reason=f"no file {OXFORD.name}")
-def test_the_oxford_weights_answer_a_photograph_as_strongly_as_known():
+def test_the_oxford_weights_give_the_known_mean_activations_for_a_photograph():
     datasets = pytest.importorskip("sklearn.datasets")
     photograph = torch.tensor(datasets.load_sample_image("china.jpg")).permute(2, 0, 1)[None, :, :224, :224] / 255
     known = {"relu1_1": 21, "relu2_1": 104, "relu3_1": 99, "relu4_1": 397, "relu4_2": 262, "relu5_1": 35}

@@ -1,42 +1,42 @@
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import save_file
 
 from cyclegan.models import Generator
 from cyclegan.translate import load_generator, translate
-from stylekit import weights
+from stylekit.networks import weights
+from stylekit.pictures.images import to_tensor
 
 
-def test_the_shipped_networks_are_found_by_name():
-    names = weights.shipped()
+def test_bundled_networks_are_found_by_name():
+    names = weights.bundled()
     assert {"landscape2vangogh", "vangogh2landscape"} <= names.keys()
     assert weights.find("landscape2vangogh") == names["landscape2vangogh"]
 
 
 @pytest.mark.parametrize("name", ["landscape2vangogh", "vangogh2landscape"])
-def test_a_shipped_network_paints(name, pictures):
-    from stylekit.images import to_tensor
-
+def test_a_bundled_generator_changes_a_picture_but_keeps_its_content(name, pictures):
     network = load_generator(name)
     assert isinstance(network, Generator)
     photograph = to_tensor(pictures[0])
-    painted = translate(photograph, network)
-    assert painted.shape == photograph.shape
-    # It changes the picture, and keeps what is on it: the brightness goes the same way.
-    assert (painted - photograph).abs().mean() > 0.03
-    both = torch.stack([painted.mean(1).flatten(), photograph.mean(1).flatten()])
+    translated = translate(photograph, network)
+    assert translated.shape == photograph.shape
+    # Content is preserved if the brightness of the two pictures correlates.
+    assert (translated - photograph).abs().mean() > 0.03
+    both = torch.stack([translated.mean(1).flatten(), photograph.mean(1).flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.5
 
 
-def test_every_shipped_network_has_a_card_and_is_small():
-    for name, folder in (weights.shipped() | weights.shipped("johnson")).items():
+def test_every_bundled_network_has_a_model_card_and_is_small():
+    for name, folder in (weights.bundled() | weights.bundled("johnson")).items():
         card = (folder / "README.md").read_text()
         assert all(word in card.lower() for word in ("data", "command", "licence")), name
         assert (folder / "model.safetensors").stat().st_size < 25e6
 
 
-def test_the_styles_of_johnson_are_found_by_name_among_their_kind_only():
-    names = weights.shipped("johnson")
+def test_bundled_styles_are_found_by_name_only_with_their_kind():
+    names = weights.bundled("johnson")
     assert list(names) == ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
     assert weights.find("van-gogh", "johnson") == names["van-gogh"]
     assert all((folder / "model.safetensors").stat().st_size < 3.5e6 for folder in names.values())
@@ -46,21 +46,57 @@ def test_the_styles_of_johnson_are_found_by_name_among_their_kind_only():
         weights.find("starry-night")
 
 
-def test_a_path_comes_before_a_name(tmp_path, monkeypatch):
+def test_an_existing_path_has_precedence_over_a_bundled_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "landscape2vangogh").mkdir()
     assert str(weights.find("landscape2vangogh")) == "landscape2vangogh"
 
 
-def test_a_hub_id_is_left_to_the_hub():
+def test_a_hub_id_is_returned_unchanged():
     assert weights.find("somebody/cyclegan") == "somebody/cyclegan"
 
 
 @pytest.mark.parametrize("name", ["landscape2monet", "./runs/mine", "runs/latest.pth", "a/b/c", "~/x"])
-def test_anything_else_is_refused_with_the_names_that_exist(name):
+def test_the_error_for_any_other_name_lists_the_bundled_networks(name):
     with pytest.raises(FileNotFoundError, match="landscape2vangogh"):
         weights.find(name)
 
 
-def test_the_shipped_weights_lie_where_setup_py_takes_them_from():
-    assert all(folder.parent == ROOT / "weights" for folder in weights.shipped().values())
+def test_bundled_weights_are_in_the_folder_that_setup_py_packages():
+    assert {folder.parent for folder in weights.bundled().values()} == {ROOT / "weights"}
+
+
+def test_a_state_dict_contains_only_tensors(tmp_path):
+    torch.save({"w": torch.zeros(2), "epoch": 3}, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="epoch is a int; expected a state dict"):
+        weights.load_tensors(tmp_path / "net.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="contains a list"):
+        weights.load_tensors(tmp_path / "list.pth")
+
+
+def test_safetensors_are_loaded_and_damage_is_reported(tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_file({"w": torch.ones(2)}, path)
+    assert torch.equal(weights.load_tensors(path)["w"], torch.ones(2))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"net\.safetensors: truncated"):
+        weights.load_tensors(path)
+
+
+def test_every_difference_between_state_dicts_is_listed():
+    expected = {"a": torch.Size([2]), "b": torch.Size([3])}
+    weights.check_shapes({"a": torch.zeros(2), "b": torch.zeros(3)}, expected, "net.pth", "a network")
+    with pytest.raises(
+        ValueError, match=r"^net\.pth: does not match a network: missing b; unexpected c; a has shape \(1,\)"
+    ):
+        weights.check_shapes({"a": torch.zeros(1), "c": torch.zeros(3)}, expected, "net.pth", "a network")
+
+
+def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(tmp_path):
+    network = Generator(4, 1)
+    weights.save(network, tmp_path / "G")
+    assert {path.name for path in tmp_path.glob("**/*")} == {"G", "config.json", "model.safetensors"}
+    loaded = weights.load(Generator, tmp_path / "G", "a generator", "a training run")
+    assert loaded._hub_mixin_config == network._hub_mixin_config and not loaded.training
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())

@@ -1,16 +1,16 @@
-"""Trains the compact VGG that the library ships: `python -m stylekit.distill PICTURES --teacher FILE -o FOLDER`.
+"""Train the bundled compact VGG: `python recipes/vgg_compact.py PICTURES --teacher FILE -o FOLDER`.
 
-The student has VGG-19's layout up to relu5_1, with fewer channels in the early layers and convolutions of low rank in
-the late ones. Its activations are to reproduce the teacher's (cf. Wang et al. 2020, collaborative distillation, arXiv
-2003.08436): those of the late layers as they are, those of the early ones through a linear map, which is thrown away
-afterwards. Where teacher = W student, equal Gram matrices of the student mean equal Gram matrices of the teacher: this
-is what makes it a judge of style.
+The student has the layout of VGG-19 up to relu5_1, with fewer channels in the early layers and low-rank convolutions in
+the late ones. It learns to reproduce the teacher's activations (cf. Wang et al. 2020, collaborative distillation, arXiv
+2003.08436): directly in the late layers, through a linear map in the early ones. The maps are discarded after training.
+Where teacher = W student, equal Gram matrices of the student imply equal Gram matrices of the teacher, which is what a
+loss network for style needs.
 
-Two things make the difference. The student starts as the teacher made small in closed form, layer after layer, each
-making up for the errors of those before it (`compress`). And it is trained on what it will be asked about: an optimiser
-that follows the student leaves the set of natural pictures at once, for wherever the student errs. So half of the
-pictures are on their way, from a photograph, a blend or noise, towards the student's idea of some other picture's
-style, as in Gatys et al. (2016).
+Two choices matter. The student is initialised in closed form, layer by layer, each layer correcting the errors of those
+before it (`compress`). And it is trained on the pictures that it will be used on: an optimiser that follows the student
+leaves the set of natural pictures wherever the student errs. So half of each batch are pictures that are being
+optimised, from a photograph, a blend or noise, towards the student's Gram matrices of another picture, as in Gatys et
+al. (2016).
 """
 
 from __future__ import annotations
@@ -32,72 +32,75 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from stylekit import checkpoint, cli, distributed, images
-from stylekit.training import collect_signals
-from stylekit.vgg import LowRankConv2d, VGGFeatures, architecture, layer_names, rescale
+from stylekit import cli, devices
+from stylekit.atomic import atomic_write
+from stylekit.networks.vgg import LowRankConv2d, VGGFeatures, architecture, layer_names, rescale
+from stylekit.pictures import images
+from stylekit.training import checkpoint
+from stylekit.training.signals import collect_signals
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
-"""Where the student is compared with the teacher: the style layers of Gatys et al., and their content layer."""
+"""Layers at which student and teacher are compared: the style layers and the content layer of Gatys et al."""
 TRAINED = LAYERS[2:]
-"""Those that training improves. The layers before them are left as `compress` made them: they are as good as they get
-with so few channels, and take most of the time."""
+"""Layers that are trained. Earlier ones stay as `compress` made them: with so few channels they improve little, and
+they take most of the time."""
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Train a compact VGG to see what VGG-19 sees."""
+    """Train a compact VGG to reproduce the activations of VGG-19."""
 
     pictures: tyro.conf.Positional[tuple[str, ...]]
-    """Folders with photographs and paintings of at least 128 px; the more the better."""
+    """Folders with photographs and paintings of at least 128 px."""
 
     teacher: str | None = None
-    """Weights of VGG-19; default: torchvision's, downloaded once."""
+    """Weights of VGG-19. Default: torchvision's, downloaded once."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("vgg-compact")
     """Folder for model.safetensors, last.pt and metrics.jsonl."""
 
     resume: bool = False
-    """Go on from last.pt in the output folder."""
+    """Resume from last.pt in the output folder."""
 
     fit_crops: int = 600
-    """Pictures that the start in closed form is fitted to; fewer are faster."""
+    """Pictures for the closed-form initialisation; fewer are faster."""
 
     max_minutes: float = 60.0
-    """End after so many minutes of training; the learning rate is zero by then."""
+    """Training time in minutes; the learning rate decays to zero by then."""
 
     lr: float = 5e-5
-    """Learning rate of Adam, at its highest. The closed form is a good start, which larger steps spoil."""
+    """Peak learning rate of Adam. Larger steps destroy the closed-form initialisation."""
 
     batch_size: int = 8
-    """Pictures per step: half from the folders, half on their way to another style."""
+    """Pictures per step: half from the folders, half being optimised."""
 
     crop_size: int = 128
-    """Side of the pictures that are trained on, in pixels."""
+    """Side of the training crops, in pixels."""
 
     lambda_gram: float = 0.2
-    """Weight of the difference of Gram matrices, relative to that of activations."""
+    """Weight of the Gram matrix loss relative to the activation loss."""
 
     walk: int = 80
-    """Steps that a picture is optimised before another takes its place."""
+    """Steps for which a picture is optimised before it is replaced."""
 
     walkers: int = 32
-    """Pictures that are on their way at once."""
+    """Number of pictures being optimised at a time."""
 
     save_minutes: float = 5.0
     """Minutes between checkpoints."""
 
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if not self.pictures:
-            raise ValueError("nothing to train on: give folders with pictures")
+            raise ValueError("no pictures: give at least one folder")
         for flag in ("fit_crops", "max_minutes", "lr", "batch_size", "walk", "walkers", "save_minutes"):
             if getattr(self, flag) <= 0:
-                raise ValueError(f"--{flag.replace('_', '-')} must be more than 0, got {getattr(self, flag)}")
+                raise ValueError(f"--{flag.replace('_', '-')} must be positive, got {getattr(self, flag)}")
         if self.batch_size % 2 or self.walkers < self.batch_size // 2:
             raise ValueError(f"--batch-size {self.batch_size} must be even, and half of it at most --walkers")
         if self.crop_size % 16 or self.crop_size < 32:
@@ -105,18 +108,18 @@ class DistillConfig:
 
 
 def distill(config: DistillConfig) -> Path:
-    """Train the student, or go on, until the time is over or a signal asks to stop; return its file.
+    """Train the student, or resume, until the time is over or a signal arrives; return the weights file.
 
     Raises:
-        FileNotFoundError: There are no pictures, no weights of the teacher, or nothing to resume.
-        ValueError: The weights are none of VGG-19.
-        OSError: Something cannot be written.
+        FileNotFoundError: There are no pictures, no teacher weights, or no run to resume.
+        ValueError: The teacher weights are not those of VGG-19.
+        OSError: A file cannot be written.
     """
     torch.manual_seed(config.seed)
-    device = distributed.choose_device(config.device)
+    device = devices.choose_device(config.device)
     pictures = Pictures(config)
     teacher = VGGFeatures(LAYERS, "vgg19", config.teacher, padding="replicate", normalize=True)
-    teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher = devices.to_device(teacher, device)
     natural = pictures.crops(32, perturb=False).to(device)
     target = config.output / "last.pt"
     seconds, step = 0.0, 0
@@ -126,7 +129,7 @@ def distill(config: DistillConfig) -> Path:
         seconds, step = saved["seconds"], saved["step"]
         pictures.draw = np.random.default_rng((config.seed, step))
     elif target.exists():
-        raise FileExistsError(f"{target} is there already; go on with it by --resume, or choose another --output")
+        raise FileExistsError(f"{target} already exists; continue it with --resume or choose another --output")
     else:
         student, maps = compress(teacher, pictures.crops(config.fit_crops).to(device))
     student, maps = student.to(device), maps.to(device)
@@ -148,9 +151,9 @@ def distill(config: DistillConfig) -> Path:
         export(student, natural, config.output / "model.safetensors")
 
     save()
-    begun = time.monotonic() - seconds
+    started = time.monotonic() - seconds
     saved_at = seconds
-    told: list[Tensor] = []
+    logged: list[Tensor] = []
     total = config.max_minutes * 60
     with collect_signals() as caught, tqdm(total=round(total), unit="s", disable=None) as bar:
         while seconds < total and not caught:
@@ -162,13 +165,13 @@ def distill(config: DistillConfig) -> Path:
             natural_ones = pictures.crops(config.batch_size // 2).to(device)
             terms, gradient = _step(student, maps, teacher, optimizer, natural_ones, walking, walkers, config)
             walkers.advance(gradient)
-            told.append(terms)
+            logged.append(terms)
             step += 1
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - started
             bar.n = round(min(seconds, total))
             if step % 50 == 0:
-                mean = torch.stack(told).mean(0).tolist()
-                told.clear()
+                mean = torch.stack(logged).mean(0).tolist()
+                logged.clear()
                 count = len(TRAINED)
                 names = [f"{kind}_{layer}" for kind in ("data", "walk", "gram") for layer in TRAINED]
                 line: dict[str, float] = {"step": step, "seconds": round(seconds)}
@@ -195,17 +198,17 @@ def _step(
     walkers: Walkers,
     config: DistillConfig,
 ) -> tuple[Tensor, Tensor]:
-    """One step of the student; and the gradient by which the walking pictures go on."""
+    """Update the student; return the loss terms and the gradient with respect to the pictures being optimised."""
     with torch.no_grad():
         wanted = teacher(torch.cat([natural, walking]))
-    seen, seen_walking = student(natural), student(walking.requires_grad_())
-    (gradient,) = torch.autograd.grad(walkers.loss(seen_walking), walking, retain_graph=True)
+    features, walking_features = student(natural), student(walking.requires_grad_())
+    (gradient,) = torch.autograd.grad(walkers.loss(walking_features), walking, retain_graph=True)
     half = len(natural)
     losses, terms = [], []
     for name in TRAINED:
-        mapped = maps(name, torch.cat([seen[name], seen_walking[name]]))
+        mapped = maps(name, torch.cat([features[name], walking_features[name]]))
         error = (mapped - wanted[name]).square().flatten(1).mean(1)
-        # Relative to what natural pictures do there: noise would outweigh everything otherwise.
+        # Relative to the activations of natural pictures; otherwise noise would dominate.
         error = error / torch.maximum(wanted[name].square().flatten(1).mean(1), torch.tensor(1.0))
         gram, gram_wanted = _gram(mapped), _gram(wanted[name])
         difference = (gram - gram_wanted).square().flatten(1).sum(1) / gram_wanted.square().flatten(1).sum(1)
@@ -220,10 +223,10 @@ def _step(
 
 
 class Student(nn.Module):
-    """The compact network while it is trained: its layers by name.
+    """The compact network during training: activations by layer name.
 
     Args:
-        tensors: The weights, as `VGGFeatures` names them.
+        tensors: Weights under the names of `VGGFeatures`.
     """
 
     mean: Tensor
@@ -241,22 +244,22 @@ class Student(nn.Module):
                 module.inplace = False
 
     def trained(self) -> list[nn.Parameter]:
-        """The parameters behind the last layer that training leaves alone."""
+        """The parameters that are trained."""
         before = LAYERS[LAYERS.index(TRAINED[0]) - 1]
         return list(self.features[self.names.index(before) :].parameters())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = (x - self.mean) / self.std
-        seen = {}
+        features = {}
         for name, module in zip(self.names, self.features, strict=True):
             x = module(x)
             if name in LAYERS:
-                seen[name] = x
-        return seen
+                features[name] = x
+        return features
 
 
 class Maps(nn.Module):
-    """A linear map from the student's channels to the teacher's, for each layer where the student has fewer.
+    """Linear maps from the student's channels to the teacher's, for the layers in which the student has fewer.
 
     Args:
         tensors: Weights (C_teacher, C_student) by layer.
@@ -272,22 +275,22 @@ class Maps(nn.Module):
 
 @torch.no_grad()
 def compress(teacher: VGGFeatures, pictures: Tensor) -> tuple[Student, Maps]:
-    """The teacher made small, layer after layer, each step in closed form.
+    """Initialise the student from the teacher, layer by layer, in closed form.
 
-    Each convolution is first fitted by least squares to give the teacher's answer to the teacher's input from what the
-    student has seen so far, errors included (He et al. 2017, Channel Pruning; Zhang et al. 2016, section 3.3). Then,
-    where the student has fewer channels, those are kept that predict the others best (a pivoted Cholesky decomposition
-    of the second moments), and the prediction is folded into the next convolution. Where it has low rank, the answers
-    are projected onto their first principal components (Zhang et al. 2016, section 3.1).
+    Each convolution is fitted by least squares to produce the teacher's output from the student's input, which includes
+    the errors of earlier layers (He et al. 2017, Channel Pruning; Zhang et al. 2016, section 3.3). Where the student
+    has fewer channels, it keeps those that best predict the others (pivoted Cholesky decomposition of the second
+    moments), and the prediction is folded into the next convolution. Where it has low rank, the output is projected
+    onto its first principal components (Zhang et al. 2016, section 3.1).
 
     Args:
-        teacher: VGG-19 with the layers LAYERS.
-        pictures: (B, 3, H, W) in [0, 1]; some hundreds, since the largest layer has 4,608 inputs.
+        teacher: VGG-19 with LAYERS.
+        pictures: (B, 3, H, W) in [0, 1]; several hundred, since the largest layer has 4,608 inputs.
     """
-    # What the layer sees in the teacher, and in the student.
+    # Inputs of the layer in the teacher and in the student.
     theirs = [(part - teacher.mean) / teacher.std for part in pictures.split(20)]
     ours = [part.clone() for part in theirs]
-    # (C_teacher, C_student): what the student's channels say about the teacher's.
+    # (C_teacher, C_student): predicts the teacher's channels from the student's.
     predict = torch.eye(3, device=pictures.device)
     tensors: dict[str, Tensor] = {"mean": teacher.mean, "std": teacher.std}
     maps = {}
@@ -326,10 +329,10 @@ def compress(teacher: VGGFeatures, pictures: Tensor) -> tuple[Student, Maps]:
 def _fit(
     kernel: Tensor, bias: Tensor, inputs: Sequence[Tensor], wanted: Iterable[Tensor], samples: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """The convolution near the one given that makes of the inputs what is wanted, by regularised least squares.
+    """Adjust a convolution by regularised least squares to map the inputs to the wanted outputs.
 
     Args:
-        samples: Positions of each picture that are looked at.
+        samples: Positions sampled from each picture.
     """
     count = kernel[0].numel() + 1
     outer, inner = kernel.new_zeros(count, count), kernel.new_zeros(count, len(kernel))
@@ -347,7 +350,7 @@ def _fit(
 
 
 def _low_rank(kernel: Tensor, bias: Tensor, inputs: Sequence[Tensor], rank: int) -> LowRankConv2d:
-    """The convolution whose answers are those of the one given, on their first principal components."""
+    """Approximate a convolution by projecting its outputs onto their first principal components."""
     mean, moments, count = torch.zeros_like(bias), kernel.new_zeros(len(bias), len(bias)), 0
     for x in inputs:
         y = functional.conv2d(x, kernel, bias, padding=1).transpose(0, 1).flatten(1)
@@ -362,7 +365,7 @@ def _low_rank(kernel: Tensor, bias: Tensor, inputs: Sequence[Tensor], rank: int)
 
 
 def _fewer_channels(answers: Iterable[Tensor], count: int) -> tuple[list[int], Tensor]:
-    """Which channels to keep, and the matrix (C, count) that predicts all of them from these, behind the ReLU."""
+    """The channels to keep, and the matrix (C, count) that predicts all channels from them after the ReLU."""
     moments: Tensor | float = 0.0
     for answer in answers:
         flat = functional.relu(answer).transpose(0, 1).flatten(1)
@@ -375,12 +378,12 @@ def _fewer_channels(answers: Iterable[Tensor], count: int) -> tuple[list[int], T
 
 def _pivots(moments: Tensor, count: int) -> list[int]:
     left = moments.double().cpu().numpy().copy()
-    # What is left of a channel that is explained is no more than rounding.
+    # The residual of a fully explained channel is rounding error.
     nothing = 1e-9 * left.diagonal().max()
     kept: list[int] = []
     for _ in range(count):
         own = left.diagonal()
-        # How much of everything a channel would explain.
+        # Variance of all channels that this one would explain.
         gain = np.where(own > nothing, (left**2).sum(0) / np.maximum(own, nothing), 0.0)
         gain[kept] = -1
         best = int(gain.argmax())
@@ -391,17 +394,17 @@ def _pivots(moments: Tensor, count: int) -> list[int]:
 
 
 def export(student: Student, pictures: Tensor, path: Path) -> None:
-    """Write the student in float16, every layer scaled to a mean activation of 1 over natural pictures."""
+    """Write the student in float16, with each layer scaled to a mean activation of 1 over natural pictures."""
     from safetensors.torch import save
 
     student = copy.deepcopy(student)
     rescale(student.features, (pictures - student.mean) / student.std)
-    with checkpoint.atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(save({key: value.detach().half().contiguous().cpu() for key, value in student.state_dict().items()}))
 
 
 class Pictures:
-    """Crops from folders, as they are or disturbed as an optimiser might disturb them."""
+    """Crops from folders, unchanged or perturbed like pictures during optimisation."""
 
     def __init__(self, config: DistillConfig) -> None:
         self.size = config.crop_size
@@ -415,15 +418,15 @@ class Pictures:
             raise ValueError(f"no picture is as large as --crop-size {self.size}")
 
     def crops(self, count: int, perturb: bool = True) -> Tensor:
-        """(count, 3, size, size) in [0, 1]; disturbed ones may leave that range a little."""
+        """(count, 3, size, size) in [0, 1]; perturbed ones may slightly exceed that range."""
         return torch.cat(
-            [self._disturbed() if perturb and self.draw.random() < 0.5 else self._crop() for _ in range(count)]
+            [self._perturbed() if perturb and self.draw.random() < 0.5 else self._crop() for _ in range(count)]
         )
 
     def _crop(self) -> Tensor:
         pixels = self.pixels[self.draw.integers(len(self.pixels))]
         height, width = pixels.shape[:2]
-        # Of any scale: what is shrunk has finer detail.
+        # Any scale: downscaled crops have finer detail.
         side = int(self.draw.integers(self.size, min(height, width) + 1))
         top, left = self.draw.integers(height - side + 1), self.draw.integers(width - side + 1)
         crop = pixels[top : top + side, left : left + side].permute(2, 0, 1)[None].float() / 255
@@ -431,7 +434,7 @@ class Pictures:
             crop = crop.flip(3)
         return crop if side == self.size else _resize(crop, self.size)
 
-    def _disturbed(self) -> Tensor:
+    def _perturbed(self) -> Tensor:
         crop = self._crop()
         kind = self.draw.integers(4)
         if kind == 0:
@@ -446,7 +449,7 @@ class Pictures:
         return crop.clamp(-0.2, 1.2)
 
     def noise(self) -> Tensor:
-        """(1, 3, size, size): normal noise, coarse or fine, coloured or grey."""
+        """(1, 3, size, size): Gaussian noise, coarse or fine, coloured or grey."""
         cells = int(self.size / 2 ** self.draw.integers(0, 5))
         noise = torch.from_numpy(self.draw.standard_normal((1, 3, cells, cells))).float()
         if self.draw.random() < 0.3:
@@ -455,7 +458,7 @@ class Pictures:
 
 
 class Walkers:
-    """Pictures on their way towards the student's idea of other pictures' styles."""
+    """Pictures being optimised towards the student's Gram matrices of other pictures."""
 
     def __init__(self, config: DistillConfig, pictures: Pictures, student: Student, device: torch.device) -> None:
         self.config = config
@@ -466,12 +469,12 @@ class Walkers:
         self.images = torch.cat([self._start() for _ in range(config.walkers)])
         self.momentum = torch.zeros_like(self.images)
         self.styles = [self._style() for _ in range(config.walkers)]
-        # Not all at the same stage.
+        # Spread over all stages of the optimisation.
         self.ages = [i * config.walk // config.walkers for i in range(config.walkers)]
         self.next = 0
 
     def pictures(self) -> Tensor:
-        """The next ones in turn, (B / 2, 3, size, size)."""
+        """The next pictures in turn, (B / 2, 3, size, size)."""
         self.now = [(self.next + i) % len(self.images) for i in range(self.half)]
         self.next = (self.next + self.half) % len(self.images)
         for i in self.now:
@@ -481,17 +484,17 @@ class Walkers:
                 self.styles[i] = self._style()
         return self.images[self.now].to(self.device)
 
-    def loss(self, seen: dict[str, Tensor]) -> Tensor:
-        """The style loss of the walking pictures, as relative differences of the student's Gram matrices."""
+    def loss(self, features: dict[str, Tensor]) -> Tensor:
+        """Style loss of these pictures: relative squared differences of the student's Gram matrices."""
         total = torch.zeros((), device=self.device)
         for name in LAYERS:
             wanted = torch.stack([self.styles[i][name] for i in self.now])
-            difference = (_gram(seen[name]) - wanted).square().flatten(1).sum(1)
+            difference = (_gram(features[name]) - wanted).square().flatten(1).sum(1)
             total = total + (difference / wanted.square().flatten(1).sum(1)).sum()
         return total
 
     def advance(self, gradient: Tensor) -> None:
-        """Step down, each pixel by about 0.02 at first, as Adam would."""
+        """Gradient step with momentum, normalised to change each pixel by about 0.02 at first, as Adam would."""
         for i, slope in zip(self.now, gradient.cpu(), strict=True):
             slope = slope / slope.square().mean().sqrt().clamp(min=1e-12)
             self.momentum[i] = 0.8 * self.momentum[i] + 0.2 * slope
@@ -505,8 +508,8 @@ class Walkers:
 
     @torch.no_grad()
     def _style(self) -> dict[str, Tensor]:
-        seen = self.student(self.source.crops(1, perturb=False).to(self.device))
-        return {name: _gram(features)[0] for name, features in seen.items()}
+        features = self.student(self.source.crops(1, perturb=False).to(self.device))
+        return {name: _gram(activations)[0] for name, activations in features.items()}
 
 
 def _gram(x: Tensor) -> Tensor:
@@ -519,11 +522,11 @@ def _resize(x: Tensor, size: int) -> Tensor:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m stylekit.distill`."""
-    config = cli.parse(DistillConfig, sys.argv[1:] if args is None else args, "stylekit.distill")
-    print(f"wrote {distill(config)}")
-    return 0
+    """Entry point; returns the exit code."""
+    with cli.exit_on_error("vgg_compact.py"):
+        print(f"wrote {distill(cli.parse(DistillConfig, 'vgg_compact.py', args))}")
+        return 0
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main, "stylekit.distill"))
+    sys.exit(main())

@@ -1,9 +1,8 @@
-"""The blocks that the feed-forward networks are made of (Johnson et al. 2016; Zhu et al. 2017)."""
+"""Building blocks of the feed-forward networks (Johnson et al. 2016; Zhu et al. 2017)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -11,43 +10,29 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Interpolation = Literal["bilinear", "nearest"]
+Statistics = tuple[Tensor, Tensor]
+"""Mean and variance of each channel, (B or 1, C, 1, 1) each."""
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Normalise each channel of each picture (Ulyanov et al. 2016), with its own statistics or with given ones.
+    """Instance normalisation (Ulyanov et al. 2016), optionally with statistics from elsewhere.
 
-    With `statistics = (mean, variance)`, each of shape (B or 1, C, 1, 1), these are used instead of those of the input:
-    a part of a picture can then be normalised as the whole picture is. With `margin`, the shares of height, height,
-    width and width that were added above, below, left and right of a picture, it is normalised as if they had not been.
-    `None`, the default of both, is the ordinary layer.
+    If `measure` is set, it computes the mean and variance from the input, so that a tile can be normalised like the
+    whole picture. It may only be set on a private copy of a network (`stylekit.networks.tiling.private_copy`).
 
-    Shape: (B, C, H, W) -> the same. A single position (H = W = 1) has no spread: its output is 0 before the affine map.
+    Shape: (B, C, H, W) -> the same. A single position (H = W = 1) has no variance and gives 0 before the affine map.
     """
 
-    statistics: tuple[Tensor, Tensor] | None = None
-    margin: tuple[Fraction, Fraction, Fraction, Fraction] | None = None
-
-    def inside(self, height: int, width: int) -> tuple[slice, slice]:
-        """The rows and columns of features of this size that do not belong to the margin alone."""
-        top, bottom, left, right = self.margin or (0, 0, 0, 0)
-        rows = slice(int(top * height), height - int(bottom * height))
-        return rows, slice(int(left * width), width - int(right * width))
-
-    def measure(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each channel, (B, C, 1, 1) each, without the margin."""
-        rows, columns = self.inside(*x.shape[2:])
-        variance, mean = torch.var_mean(x[..., rows, columns], dim=(2, 3), keepdim=True, correction=0)
-        return mean, variance
+    measure: Callable[[Tensor], Statistics] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        statistics = self.statistics or (self.measure(x) if self.margin else None)
-        if statistics is not None:
-            mean, variance = statistics
+        if self.measure is not None:
+            mean, variance = self.measure(x)
             scale, shift = torch.rsqrt(variance + self.eps), mean.new_zeros(())
             if self.weight is not None:
                 scale, shift = scale * self.weight[:, None, None], self.bias[:, None, None]
             return torch.addcmul(shift - mean * scale, x, scale)
-        # Called directly: the layer's own forward refuses a single position, which tiny pictures come down to.
+        # nn.InstanceNorm2d.forward raises an error for a single position, to which tiny pictures are reduced.
         return torch.instance_norm(
             x,
             self.weight,
@@ -64,10 +49,14 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around an identity skip (He et al. 2016).
 
-    Johnson et al. crop the skip; we reflect at the border instead, so height and width are kept. There is no ReLU after
-    the sum. `dropout` puts a Dropout(0.5) between the two convolutions, as some published generators have it.
+    Johnson et al. crop the skip; we pad by reflection instead, which keeps height and width. There is no ReLU after the
+    sum.
 
     Shape: (B, channels, H, W) -> the same. H and W at least 2, since reflection needs a neighbour.
+
+    Args:
+        dropout: Insert a Dropout(0.5) between the two convolutions, as some published generators do.
+        affine: Whether the normalisations have a scale and a shift per channel.
     """
 
     def __init__(self, channels: int, dropout: bool = False, affine: bool = False) -> None:
@@ -88,12 +77,12 @@ class ResidualBlock(nn.Module):
 
 
 class UpsampleConv2d(nn.Conv2d):
-    """Up-sampling by 2, then a 3x3 convolution with a reflected border.
+    """Up-sampling by 2, then a 3x3 convolution with reflection padding.
 
-    Every output pixel sees equally many inputs, so there is no checkerboard (Odena et al. 2016), which the transposed
-    convolution leaves. Nearest-neighbour up-sampling, which published networks have, avoids that as well, but its steps
-    feed fine woven patterns in flat areas: four times stronger than with bilinear up-sampling, by their standard
-    deviation, in the sky and shadows of one trained generator.
+    Every output pixel depends on equally many inputs, which avoids the checkerboard of transposed convolutions (Odena
+    et al. 2016). Nearest-neighbour up-sampling, as in published networks, avoids it too, but causes fine woven patterns
+    in flat areas: in the sky and shadows of one trained generator, their standard deviation was four times as high as
+    with bilinear up-sampling.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W).
 
@@ -110,15 +99,13 @@ class UpsampleConv2d(nn.Conv2d):
 
 
 class EncoderDecoder(nn.Sequential):
-    """Down-samplings (the encoder), residual blocks, up-samplings (the decoder), one after the other.
-
-    With `skip`, what each ReLU of the encoder gives is added to what the decoder's gives at the same size, as in a
-    U-Net (Ronneberger et al. 2015), which concatenates them: detail need not go through the narrow middle. That takes
-    as many channels there as here, and no parameters.
+    """An encoder (down-sampling), residual blocks (the middle) and a decoder (up-sampling) in sequence.
 
     Args:
-        modules: Of these the first `ResidualBlock`, or the first up-sampling, begins the middle; the first up-sampling
-            ends it.
+        modules: All layers, in order. The middle starts at the first `ResidualBlock`, the decoder at the first
+            up-sampling layer.
+        skip: Add the output of each ReLU of the encoder to that of the decoder at the same resolution. U-Net
+            (Ronneberger et al. 2015) concatenates them; addition adds no parameters but needs equal channel counts.
     """
 
     def __init__(self, *modules: nn.Module, skip: bool = False) -> None:
@@ -135,7 +122,7 @@ class EncoderDecoder(nn.Sequential):
         return decode(decoder, x, features)
 
     def parts(self) -> tuple[list[nn.Module], list[nn.Module], list[nn.Module]]:
-        """The modules of the encoder, of the middle and of the decoder."""
+        """The modules of the encoder, the middle and the decoder."""
         modules = list(self)
         end = next(i for i, m in enumerate(modules) if isinstance(m, UpsampleConv2d | nn.ConvTranspose2d))
         start = next((i for i, m in enumerate(modules) if isinstance(m, ResidualBlock)), end)
@@ -143,7 +130,7 @@ class EncoderDecoder(nn.Sequential):
 
 
 def encode(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
-    """What each ReLU of an encoder gives."""
+    """Run an encoder and return the output of each ReLU."""
     features = []
     for module in modules:
         x = module(x)
@@ -153,21 +140,26 @@ def encode(modules: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
 
 
 def decode(modules: Iterable[nn.Module], x: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
-    """Run a decoder, and add the features of the encoder to what its ReLUs give, the last ones first."""
-    left = list(features)
+    """Run a decoder and add the features of the encoder, last ones first, to the outputs of its ReLUs."""
+    remaining = list(features)
     for module in modules:
         x = module(x)
-        if left and isinstance(module, nn.ReLU):
-            x = x + left.pop()
+        if remaining and isinstance(module, nn.ReLU):
+            x = x + remaining.pop()
     return x
 
 
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
-    """Draw the weights of a convolution from N(0, std) and clear its bias; for `network.apply(normal_init)`.
+    """Draw the weights of a convolution from N(0, std) and set its bias to 0; for `network.apply(normal_init)`.
 
-    Zhu et al. (2017, appendix 7.1) start both kinds of network from N(0, 0.02).
+    Zhu et al. (2017, appendix 7.1) initialise generators and discriminators with std = 0.02.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The number of parameters of a network."""
+    return sum(parameter.numel() for parameter in network.parameters())

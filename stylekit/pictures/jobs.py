@@ -1,4 +1,4 @@
-"""Whole folders in, whole folders out: what is read, what is written where, and what becomes of each picture."""
+"""Jobs over files and folders: which file is written where, and what became of each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stylekit import images
-from stylekit.cli import is_out_of_memory
+from stylekit.devices import is_out_of_memory
+from stylekit.pictures import images
 
 
 @dataclass(frozen=True)
 class Job:
-    """A file to work on and where the result goes."""
+    """An input file and the path of its result."""
 
     source: Path
     target: Path
@@ -24,38 +24,38 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job."""
+    """The result of a job: the pictures before and after, or an error."""
 
     job: Job
     before: Image.Image | None = None
     after: Image.Image | None = None
     error: str | None = None
-    """Why there is no result; None if all went well."""
+    """Why there is no result; None on success."""
 
 
-def plan(
+def plan_jobs(
     inputs: Sequence[str | Path], output: Path, format: str | None = None, videos: Collection[str] = ()
 ) -> list[Job]:
-    """Decide what is written where, before anything is. Folders keep their structure, files their names.
+    """Decide where every result goes before anything is written. Folders keep their structure, files their names.
 
     Args:
         inputs: Files and folders; folders are searched for pictures.
-        output: A folder; or a file, by its suffix, for a single file.
-        format: Suffix of the pictures that are written; None keeps that of each input.
-        videos: Suffixes of videos, if these can be worked on as well. They keep theirs.
+        output: A folder, or for a single input a file (recognised by its suffix).
+        format: Suffix of the pictures to write; None keeps that of each input.
+        videos: Suffixes of videos, where these are supported; videos keep their suffix.
 
     Raises:
-        FileNotFoundError: An input does not exist, or a folder holds no picture.
-        ValueError: Two results would share a name, or a result would replace an input, or be of another kind.
+        FileNotFoundError: An input does not exist, or a folder contains no pictures.
+        ValueError: Two results would share a path, replace an input, or turn a picture into a video or vice versa.
     """
     jobs: list[Job] = []
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
     as_file = output.suffix.lower() in {*images.FORMATS, *videos} and not output.is_dir()
     if as_file and not single:
-        raise ValueError(f"{output} is a file, and there are several inputs; expected a folder")
+        raise ValueError(f"{output} is a file, but there are several inputs; expected a folder")
     for entry in map(Path, inputs):
         if entry.is_dir():
-            # Results of an earlier call inside the folder are not pictures to work on.
+            # Results of an earlier call inside the folder are not inputs.
             inside = entry.resolve() in output.resolve().parents
             sources = [p for p in images.find(entry) if not (inside and output.resolve() in p.resolve().parents)]
             if not sources:
@@ -64,10 +64,10 @@ def plan(
         elif entry.exists():
             if as_file and (entry.suffix.lower() in videos) != (output.suffix.lower() in videos):
                 kind = "video" if entry.suffix.lower() in videos else "picture"
-                raise ValueError(f"a {kind} cannot become {output}; expected another suffix")
+                raise ValueError(f"cannot write a {kind} to {output}; use another suffix")
             jobs.append(Job(entry, output if as_file else output / entry.name))
         else:
-            raise FileNotFoundError(f"no file and no folder {entry}")
+            raise FileNotFoundError(f"no file or folder {entry}")
     if not as_file:
         jobs = [Job(job.source, _with_suffix(job.target, format, videos)) for job in jobs]
     taken: dict[Path, Path] = {}
@@ -75,19 +75,22 @@ def plan(
     for job in jobs:
         other = taken.setdefault(job.target.resolve(), job.source)
         if other != job.source:
-            raise ValueError(f"{other} and {job.source} would both become {job.target}; give them one by one")
+            raise ValueError(f"{other} and {job.source} would both be written to {job.target}; process them separately")
         if job.target.resolve() in sources_by_path:
-            raise ValueError(f"{job.target} is an input itself and is never replaced; choose another --output")
+            raise ValueError(f"{job.target} is also an input and is never replaced; choose another --output")
     return jobs
 
 
-def paint_files(
-    jobs: Sequence[Job], paint: Callable[[Tensor], Tensor], device: torch.device | str = "cpu", size: int | None = None
+def process_files(
+    jobs: Sequence[Job],
+    process: Callable[[Tensor], Tensor],
+    device: torch.device | str = "cpu",
+    size: int | None = None,
 ) -> Iterator[Outcome]:
-    """Paint pictures one by one and write each result, whole or not at all. A bad picture does not end the work.
+    """Process pictures one by one; each result is written completely or not at all. Bad pictures are reported.
 
     Args:
-        paint: (1, 3, H, W) in [0, 1], on the device -> the same.
+        process: (1, 3, H, W) in [0, 1], on the device -> the same.
         size: Shrink pictures to this longer side first.
 
     Raises:
@@ -98,7 +101,7 @@ def paint_files(
             before = images.load(job.source)
             if size is not None:
                 before = images.resize(before, size)
-            after = images.to_image(paint(images.to_tensor(before).to(device)))
+            after = images.to_image(process(images.to_tensor(before).to(device)))
         except ValueError as error:
             yield Outcome(job, error=str(error))
             continue
@@ -106,7 +109,7 @@ def paint_files(
             if not is_out_of_memory(error):
                 raise
             pixels = f"{before.width} x {before.height}"
-            yield Outcome(job, error=f"{job.source}: {pixels} pixels need more memory than there is; try --size 2000")
+            yield Outcome(job, error=f"{job.source}: out of memory at {pixels} pixels; try --size 2000")
             continue
         images.save(after, job.target)
         yield Outcome(job, before, after)
@@ -118,5 +121,5 @@ def _with_suffix(target: Path, format: str | None, videos: Collection[str]) -> P
         return target
     if format is not None:
         return target.with_suffix(f".{format}")
-    # A picture under a suffix that cannot be written (say, none at all) becomes a PNG.
+    # A suffix that cannot be written (or none) becomes PNG.
     return target if suffix in images.FORMATS else target.with_suffix(".png")

@@ -1,17 +1,19 @@
-"""Pictures as training wants them: found, checked, cut by albumentations, in batches that every process agrees on."""
+"""Training pictures: validated, cropped by albumentations, and batched identically on every process."""
 
 from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-# albumentations would ask PyPI for its newest version at import.
+# albumentations would query PyPI for a newer version at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
@@ -23,60 +25,63 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from stylekit import distributed, images
-from stylekit.log import say
+from stylekit import devices, distributed
 from stylekit.options import RunConfig
-from stylekit.training import ignore_signals
+from stylekit.pictures import images
+from stylekit.training.log import print0
+from stylekit.training.signals import ignore_signals
 
 T = TypeVar("T")
 
 
-def cut(path: Path, pipeline: albumentations.Compose, seed: int, cache: dict[Path, Tensor] | None = None) -> Tensor:
-    """A picture as a pipeline cuts it: (3, h, w) in [0, 1]; the same seed gives the same cut.
+def load_crop(
+    path: Path, pipeline: albumentations.Compose, seed: int, cache: dict[Path, Tensor] | None = None
+) -> Tensor:
+    """Load a picture and apply an augmentation pipeline: (3, h, w) in [0, 1]; the same seed gives the same crop.
 
     Args:
-        cache: Pictures by path, decoded before, as `check_pictures` returns them.
+        cache: Decoded pictures by path, as returned by `check_pictures`.
     """
     cached = cache.get(path) if cache else None
     pixels = np.array(images.load(path)) if cached is None else cached.numpy()
-    # One stream of random numbers for all transforms. With `set_random_seed` each would begin the same one anew:
-    # only pictures that are cropped at the top would be flipped.
+    # One random stream for all transforms. `set_random_seed` would restart the same stream in each of them, which
+    # correlates them: only pictures cropped at the top would be flipped.
     pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
     result = np.ascontiguousarray(pipeline(image=pixels)["image"])
     return torch.from_numpy(result).permute(2, 0, 1).float() / 255
 
 
-def shrink(load_size: int) -> albumentations.BasicTransform:
-    """Resize the shorter side to `load_size`, keeping the proportions."""
+def resize_shorter_side(load_size: int) -> albumentations.BasicTransform:
+    """Resize the shorter side to `load_size` pixels, keeping the aspect ratio."""
     return albumentations.SmallestMaxSize(load_size, interpolation=cv2.INTER_CUBIC, area_for_downscale="image")
 
 
-def centre_crop(load_size: int, crop_size: int) -> albumentations.Compose:
-    """Nothing random: resize, and take the middle."""
-    return albumentations.Compose([shrink(load_size), albumentations.CenterCrop(crop_size, crop_size)])
+def center_crop(load_size: int, crop_size: int) -> albumentations.Compose:
+    """Resize, then crop the centre: no randomness."""
+    return albumentations.Compose([resize_shorter_side(load_size), albumentations.CenterCrop(crop_size, crop_size)])
 
 
 def random_crop(load_size: int, crop_size: int) -> albumentations.Compose:
-    """Resize, take a square from anywhere, and mirror every other one."""
+    """Resize, crop at random, flip horizontally half of the time."""
     crop, flip = albumentations.RandomCrop(crop_size, crop_size), albumentations.HorizontalFlip(p=0.5)
-    return albumentations.Compose([shrink(load_size), crop, flip])
+    return albumentations.Compose([resize_shorter_side(load_size), crop, flip])
 
 
-def read_pipeline_file(path: Path, known: Sequence[str]) -> Any:
-    """The plain values in a file that `albumentations.save` wrote, or that somebody wrote by hand.
+def read_pipeline_file(path: Path, presets: Sequence[str]) -> Any:
+    """Read the plain values of a pipeline saved by `albumentations.save` or written by hand.
 
     Args:
-        known: What `--augment` could be instead, for the message.
+        presets: Other values that `--augment` accepts, for the error message.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is neither JSON nor YAML.
+        ValueError: The file is neither JSON nor YAML.
     """
     import yaml
 
     if not path.is_file():
         raise FileNotFoundError(
-            f"--augment {path}: expected {', '.join(known)}, or a file with an albumentations pipeline"
+            f"--augment {path}: expected {', '.join(presets)}, or a file with an albumentations pipeline"
         )
     try:
         text = path.read_text()
@@ -86,32 +91,33 @@ def read_pipeline_file(path: Path, known: Sequence[str]) -> Any:
 
 
 def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
-    """Build a pipeline from the plain values of `albumentations.to_dict`, and try it once.
+    """Build a pipeline from the output of `albumentations.to_dict` and run it once.
 
     Raises:
-        ValueError: The values are no pipeline, or it does not yield pictures of crop_size x crop_size.
+        ValueError: Not a pipeline, or its output is not crop_size x crop_size.
     """
     try:
         pipeline = albumentations.from_dict(saved)
         if not isinstance(pipeline, albumentations.Compose):
             pipeline = albumentations.Compose([pipeline])
         results = [pipeline(image=np.zeros((*size, 3), np.uint8))["image"] for size in ((300, 400), (640, 480))]
-    except Exception as error:  # Any transform may raise anything here, on arguments that somebody wrote by hand.
+    except Exception as error:  # Transforms raise anything on hand-written arguments.
         reason = f"{type(error).__name__}: {_one_line(error)}"
         raise ValueError(f"not a working albumentations pipeline ({reason})") from error
     expected = f"uint8 {(crop_size, crop_size, 3)}"
     found = " and ".join(sorted({f"{result.dtype} {tuple(result.shape)}" for result in results}))
     if found != expected:
-        raise ValueError(f"the pipeline yields pictures of {found}; expected {expected}")
+        raise ValueError(f"the pipeline returns {found}; expected {expected}")
     return pipeline
 
 
 class EpochBatches(Sampler[list[int]]):
-    """The batches of one of several processes, epoch after epoch without end, from any step on.
+    """Batch sampler of one process: endless epochs, starting at any step.
 
-    Every process takes its part of each global batch, so that N processes with batch B see what one process with batch
-    N * B sees. The last samples of an epoch that do not fill a batch are left out. `epoch` and `start`, a step in it,
-    say where an iteration begins. The length is that of one epoch.
+    Each process takes its part of every global batch, so N processes with batch size B see the same samples as one
+    process with batch size N * B. Samples that do not fill the last batch of an epoch are dropped.
+
+    Set `epoch` and `start` (a step within it) to choose where iteration begins. The length is that of one epoch.
     """
 
     def __init__(
@@ -144,29 +150,29 @@ class EpochBatches(Sampler[list[int]]):
 def read_pictures(
     paths: Sequence[list[Path]], names: Sequence[str], config: RunConfig
 ) -> tuple[list[list[Path]], dict[Path, Tensor]]:
-    """Read every picture once, to find the bad ones before training does; keep them in memory if they fit.
+    """Read every picture once, to find unreadable ones before training does, and cache them if they fit in memory.
 
     Args:
         paths: The files of each collection.
-        names: What to call the collections in a message.
+        names: The collections in error messages.
 
     Returns:
-        The good files of each collection; and, decoded, those that are kept in memory.
+        The readable files of each collection, and the cache of decoded pictures (empty if they do not fit).
 
     Raises:
-        ValueError: More than 1 % of the pictures of a collection are bad.
+        ValueError: More than 1 % of the pictures of a collection cannot be read.
     """
     paths = [found[: config.max_dataset_size] for found in paths]
     together = list(itertools.chain(*paths))
-    keep = config.cache == "on" or (config.cache == "auto" and cache_fits(together, distributed.local_world_size()))
-    cache, bad = check_pictures(together, decode=keep, progress=distributed.is_main())
+    decode = config.cache == "on" or (config.cache == "auto" and cache_fits(together, distributed.local_world_size()))
+    cache, bad = check_pictures(together, decode, progress=distributed.is_main())
     for reason in bad.values():
-        say(f"left out: {reason}")
+        print0(f"skipped: {reason}")
     good = [[path for path in found if path not in bad] for found in paths]
-    for name, left, found in zip(names, good, paths, strict=True):
-        if not left or len(found) - len(left) > max(1, 0.01 * len(found)):
+    for name, readable, found in zip(names, good, paths, strict=True):
+        if not readable or len(found) - len(readable) > max(1, 0.01 * len(found)):
             raise ValueError(
-                f"{len(found) - len(left)} of {len(found)} pictures{name} cannot be read, among them "
+                f"{len(found) - len(readable)} of {len(found)} pictures{name} cannot be read, for example "
                 f"{next(path for path in found if path in bad)}; at most 1 % may be bad: remove or replace them"
             )
     return good, cache
@@ -174,8 +180,8 @@ def read_pictures(
 
 def make_loader(
     data: Dataset[T], length: int, config: RunConfig, device: torch.device, serial: bool = False
-) -> tuple[DataLoader[T], EpochBatches]:
-    """A loader of this process's part of every batch, epoch after epoch.
+) -> DataLoader[T]:
+    """A loader of this process's part of every batch, for endless epochs; its batch sampler is an `EpochBatches`.
 
     Raises:
         ValueError: There are too few pictures for one batch.
@@ -188,18 +194,36 @@ def make_loader(
             + (f" on {world} processes" if world > 1 else "")
             + f"; try --batch-size {max(1, length // world)}"
         )
-    loader = DataLoader(
+    return DataLoader(
         data,
         batch_sampler=batches,
-        num_workers=min(config.num_workers, distributed.cores()),
+        num_workers=min(config.num_workers, devices.cores()),
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_signals,
+        # Its own generator: otherwise each iterator draws from the global one, and a resumed run with dropout diverges.
+        generator=torch.Generator(),
     )
-    return loader, batches
 
 
-def some_of(paths: list[Path], count: int) -> list[Path]:
-    """A few files, from all over a list."""
+@contextmanager
+def iterate(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
+    """Iterate over a loader whose workers ignore signals; all workers have exited when the context ends."""
+    others = set(multiprocessing.active_children())
+    iterator = iter(loader)
+    workers = set(multiprocessing.active_children()) - others
+    try:
+        yield iterator
+    finally:
+        # The loader asks its workers to exit, and would wait forever for one that does not: they ignore SIGTERM.
+        if shut_down := getattr(iterator, "_shutdown_workers", None):
+            shut_down()
+        for worker in workers:
+            worker.kill()
+            worker.join()
+
+
+def evenly_spaced(paths: list[Path], count: int) -> list[Path]:
+    """Up to `count` files, evenly spaced over a list."""
     count = min(count, len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
 
@@ -207,15 +231,15 @@ def some_of(paths: list[Path], count: int) -> list[Path]:
 def check_pictures(
     paths: list[Path], decode: bool, progress: bool = True
 ) -> tuple[dict[Path, Tensor], dict[Path, str]]:
-    """Read every picture once, to find the bad ones before training does.
+    """Read every picture once.
 
     Args:
         paths: Files to read.
-        decode: Keep the pictures, to be the `cache` of `cut`.
-        progress: Show a bar if this takes a while and standard error is a terminal.
+        decode: Keep the decoded pictures, to be used as the `cache` of `load_crop`.
+        progress: Show a progress bar if this takes a while and standard error is a terminal.
 
     Returns:
-        The decoded pictures, uint8 (H, W, 3), in memory that worker processes share; and what is wrong with bad files.
+        Decoded pictures by path, uint8 (H, W, 3), in memory that workers share; and the error of each unreadable file.
     """
     good: dict[Path, Tensor] = {}
     bad: dict[Path, str] = {}
@@ -242,30 +266,26 @@ def check_pictures(
 
 
 def cache_fits(paths: list[Path], copies: int = 1) -> bool:
-    """Whether the decoded pictures take less than a quarter of the free memory, estimated from every tenth header.
+    """Whether the decoded pictures take less than a quarter of the free memory, estimated from up to 100 headers.
 
     Args:
-        copies: How many processes on this machine would each hold them.
+        copies: Number of processes on this machine that would each hold them.
     """
     sizes = []
     for path in paths[:: max(1, len(paths) // 100)]:
         try:
             with Image.open(path) as image:
                 sizes.append(image.width * image.height * 3)
-        except Exception:  # Damaged files raise almost anything; `check_pictures` tells of them.
+        except Exception:  # Damaged files raise almost anything; `check_pictures` reports them.
             continue
     needed = sum(sizes) / max(1, len(sizes)) * len(paths) * copies
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        free = 4 * 2**30
-    return needed < free / 4
+    return needed < devices.free_memory(torch.device("cpu")) / 4
 
 
 def _in_one_block(pictures: dict[Path, Tensor]) -> dict[Path, Tensor]:
-    """Move all pictures into one tensor: worker processes that are not forked share it by one file handle.
+    """Move all pictures into one tensor, so that spawned workers share a single file handle.
 
-    It is left to PyTorch to move it to shared memory when it must: /dev/shm is small in many a container.
+    PyTorch moves it to shared memory only if it must: /dev/shm is small in many containers.
     """
     if not pictures:
         return {}

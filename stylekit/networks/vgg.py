@@ -1,8 +1,8 @@
-"""VGG as a judge of pictures: what its named layers see (Simonyan & Zisserman 2015; Gatys et al. 2016).
+"""Features of VGG networks at named layers (Simonyan & Zisserman 2015; Gatys et al. 2016).
 
-`vgg16` and `vgg19` are the published networks. `compact` is ours: the first thirteen convolutions of VGG-19, the early
-ones with fewer channels, the late ones of low rank, trained to see what VGG-19 sees (`stylekit.distill`); its weights
-come with the library.
+`vgg16` and `vgg19` are the published networks. `compact` is the first thirteen convolutions of VGG-19, the early ones
+with fewer channels and the late ones of low rank, distilled from VGG-19 (recipes/vgg_compact.py). Its weights are
+bundled.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from stylekit.checkpoint import load_tensors
-from stylekit.images import to_tensor
-from stylekit.weights import shipped_file
+from stylekit.networks.weights import bundled_file, load_tensors
+from stylekit.pictures.images import to_tensor
 
 Network = Literal["compact", "vgg16", "vgg19"]
 Pooling = Literal["max", "average"]
 Padding = Literal["zeros", "replicate"]
 
-# Convolutions of each stage, between one pooling and the next, and their channels (Simonyan & Zisserman 2015, table 1,
-# columns D and E).
+# Number of convolutions in each stage (the layers up to a pooling) and their channels (Simonyan & Zisserman 2015,
+# table 1, columns D and E).
 _CONVOLUTIONS: dict[Network, tuple[int, ...]] = {
     "compact": (2, 2, 4, 4, 1),
     "vgg16": (2, 2, 3, 3, 3),
@@ -39,47 +38,44 @@ _CHANNELS: dict[Network, tuple[int, ...]] = {
     "vgg16": (64, 128, 256, 512, 512),
     "vgg19": (64, 128, 256, 512, 512),
 }
-# What the late layers see lies in few dimensions before the ReLU, but not behind it: channels taken out are missed
-# there, a convolution of low rank is not. The deeper, the more dimensions.
+# Features of the late layers have low rank before the ReLU but not after it. Low-rank convolutions therefore lose less
+# than removing channels. Deeper layers need higher ranks.
 _RANKS: dict[Network, dict[str, int]] = {
     "compact": {"conv4_1": 128, "conv4_2": 128, "conv4_3": 192, "conv4_4": 256, "conv5_1": 256},
     "vgg16": {},
     "vgg19": {},
 }
 
-# What a network was trained to see: RGB in [0, 1], minus a mean, divided by a deviation.
+# Input normalisation of the two families of weights, for RGB in [0, 1].
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CAFFE = {"mean": (0.48501961, 0.45795686, 0.40760392), "std": (1 / 255, 1 / 255, 1 / 255)}
 
 
 class VGGFeatures(nn.Module):
-    """The activations of named layers of a VGG network (Simonyan & Zisserman 2015), for pictures in [0, 1].
+    """The activations of named layers of a VGG network (Simonyan & Zisserman 2015).
 
-    The network is built only as deep as the deepest layer asked for. It is frozen, but gradients reach the picture.
+    The network ends at the deepest requested layer. Its weights are frozen; gradients reach the picture.
 
-    Departures, both off unless asked for: average pooling, which Gatys et al. (2016) found slightly more appealing,
-    and a first convolution that repeats the border of the picture, since zeros there look like a frame to the network.
-
-    Shape: (B, 3, H, W) in [0, 1] -> a dict from layer name to (B, C, h, w), in the order asked for. Each pooling on the
-    way halves height and width, rounding down. `features(x, ["relu1_1"])` gives some of the layers only, and runs no
-    deeper than they need.
+    Shape: (B, 3, H, W) in [0, 1] -> a dict from layer name to (B, C, h, w), in the requested order. Each pooling halves
+    height and width, rounding down. `features(x, ["relu1_1"])` returns a subset of the layers and stops at the deepest.
 
     Args:
-        layers: Names such as "relu1_1", "conv4_2" or "pool3"; `layer_names` lists them. One name may stand alone.
+        layers: Names such as "relu1_1", "conv4_2" or "pool3" (see `layer_names`), or a single name.
         network: "vgg19", "vgg16" or "compact".
-        weights: Tensors by name, or a file with them, read without running any code in it: a model of torchvision,
-            whole or only its convolutions, in any floating-point type; a state dict of this class; or the Caffe weights
-            under the names that Gatys et al. released them with (`conv1_1.weight`). None takes torchvision's ImageNet
-            weights, downloaded the first time; for "compact" those that the library ships.
-        pooling: "max", as published, or "average".
-        padding: Of the first convolution: "zeros", as published, or "replicate". The others always see zeros.
-        normalize: Scale every layer so that its mean activation over natural pictures is 1: weights from different
-            sources, which differ tenfold and more, then give losses of one size. Gatys et al. (2016, section 2) do this
-            for every filter; we do it for a layer as a whole, which does not amplify filters that hardly ever speak.
+        weights: Tensors by name, or a file that contains them: a state dict of torchvision's model, complete or without
+            the classifier, in any floating-point type; a state dict of this class; or the Caffe weights with the names
+            used by Gatys et al. (`conv1_1.weight`). None: torchvision's ImageNet weights, downloaded once; for
+            "compact" the bundled weights.
+        pooling: "max", as published, or "average", which Gatys et al. (2016) found slightly more appealing.
+        padding: Of the first convolution: "zeros", as published, or "replicate", since zeros act like a frame around
+            the picture. All other convolutions use zeros.
+        normalize: Scale every layer so that its mean activation over natural pictures is 1. Losses then have the same
+            scale for weights from different sources, which differ by a factor of 10 and more. Gatys et al. (2016,
+            section 2) do this per filter; scaling the layer as a whole does not amplify filters that rarely activate.
 
     Raises:
-        ValueError: A name is none of those listed; or the file is damaged, is for the other network, lacks a tensor, or
-            holds one of another shape. From the forward pass: the input is no batch of RGB pictures, or too small.
+        ValueError: A name is unknown; or the file is damaged, belongs to another network, or a tensor is missing or has
+            the wrong shape. From the forward pass: the input is not a batch of RGB pictures or is too small.
         FileNotFoundError: There is no such file.
         OSError: The download failed.
     """
@@ -87,7 +83,7 @@ class VGGFeatures(nn.Module):
     mean: Tensor
     std: Tensor
     fingerprint: str
-    """A hash of all weights in the source, whatever the depth, and of the pooling."""
+    """Hash of all convolution weights in the source, independent of the depth, and of the pooling."""
 
     def __init__(
         self,
@@ -105,7 +101,7 @@ class VGGFeatures(nn.Module):
         self.layers = (layers,) if isinstance(layers, str) else tuple(layers)
         _check(f"{network} layer", self.layers, names)
         self._names = names[: 1 + max(map(names.index, self.layers))]
-        with torch.device("meta"):  # Shapes only: the values come from the weights.
+        with torch.device("meta"):  # Shapes only; the values are loaded below.
             self.register_buffer("mean", torch.empty(3, 1, 1))
             self.register_buffer("std", torch.empty(3, 1, 1))
             self.features = nn.Sequential(*_modules(self._names, network, self.layers, pooling, padding))
@@ -120,24 +116,24 @@ class VGGFeatures(nn.Module):
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         wanted = self.layers if layers is None else layers
         if x.ndim != 4 or x.shape[1] != 3:
-            raise ValueError(f"a batch of pictures is (B, 3, H, W), got {tuple(x.shape)}")
+            raise ValueError(f"expected a batch of pictures (B, 3, H, W), got {tuple(x.shape)}")
         least = 2 ** sum(name.startswith("pool") for name in self._names)
         if min(x.shape[2:]) < least:
             got = " x ".join(map(str, x.shape[2:]))
             raise ValueError(f"{self._names[-1]} needs pictures of at least {least} x {least} pixels, got {got}")
         x = (x - self.mean) / self.std
-        seen: dict[str, Tensor] = {}
+        features: dict[str, Tensor] = {}
         for name, module in zip(self._names, self.features, strict=True):
             x = module(x)
             if name in wanted:
-                seen[name] = x
-            if len(seen) == len(wanted):
+                features[name] = x
+            if len(features) == len(wanted):
                 break
-        return {name: seen[name] for name in wanted}
+        return {name: features[name] for name in wanted}
 
 
 class LowRankConv2d(nn.Sequential):
-    """A 3 x 3 convolution to few channels, and a 1 x 1 convolution from these to many (Zhang et al. 2016, section 3.1).
+    """A 3 x 3 convolution to `rank` channels followed by a 1 x 1 convolution (Zhang et al. 2016, section 3.1).
 
     Shape: (B, inputs, H, W) -> (B, outputs, H, W).
     """
@@ -157,10 +153,10 @@ class LowRankConv2d(nn.Sequential):
 
 
 def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
-    """The layers of a network, first to last: conv1_1, relu1_1, ..., pool5. Each stands where torchvision has it.
+    """The layers of a network in order: conv1_1, relu1_1, ..., pool5. Their indices are those of torchvision.
 
     Raises:
-        ValueError: There is no such network.
+        ValueError: The network is unknown.
     """
     _check("network", [network], get_args(Network))
     names: list[str] = []
@@ -173,14 +169,13 @@ def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
 
 @torch.no_grad()
 def rescale(features: nn.Sequential, x: Tensor) -> None:
-    """Scale the convolutions in place, such that the mean of every ReLU is 1.
+    """Scale the convolutions in place so that the mean output of every ReLU is 1 (Gatys et al. 2016, section 2).
 
-    What the network sees does not change, as there are only convolutions, ReLUs and poolings (Gatys et al. 2016,
-    section 2).
+    The features change by a constant factor per layer only, since ReLU and pooling commute with positive scaling.
 
     Args:
         features: Convolutions, each followed by a ReLU, and poolings.
-        x: A batch of natural pictures, as the first convolution takes them.
+        x: A batch of natural pictures, as input to the first convolution.
     """
     mean = 1.0
     for module in features:
@@ -198,12 +193,12 @@ def rescale(features: nn.Sequential, x: Tensor) -> None:
 
 
 def architecture(network: Network, convolution: str) -> tuple[int, int | None]:
-    """How many channels a convolution gives, and its rank if it is a `LowRankConv2d`."""
+    """Output channels of a convolution, and its rank if it is a `LowRankConv2d`, else None."""
     return _CHANNELS[network][int(convolution[4]) - 1], _RANKS[network].get(convolution)
 
 
 def stride(layer: str) -> int:
-    """How many pixels apart the positions of a layer are: 1 for relu1_1, 8 for relu4_2."""
+    """Distance in pixels between neighbouring positions of a layer: 1 for relu1_1, 8 for relu4_2."""
     stage = int(re.sub(r"\D*(\d).*", r"\1", layer))
     return 2 ** (stage if layer.startswith("pool") else stage - 1)
 
@@ -221,7 +216,7 @@ def _modules(
                 yield nn.Conv2d(channels, width, 3, padding=1, padding_mode="zeros" if previous else padding)
             channels = width
         elif name.startswith("relu"):
-            # In place saves memory, but would overwrite the convolution: only where nobody looks at that.
+            # In place saves memory but overwrites the output of the convolution, unless that is requested.
             yield nn.ReLU(inplace=previous not in kept)
         else:
             yield nn.MaxPool2d(2) if pooling == "max" else nn.AvgPool2d(2)
@@ -229,37 +224,38 @@ def _modules(
 
 
 def _tensors(network: Network, weights: str | Path | Mapping[str, Tensor] | None) -> tuple[dict[str, Tensor], str]:
-    """The tensors, and what to call them in an error."""
+    """The tensors and a description of their source for error messages."""
     if isinstance(weights, Mapping):
         return dict(weights), "the given weights"
     if weights is not None:
         return load_tensors(weights), str(weights)
     if network == "compact":
-        return load_tensors(shipped_file("vgg-compact/model.safetensors")), "the shipped network"
+        return load_tensors(bundled_file("vgg-compact/model.safetensors")), "the bundled network"
     return _download(network), f"torchvision's {network}"
 
 
 def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
     digest = hashlib.sha256(pooling.encode())
     for name in sorted(tensors):
-        # Not the classifier of a whole model: what pictures are called is of no concern.
+        # Files with and without the classifier have the same fingerprint.
         if not name.startswith("classifier"):
             digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _dead_leaves(size: int = 256, leaves: int = 1500) -> Tensor:
-    """A picture with the statistics of natural ones: discs over discs, of all sizes (Lee, Mumford & Huang 2001).
+    """A synthetic picture with natural statistics: overlapping discs of all sizes (Lee, Mumford & Huang 2001).
 
-    Slightly blurred, as lenses do it, it moves the layers of VGG-19 as photographs do: between 0.85 and 1.4 times as
-    much.
+    With a slight blur, the mean activations of VGG-19 are 0.85 to 1.4 times those of photographs. The picture is always
+    the same.
 
-    Shape: (1, 3, size, size) in [0, 1]; always the same.
+    Returns:
+        (1, 3, size, size) in [0, 1].
     """
     draw = np.random.default_rng(0)
     picture = np.full((size, size, 3), 0.45)
     y, x = np.mgrid[:size, :size]
-    # Radii from 2 px to half the picture, their density falling with the cube.
+    # Radii from 2 px to half the picture, with density proportional to radius^-3.
     for radius in 1 / np.sqrt(draw.uniform((2 / size) ** 2, (1 / 2) ** 2, leaves)):
         at_y, at_x = draw.uniform(-radius, size + radius, 2)
         grey = draw.normal(0.45, 0.25)
@@ -279,14 +275,14 @@ def _download(network: Network) -> dict[str, Tensor]:
     except (OSError, HTTPException, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OSError(
-            f"could not get {weights.url} ({reason}); give a copy of it: --vgg-weights FILE, or weights=FILE in Python"
+            f"could not download {weights.url} ({reason}); pass a local copy: --vgg-weights FILE or weights=FILE"
         ) from error
 
 
 def _state_dict(
     tensors: dict[str, Tensor], shapes: dict[str, torch.Size], network: Network, source: str
 ) -> dict[str, Tensor]:
-    """The tensors of a file in any of its layouts, as `VGGFeatures` names and shapes them."""
+    """Convert the tensors of any supported file to the state dict of `VGGFeatures`."""
     tensors = {re.sub(r"^((module|_orig_mod|features)\.)+", "", key): tensor for key, tensor in tensors.items()}
     caffe = any(re.match(r"conv\d_\d\.", key) for key in tensors)
     names = layer_names(network)
@@ -301,22 +297,22 @@ def _state_dict(
             key = re.sub(r"^\d+", lambda index: names[int(index[0])], key)
         shown = key if caffe else name
         if key not in tensors:
-            raise ValueError(f"{source}: no tensor {shown}; expected one of shape {tuple(shape)}{hint}")
+            raise ValueError(f"{source}: missing tensor {shown}; expected shape {tuple(shape)}{hint}")
         if tensors[key].shape != shape:
-            raise ValueError(f"{source}: {shown} is {tuple(tensors[key].shape)}; expected {tuple(shape)}{hint}")
+            raise ValueError(f"{source}: {shown} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}{hint}")
         state[name] = tensors[key].detach().float()
     if hint:
-        raise ValueError(f"{source}: these are not the weights of {network}{hint}")
+        raise ValueError(f"{source}: not the weights of {network}{hint}")
     if caffe:
-        # Caffe reads pictures as BGR.
+        # Caffe models expect BGR input.
         state["features.0.weight"] = state["features.0.weight"].flip(1)
     return state
 
 
 def _hint_at_other_network(tensors: Iterable[str], network: Network, caffe: bool) -> str:
-    """What to do about a file that has the layers of the other network; empty if it has not.
+    """Advice for a file that belongs to another network; empty if it fits.
 
-    Both begin with the same shapes, so that the layers needed may all be there and still be the wrong ones.
+    The first layers of the networks have equal shapes, so a wrong file may contain every tensor that is needed.
     """
     found = {key.removesuffix(".weight") for key in tensors if re.fullmatch(r"(conv\d_)?\d+\.weight", key)}
     fitting = []
@@ -327,10 +323,10 @@ def _hint_at_other_network(tensors: Iterable[str], network: Network, caffe: bool
             fitting.append(candidate)
     if network in fitting or not fitting:
         return ""
-    return f". The file holds {fitting[0]}: pass network={fitting[0]!r}, or a file of {network}"
+    return f". The file contains {fitting[0]}: pass network={fitting[0]!r} or a file for {network}"
 
 
 def _check(what: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     unknown = ", ".join(repr(name) for name in wanted if name not in known)
     if unknown or not wanted:
-        raise ValueError(f"no {what} {unknown or 'was asked for'}; choose from {', '.join(known)}")
+        raise ValueError(f"no {what} {unknown or 'given'}; choose from {', '.join(known)}")

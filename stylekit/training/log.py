@@ -1,4 +1,4 @@
-"""What a run tells: lines on standard output, metrics.jsonl, a plot, and Weights & Biases if asked."""
+"""The log of a run: standard output, metrics.jsonl, a plot of the losses and, on request, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from stylekit import distributed
-from stylekit.checkpoint import atomic
+from stylekit.atomic import atomic_write
 
 
 @dataclass(frozen=True)
 class WandbOptions:
-    """How a run is shown in Weights & Biases."""
+    """Where a run is logged in Weights & Biases."""
 
     project: str
     name: str
@@ -27,28 +27,34 @@ class WandbOptions:
     mode: str = "online"
 
 
-def say(text: str) -> None:
-    """Print a line, in the main process only, without breaking a progress bar."""
+def print0(text: str) -> None:
+    """Print a line in the main process only, without breaking a progress bar."""
     if distributed.is_main():
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
 
-class Log:
-    """The log of one run in its folder. Processes other than the main one have one too, which does nothing.
+def format_duration(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds."""
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
-    An existing `wandb.run` (of a notebook, of a sweep) is used, and left open at the end. Weights & Biases never stops
-    a run: what it cannot do is said once, and training goes on.
+
+class Log:
+    """The log of one run, written by the main process; in other processes it does nothing.
+
+    An active `wandb.run` (in a notebook or a sweep) is used and left open at the end. Errors in Weights & Biases never
+    stop a run: the first one is reported, and training continues.
 
     Args:
-        folder: Of the run; metrics.jsonl is continued there.
-        config: Options, for Weights & Biases.
-        step: Where the run goes on; lines of metrics.jsonl beyond it, of a run that was cut off, are dropped.
-        wandb: Show the run in Weights & Biases.
-        run_id: Of the run to continue there.
+        folder: Folder of the run; its metrics.jsonl is continued.
+        config: Options, sent to Weights & Biases.
+        step: Step at which the run starts; later lines in metrics.jsonl, left by a killed process, are dropped.
+        wandb: Log to Weights & Biases with these options; None does not import it.
+        run_id: The W&B run to continue.
 
     Raises:
-        ValueError: Weights & Biases is asked for, and not installed, or nobody is logged in.
+        ValueError: Weights & Biases is requested, but not installed or not logged in.
     """
 
     def __init__(
@@ -63,18 +69,18 @@ class Log:
         self.run_id = run_id
         self._run: Any = None
         self._ours = False
-        self._complained = False
+        self._reported = False
         if not distributed.is_main():
             return
         if wandb is not None:
             self._start_wandb(wandb, config)
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Note numbers at a step: one line of metrics.jsonl, and `train/NAME` in Weights & Biases."""
+        """Log numbers at a step: a line in metrics.jsonl, and `train/NAME` in Weights & Biases."""
         if not distributed.is_main():
             return
         with (self.folder / "metrics.jsonl").open("a") as file:
@@ -82,7 +88,7 @@ class Log:
         self._to_wandb(lambda run: run.log({"train/step": step, **{f"train/{key}": v for key, v in values.items()}}))
 
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Image.Image]]) -> None:
-        """Show groups of pictures in Weights & Biases, as `val/NAME`, with the name as their caption."""
+        """Log groups of pictures to Weights & Biases as `val/NAME`, captioned by their name."""
 
         def send(run: Any) -> None:
             import wandb
@@ -93,7 +99,7 @@ class Log:
         self._to_wandb(send)
 
     def artifact(self, name: str, folders: Sequence[Path], aliases: Sequence[str], metadata: Mapping[str, Any]) -> None:
-        """Upload folders as the next version of a model artifact."""
+        """Upload folders to Weights & Biases as a new version of a model artifact."""
 
         def send(run: Any) -> None:
             import wandb
@@ -106,7 +112,7 @@ class Log:
         self._to_wandb(send)
 
     def close(self, exit_code: int = 0) -> None:
-        """End the run in Weights & Biases, if it was started here."""
+        """Finish the W&B run, unless it was active before."""
         if self._ours:
             self._to_wandb(lambda run: run.finish(exit_code=exit_code))
 
@@ -119,10 +125,10 @@ class Log:
             self._run = wandb.run
             self._run.config.update(dict(config), allow_val_change=True)
         else:
-            # The environment wins, as users of wandb expect.
+            # WANDB_MODE takes precedence, as W&B users expect.
             mode: Any = os.environ.get("WANDB_MODE", options.mode)
             if mode == "online" and not _logged_in():
-                raise ValueError("--wandb: nobody is logged in; run `wandb login`, or add --wandb-mode offline")
+                raise ValueError("--wandb: not logged in; run `wandb login` or add --wandb-mode offline")
 
             def start(mode: Any) -> Any:
                 return wandb.init(
@@ -143,7 +149,7 @@ class Log:
             except wandb.Error as error:
                 if mode != "online":
                     raise ValueError(f"--wandb: {error}") from error
-                say(f"Weights & Biases cannot be reached ({error}); the run is kept for `wandb sync`")
+                print0(f"cannot reach Weights & Biases ({error}); logging offline, upload later with `wandb sync`")
                 self._run = start("offline")
             self._ours = True
         self.run_id = self._run.id
@@ -156,14 +162,14 @@ class Log:
             return
         try:
             send(self._run)
-        except Exception as error:  # Whatever goes wrong there, hours of training are worth more.
-            if not self._complained:
-                say(f"Weights & Biases: {error} (training goes on; further troubles there are not shown)")
-            self._complained = True
+        except Exception as error:  # Logging must never cost hours of training.
+            if not self._reported:
+                print0(f"Weights & Biases: {error} (training continues; further W&B errors are not shown)")
+            self._reported = True
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, oldest first; a last line that was cut off is left out."""
+    """The lines of a run's metrics.jsonl, oldest first; a truncated last line is skipped."""
     path = Path(folder) / "metrics.jsonl"
     lines = []
     for text in path.read_text().splitlines() if path.is_file() else []:
@@ -175,14 +181,14 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path | None:
-    """Draw the metrics of a run to losses.png: one panel for each group, raw values pale, a running mean over them.
+    """Plot the metrics of a run to losses.png: one panel per group, raw values pale under a running mean.
 
     Args:
-        folder: Of the run.
-        groups: Title of each panel and the metrics in it.
+        folder: Folder of the run.
+        groups: The metrics of each panel, by its title.
 
     Returns:
-        The file; None if there are fewer than two lines to draw.
+        The file; None if fewer than two steps have been logged.
     """
     import matplotlib
     import numpy as np
@@ -211,7 +217,7 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
     path = Path(folder) / "losses.png"
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)
     return path

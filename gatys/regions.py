@@ -1,0 +1,116 @@
+"""Regions and their styles: masks by colour, blended Gram matrices, paintings recoloured to match the photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gatys.objective import gram_matrices, tile_size
+from gatys.options import StylizeConfig
+from gatys.styles import Preset, Style
+from stylekit.networks.vgg import VGGFeatures
+
+COLORS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
+
+
+class Masks(NamedTuple):
+    """The masks of one region, (1, 1, H, W) each; None for the whole picture."""
+
+    content: Tensor | None
+    styles: Sequence[Tensor | None]
+
+
+def split_by_color(content_mask: Tensor | None, style_masks: Sequence[Tensor], styles: int) -> list[Masks]:
+    """The masks of each region, one region per colour of the content mask.
+
+    Args:
+        content_mask: (1, 3, H, W) in [0, 1]; each pixel counts as the nearest of `COLORS`.
+        style_masks: One for each of the `styles`, or none: then the only region is the whole picture.
+
+    Raises:
+        ValueError: A colour of the content mask is missing in a style mask.
+    """
+    if content_mask is None or not style_masks:
+        return [Masks(None, [None] * styles)]
+    indices = _color_indices(content_mask)
+    regions = []
+    for color in sorted(set(indices.unique().tolist())):
+        masks = [(_color_indices(mask) == color).float() for mask in style_masks]
+        for i, mask in enumerate(masks, 1):
+            if not mask.any():
+                raise ValueError(
+                    f"style mask {i} has no {COLORS[color]} region, but the content mask has one; "
+                    "every colour of the content mask must occur in every style mask"
+                )
+        regions.append(Masks((indices == color).float(), masks))
+    return regions
+
+
+def blend_grams(
+    styles: Sequence[Style], masks: Sequence[Tensor | None], network: VGGFeatures, config: StylizeConfig, longest: float
+) -> dict[str, Tensor]:
+    """Gram matrices by layer: the mean over the styles, weighted by `config.style_weights`.
+
+    Args:
+        masks: The region of each painting, (1, 1, H, W) in [0, 1]; None for presets and whole paintings.
+        longest: Longer side in pixels that paintings are shrunk to; they are never enlarged.
+    """
+    weights = config.style_weights or (1.0,) * len(styles)
+    blended: dict[str, Tensor] = {}
+    for style, mask, weight in zip(styles, masks, (w / sum(weights) for w in weights), strict=True):
+        if weight == 0:
+            continue
+        for layer, gram in _style_grams(style, mask, network, config, longest).items():
+            blended[layer] = blended[layer] + weight * gram if layer in blended else weight * gram
+    return blended
+
+
+def match_colors(painting: Tensor, photograph: Tensor) -> Tensor:
+    """Give a painting the mean and covariance of a photograph's colours; both (1, 3, H, W) in [0, 1], of any size.
+
+    Gatys et al. 2016, Preserving Color in Neural Artistic Style Transfer, section 3.
+    """
+
+    def statistics(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        flat = image[0].flatten(1).double()
+        mean = flat.mean(1, keepdim=True)
+        covariance = (flat - mean) @ (flat - mean).mT / flat.shape[1] + 1e-6 * torch.eye(3, dtype=torch.double)
+        return flat, mean, covariance
+
+    def square_root(matrix: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.mT
+
+    flat, mean, covariance = statistics(painting.cpu())
+    _, target_mean, target = statistics(photograph.cpu())
+    matched = square_root(target) @ torch.linalg.inv(square_root(covariance)) @ (flat - mean) + target_mean
+    return matched.clamp(0, 1).to(painting).view_as(painting)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 3, H, W) -> (1, 3, *size), bicubic with antialiasing; always a copy."""
+    if tuple(image.shape[2:]) == size:
+        return image.detach().clone()
+    resized = functional.interpolate(image.detach(), size, mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(0, 1)
+
+
+def _style_grams(
+    style: Style, mask: Tensor | None, network: VGGFeatures, config: StylizeConfig, longest: float
+) -> dict[str, Tensor]:
+    if isinstance(style, Preset):
+        device = network.mean.device
+        return {layer: gram.to(device) for layer, gram in style.at(longest).items() if layer in config.style_layers}
+    scale = min(1.0, longest / max(style.shape[2:]))
+    size = (max(1, round(style.shape[2] * scale)), max(1, round(style.shape[3] * scale)))
+    return gram_matrices(network, resize(style, size), config.style_layers, mask, tile_size(network, size, config))
+
+
+def _color_indices(mask: Tensor) -> Tensor:
+    """Index of the nearest of `COLORS`, (1, 1, H, W)."""
+    bits = (mask > 0.5).long()
+    return bits[:, 0:1] * 4 + bits[:, 1:2] * 2 + bits[:, 2:3]

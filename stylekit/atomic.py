@@ -1,0 +1,87 @@
+"""Files that are written completely or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that replaces `path` once everything is on disk.
+
+    If anything fails, the previous file at `path` is untouched and no partial file remains. Parent folders are created.
+
+    Raises:
+        OSError: The folder is not writable or the disk is full; the message names `path`.
+    """
+    path = Path(path)
+    partial = partial_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise OSError(write_error(path, error.strerror or str(error))) from error
+    finally:
+        # On success the file has been renamed; on failure even the folder may be missing.
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Fill a temporary folder whose files replace those in `path` one by one, each complete, when the block succeeds.
+
+    Raises:
+        OSError: The folder is not writable or the disk is full; the message names `path`.
+    """
+    path = Path(path)
+    partial = partial_path(path)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        path.mkdir(parents=True, exist_ok=True)
+        for file in sorted(partial.iterdir()):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+            file.replace(path / file.name)
+    except OSError as error:
+        raise OSError(write_error(path, error.strerror or str(error))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Fail early if a file could not be written at `path`. Parent folders are created.
+
+    Raises:
+        OSError: The folder is not writable; the message names `path`.
+    """
+    path = Path(path)
+    partial = partial_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise OSError(write_error(path, error.strerror)) from error
+
+
+def partial_path(path: Path) -> Path:
+    """The temporary name, in the same folder, that `path` is written under."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def write_error(path: Path, reason: str | None) -> str:
+    """The message for a file that could not be written."""
+    untouched = "; the existing file is untouched" if path.exists() else ""
+    return f"could not write {path} ({reason}){untouched}"

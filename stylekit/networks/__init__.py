@@ -1,0 +1,1 @@
+"""Networks: blocks, VGG features, tiled inference, and their weights."""

@@ -1,0 +1,219 @@
+"""Finding, loading and saving networks: bundled weights, folders, official files, Hugging Face Hub ids.
+
+Reading never runs code: safetensors, or `torch.load(weights_only=True)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import json
+import pickle
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor
+
+from stylekit.atomic import atomic_folder
+
+N = TypeVar("N", bound=Any)
+
+_FOLDERS = (Path(__file__).parent.parent / "_weights", Path(__file__).parents[2] / "weights")
+"""Where bundled weights are: in an installed package and in a checkout."""
+
+
+def find(name: str | Path, kind: str = "") -> Path | str:
+    """Locate weights: an existing path, else the name of a bundled network, else a Hub id (`user/model`).
+
+    Args:
+        kind: Subfolder of weights/ with the bundled networks of this kind.
+
+    Raises:
+        FileNotFoundError: None of these; the message lists the bundled names.
+    """
+    path, names = Path(name), bundled(kind)
+    if path.exists():
+        return path
+    if str(name) in names:
+        return names[str(name)]
+    parts = str(name).split("/")
+    # A Hub id has exactly one slash. A leading dot or a weight-file suffix means that a path was intended.
+    if (
+        len(parts) == 2
+        and all(parts)
+        and not parts[0].startswith((".", "~"))
+        and not path.suffix.startswith((".p", ".s"))
+    ):
+        return str(name)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise FileNotFoundError(
+        f"no weights {name}: {hint}expected a folder, a file, a Hugging Face Hub id (user/model), or one of "
+        f"{', '.join(names) or 'the bundled networks (none found)'}"
+    )
+
+
+def load(network: type[N], found: Path | str, what: str, run: str) -> N:
+    """Load a network in eval mode from a folder with config.json and model.safetensors, an official file, or the Hub.
+
+    Args:
+        network: Class with `from_pretrained` and `from_official`.
+        found: Result of `find`.
+        what: The network in error messages, for example "a generator".
+        run: The training run that could have been given instead, in error messages.
+
+    Raises:
+        FileNotFoundError: The folder lacks a file.
+        ValueError: The weights are damaged or belong to another network.
+        OSError: The Hub cannot be reached.
+    """
+    from safetensors import SafetensorError
+
+    if isinstance(found, Path):
+        if found.is_file():
+            return network.from_official(found)
+        missing = [file for file in ("config.json", "model.safetensors") if not (found / file).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"no {' and no '.join(missing)} in {found}; expected a folder with config.json and model.safetensors, "
+                f"or {run}"
+            )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
+            return network.from_pretrained(str(found), strict=True).eval()
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
+    except SafetensorError as error:
+        raise ValueError(f"{found}: model.safetensors is truncated or damaged ({_first_line(error)})") from error
+    except RuntimeError as error:
+        raise ValueError(f"{found}: model.safetensors does not match config.json ({_first_line(error)})") from error
+    except OSError as error:
+        raise OSError(f"{found}: no such folder, and the Hub cannot be reached ({_first_line(error)})") from error
+
+
+def save(network: PyTorchModelHubMixin, folder: Path) -> None:
+    """Write config.json and model.safetensors, each completely or not at all; `from_pretrained` reads them.
+
+    Raises:
+        OSError: The folder is not writable.
+    """
+    with atomic_folder(folder) as partial:
+        network.save_pretrained(partial)
+        (partial / "README.md").unlink(missing_ok=True)  # The mixin's generic model card.
+
+
+def bundled(kind: str = "") -> dict[str, Path]:
+    """The bundled networks, folders with config.json and model.safetensors, sorted by name.
+
+    Args:
+        kind: Subfolder of weights/.
+    """
+    for folder in _FOLDERS:
+        if (folder / kind).is_dir():
+            return {path.parent.name: path.parent for path in sorted((folder / kind).glob("*/config.json"))}
+    return {}
+
+
+def bundled_file(name: str) -> Path:
+    """A bundled file by its path in weights/.
+
+    Raises:
+        FileNotFoundError: The installation is incomplete.
+    """
+    for folder in _FOLDERS:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"bundled file {name} is missing; reinstall the package")
+
+
+def bundled_files(subfolder: str, suffix: str) -> dict[str, Path]:
+    """The bundled files with a suffix in a subfolder of weights/, sorted by name."""
+    for folder in _FOLDERS:
+        if (folder / subfolder).is_dir():
+            return {path.stem: path for path in sorted((folder / subfolder).glob(f"*{suffix}"))}
+    return {}
+
+
+def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a dict written by `torch.save`, restricted to tensors and plain values: nothing in the file can run code.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is truncated, holds pickled objects, or is not a PyTorch file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        objects = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "unsupported" in str(error).lower():
+            raise ValueError(
+                f"{path}: contains a pickled object, which could run code; expected tensors only"
+            ) from error
+        raise ValueError(f"{path}: damaged or not a PyTorch file; expected tensors saved by torch.save") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+        raise ValueError(f"{path}: truncated or damaged; expected a complete file saved by torch.save") from error
+    if not isinstance(objects, dict):
+        raise ValueError(f"{path}: contains a {type(objects).__name__}; expected a dict")
+    return objects
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from a `.safetensors` file or a file written by `torch.save`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or contains anything but named tensors.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {path}")
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: truncated or damaged ({error})") from error
+    objects = read_torch_file(path)
+    other = next((f"{name} is a {type(v).__name__}" for name, v in objects.items() if not isinstance(v, Tensor)), "")
+    if other:
+        raise ValueError(f"{path}: {other}; expected a state dict of tensors")
+    return objects
+
+
+def check_shapes(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size], path: str | Path, what: str
+) -> None:
+    """Check that a state dict has exactly the expected names and shapes.
+
+    Args:
+        path: The file, for the error message.
+        what: The network, for the error message.
+
+    Raises:
+        ValueError: It does not; the message lists the differences.
+    """
+    differences = [f"missing {key}" for key in expected if key not in tensors]
+    differences += [f"unexpected {key}" for key in tensors if key not in expected]
+    differences += [
+        f"{key} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}"
+        for key, shape in expected.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if differences:
+        shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
+        raise ValueError(f"{path}: does not match {what}: {shown}")
+
+
+def _first_line(error: BaseException) -> str:
+    """The first informative line: PyTorch's lists of keys start with a heading."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.endswith(":")]
+    return textwrap.shorten((lines or [type(error).__name__])[0], 200)

@@ -1,0 +1,1 @@
+"""Pictures: files, conversions, jobs over folders, contact sheets."""

@@ -1,0 +1,1 @@
+"""Training: runs on disk, data, optimisation, checkpoints, logs, signals."""

@@ -1,0 +1,154 @@
+"""One optimisation step, the learning-rate schedule, the exponential moving average of weights, and Muon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from stylekit.options import RunConfig
+
+# Jordan et al. (2024): x -> ax + bx^3 + cx^5 brings every singular value in (0, 1] close to 1 in five iterations.
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+
+
+def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
+    """One step on the sum of the loss terms."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()
+    optimizer.step()
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a network without computing those of its parameters."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+def linear_decay(progress: float, decay: float) -> float:
+    """Factor of the learning rate: 1 at first, then linearly down to 0 over the last part of the run.
+
+    Args:
+        progress: Fraction of the run that is done, in [0, 1].
+        decay: Fraction of the run over which the rate decays; 0 keeps the factor at 1.
+    """
+    return min(1.0, max(0.0, 1.0 - progress) / decay) if decay else 1.0
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], config: RunConfig, progress: float) -> float:
+    """Set the learning rate of every parameter group for a point of the run; return it.
+
+    Args:
+        progress: Fraction of the run that is done, in [0, 1].
+    """
+    lr = config.lr * linear_decay(progress, config.n_epochs_decay / (config.n_epochs + config.n_epochs_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    return lr
+
+
+def build_ema(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of the weights; starts as a copy. Update it by `ema.update_parameters(network)`."""
+    ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return ema.requires_grad_(False).eval()
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for convolution kernels, Adam (Kingma & Ba 2015) for all other parameters.
+
+    The gradient of a kernel, reshaped to (outputs, inputs x height x width), has a few large singular values and many
+    small ones. Muon replaces the momentum by the nearest orthogonal matrix, which moves equally far in every direction,
+    and scales it to the length of a typical Adam step (Liu et al. 2025), so one learning rate suits both.
+
+    `torch.optim.Muon` accepts matrices only and has no fallback for other parameters.
+
+    Args:
+        params: Parameters to optimise. Kernels with at most 3 outputs (the output layer) use Adam, since
+            orthogonalising three rows has little effect.
+        lr: Learning rate of Muon and Adam.
+        momentum: Nesterov momentum of Muon.
+        betas: Decay rates of Adam.
+        eps: Epsilon of Adam.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if parameter.ndim == 4 and len(parameter) > 3:
+                    _muon(parameter, parameter.grad, state, group)
+                else:
+                    _adam(parameter, parameter.grad, state, group)
+        return loss
+
+
+def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    if not state:
+        state["momentum"] = torch.zeros_like(parameter)
+    momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+    update = orthogonalize(gradient.lerp(momentum, group["momentum"]).flatten(1))
+    parameter.add_(update.view_as(parameter), alpha=-0.2 * max(update.shape) ** 0.5 * group["lr"])
+
+
+def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    if not state:
+        state["step"] = 0
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
+    beta1, beta2 = group["betas"]
+    state["step"] += 1
+    mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
+    square = state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
+    deviation = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+    parameter.addcdiv_(mean, deviation, value=-group["lr"] / (1 - beta1 ** state["step"]))
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Approximate the nearest orthogonal matrix: singular values end up between about 0.7 and 1.2.
+
+    Five Newton-Schulz iterations, in bfloat16 on GPUs, as published.
+
+    Args:
+        matrix: (rows, columns). A zero matrix is returned unchanged.
+
+    Returns:
+        A matrix of the same shape and dtype.
+    """
+    a, b, c = _COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.mT if tall else matrix
+    x = x / (torch.linalg.matrix_norm(x) + 1e-7)
+    if x.is_cuda:
+        x = x.bfloat16()
+    for _ in range(_ITERATIONS):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).to(matrix.dtype)

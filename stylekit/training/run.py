@@ -1,0 +1,372 @@
+"""A training run on disk: its folder, progress, checkpoints, metrics and samples.
+
+Each method owns its training loop (`cyclegan.train.train`, `johnson.train.train`) and calls the run, which never calls
+back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from stylekit import devices, distributed
+from stylekit.atomic import atomic_write
+from stylekit.networks import weights
+from stylekit.options import RunConfig
+from stylekit.pictures import images
+from stylekit.pictures.sheet import contact_sheet
+from stylekit.training import checkpoint
+from stylekit.training.data import EpochBatches, iterate
+from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0
+from stylekit.training.signals import collect_signals
+
+T = TypeVar("T")
+
+
+class Stateful(Protocol):
+    """Anything with PyTorch's state dict methods."""
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    folder: Path
+    step: int
+    signal: int | None
+    """The signal that stopped it; None if it ran to its end."""
+
+
+class Run:
+    """A run: where it is on disk, how far it is, and what it writes. Use it as a context manager around the loop.
+
+    Under torchrun every process has a Run; the main one writes.
+
+    Args:
+        config: Options of the run.
+        fixed: Names of options that a resumed run cannot change.
+
+    Raises:
+        FileExistsError: The folder holds a run, and `config.resume` is not set.
+        FileNotFoundError: There is no run to resume.
+        ValueError: The checkpoint is damaged, or an option in `fixed` has changed; or the device does not exist.
+        OSError: Entering: the folder cannot be created.
+    """
+
+    saved: dict[str, Any] | None
+    """The checkpoint to resume; None for a new run."""
+    step = 0
+    """Steps done."""
+    epoch = 0
+    """Epochs done."""
+    step_in_epoch = 0
+    """Steps done in the current epoch."""
+    seconds = 0.0
+    """Training time, without saving and sampling."""
+    checkpoint_due = False
+    """Whether to `save` after the current step: at the end of an epoch and of the run, and as the options say."""
+    samples_due = False
+    """Whether to `show` samples after the current step: in the main process, at the end of an epoch and of the run."""
+
+    def __init__(self, config: RunConfig, fixed: Sequence[str]) -> None:
+        self.config = config
+        self.folder = config.checkpoints_dir / config.name
+        self.device = devices.choose_device(config.device)
+        self.amp = devices.use_bfloat16(config.amp, self.device)
+        self.saved = _read_checkpoint(self.folder, config, fixed)
+        self._contexts = ExitStack()
+        self._log: Log | None = None
+        self._wandb_run_id: str | None = None
+        self._signals: list[int] = []
+        """Signals that this process has caught."""
+        self._stop_signal: int | None = None
+        """The signal on which all processes have agreed to stop after the current step."""
+        self._pending: list[dict[str, Tensor]] = []
+        """Terms of the steps since the last logged line, on the device."""
+
+    def __enter__(self) -> Run:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"cannot create the folder {self.folder} ({error.strerror}); choose another --checkpoints-dir"
+            ) from error
+        self._contexts.enter_context(distributed.process_group(self.device))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._log is not None:
+            self._log.close(exit_code=0 if error is None else 1)
+        self._contexts.close()
+        if error is not None:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # Only if nothing was written.
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the run that is done, in [0, 1], by steps or by time, whichever is further."""
+        by_time = self.seconds / 60 / self.config.max_minutes if self.config.max_minutes else 0.0
+        return min(1.0, max(self.step / self.total_steps, by_time))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the current step is the last one: the run is finished, or a signal asks to stop."""
+        return self.progress >= 1 or self._stop_signal is not None
+
+    @property
+    def result(self) -> Result:
+        """How the run ended."""
+        return Result(self.folder, self.step, self._stop_signal if self.progress < 1 else None)
+
+    def saved_entry(self, name: str, kind: type[T], depends_on: Sequence[str] = ()) -> T | None:
+        """An entry of the checkpoint; None for a new run, or if an option that the entry depends on has changed.
+
+        Raises:
+            ValueError: The checkpoint has no such entry, or one of another type.
+        """
+        if self.saved is None or (depends_on and self.config.differences(self.saved["config"], *depends_on)):
+            return None
+        return _entry(self.saved, name, kind, self.folder / "last.pt")
+
+    def restore(self, state: Stateful) -> None:
+        """Put everything back to where the checkpoint was saved; does nothing for a new run.
+
+        Raises:
+            ValueError: The checkpoint does not match the state.
+        """
+        if self.saved is None:
+            return
+        try:
+            state.load_state_dict(self.saved)
+            for name in ("step", "epoch", "step_in_epoch"):
+                setattr(self, name, _entry(self.saved, name, int, self.folder / "last.pt"))
+            self.seconds = _entry(self.saved, "seconds", float, self.folder / "last.pt")
+            torch.set_rng_state(self.saved["random"])
+            if self.saved["random_cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(self.saved["random_cuda"].cpu(), self.device)
+            self._wandb_run_id = self.saved["wandb_run_id"]
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            path = self.folder / "last.pt"
+            raise ValueError(f"{path}: not a checkpoint of this run ({str(error).splitlines()[0]})") from error
+
+    def batches(self, loader: DataLoader[T]) -> Iterator[T]:
+        """Yield batches until the epochs, the time limit or a signal end the run; call `end_step` for each.
+
+        Args:
+            loader: From `make_loader`.
+
+        Raises:
+            ValueError: The run is already finished; or Weights & Biases is not set up.
+        """
+        sampler = cast(EpochBatches, loader.batch_sampler)
+        self.steps_per_epoch = len(sampler)
+        epochs = self.config.n_epochs + self.config.n_epochs_decay
+        self.total_steps = min(self.steps_per_epoch * epochs, self.config.max_steps or self.steps_per_epoch * epochs)
+        self._begin()
+        # One iterator for all epochs: workers start once and prepare the next epoch while this one ends.
+        sampler.epoch, sampler.start = self.epoch, self.step_in_epoch
+        batches = self._contexts.enter_context(iterate(loader))
+        self._signals = self._contexts.enter_context(collect_signals())
+        self._clock = time.monotonic()
+        self._logged_step, self._logged_seconds = self.step, self.seconds
+        while not self.ended:
+            yield next(batches)
+        if self.progress >= 1:
+            print0(f"finished after {self.step} steps, {format_duration(self.seconds)}; results in {self.folder}")
+
+    def end_step(self, terms: dict[str, Tensor], lr: float) -> None:
+        """Count a step, decide what is due, and every `print_freq` steps log the mean of the loss terms.
+
+        Args:
+            terms: Detached scalars on the device, which is only waited for when a line is written.
+            lr: Learning rate of the step.
+
+        Raises:
+            FloatingPointError: Training has diverged.
+        """
+        self.step += 1
+        self.step_in_epoch += 1
+        self._pending.append(terms)
+        now = time.monotonic()
+        seconds, self._clock = self.seconds + now - self._clock, now
+        # Every process must see the same signal and the same clock, that of the main process, or ranks would diverge.
+        signal, self.seconds = distributed.all_max(
+            self._signals[0] if self._signals else 0, seconds if distributed.is_main() else 0.0
+        )
+        self._stop_signal = int(signal) or None
+        self._bar.update()
+        if self.step % self.config.print_freq == 0 or self.ended:
+            self._write_metrics(lr)
+        epoch_ended = self.step_in_epoch == self.steps_per_epoch
+        if epoch_ended:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+            self._logged_step, self._logged_seconds = self.step, self.seconds
+        self.samples_due = distributed.is_main() and (epoch_ended or self.progress >= 1)
+        frequency = self.config.save_latest_freq
+        self.checkpoint_due = epoch_ended or self.ended or bool(frequency and self.step % frequency == 0)
+
+    def save(self, state: Mapping[str, Any], networks: Mapping[str, PyTorchModelHubMixin]) -> None:
+        """Write last.pt, and the networks to use into their folders.
+
+        Args:
+            state: Everything that a resumed run needs. Gather it in every process.
+            networks: The networks to use (the EMA) by folder name.
+
+        Raises:
+            FloatingPointError: A value is no longer finite; nothing is written.
+            OSError: A file cannot be written; the last checkpoint is untouched.
+        """
+        with self._clock_paused():
+            self._check_finite(state)
+            if not distributed.is_main():
+                return
+            checkpoint.save(
+                self.folder / "last.pt",
+                **state,
+                config=self.config.plain(),
+                random=torch.get_rng_state(),
+                random_cuda=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+                step=self.step,
+                epoch=self.epoch,
+                step_in_epoch=self.step_in_epoch,
+                seconds=self.seconds,
+                wandb_run_id=self._wandb_run_id,
+            )
+            frequency = self.config.save_epoch_freq
+            keep = bool(frequency) and self.step_in_epoch == 0 and self.epoch % frequency == 0
+            for name, network in networks.items():
+                weights.save(network, self.folder / name)
+                if keep:
+                    weights.save(network, self.folder / "epochs" / f"{self.epoch:04d}" / name)
+            if keep or self.progress >= 1:
+                assert self._log is not None
+                aliases = ["latest", f"epoch-{self.epoch}"]
+                metadata = {"step": self.step, "epoch": self.epoch}
+                self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
+
+    def show(self, columns: Mapping[str, Sequence[Image.Image]], plots: Mapping[str, Sequence[str]]) -> None:
+        """Write the validation pictures as a contact sheet, and plot the losses.
+
+        Args:
+            columns: Pictures of each column by its title.
+            plots: The panels of losses.png, and the terms in each.
+        """
+        with self._clock_paused():
+            assert self._log is not None
+            if columns:
+                epoch = f"epoch-{self.epoch:04d}"
+                name = f"{epoch}-step-{self.step:07d}" if self.step_in_epoch else epoch
+                rows = zip(*columns.values(), strict=False)
+                images.save(contact_sheet(rows, list(columns)), self.folder / "samples" / f"{name}.png")
+                self._log.pictures(self.step, columns)
+            plot_losses(self.folder, plots)
+
+    def _begin(self) -> None:
+        """Report what is about to happen, write config.json, open the log and the progress bar."""
+        config = self.config
+        if self.saved is not None:
+            if self.progress >= 1:
+                limits = [f"--n-epochs {config.n_epochs} --n-epochs-decay {config.n_epochs_decay}"]
+                limits += [f"--max-steps {config.max_steps}"] if config.max_steps else []
+                limits += [f"--max-minutes {config.max_minutes:g}"] if config.max_minutes else []
+                raise ValueError(
+                    f"the run {config.name} is finished: {self.step} steps, {self.epoch} epochs, with "
+                    f"{' '.join(limits)}; to continue it, raise the limit that ended it, as in --resume "
+                    f"--n-epochs {config.n_epochs + max(1, config.n_epochs_decay)}"
+                )
+            print0(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
+            if differences := config.differences(self.saved["config"]):
+                print0("options that differ from the saved ones: " + ", ".join(differences))
+        where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
+        processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
+        minutes = f", at most {config.max_minutes:g} minutes" if config.max_minutes else ""
+        print0(f"training in {'bfloat16' if self.amp else 'float32'} on {where}{processes}")
+        print0(f"{self.steps_per_epoch} steps per epoch, {self.total_steps} in total{minutes}; output in {self.folder}")
+        wandb = WandbOptions(config.wandb_project, config.name, config.wandb_entity, config.wandb_mode)
+        self._log = Log(self.folder, config.plain(), self.step, wandb if config.wandb else None, self._wandb_run_id)
+        self._wandb_run_id = self._log.run_id
+        if distributed.is_main():
+            with atomic_write(self.folder / "config.json") as file:
+                file.write((json.dumps(config.plain(), indent=2) + "\n").encode())
+        hidden = None if distributed.is_main() else True
+        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=hidden)
+        self._bar = self._contexts.enter_context(bar)
+
+    def _write_metrics(self, lr: float) -> None:
+        """Average the pending terms over steps and processes: the only place where steps wait for the device."""
+        names = list(self._pending[0])
+        mean = torch.stack([torch.stack([terms[name] for name in names]) for terms in self._pending]).mean(0)
+        self._pending.clear()
+        values = dict(zip(names, distributed.all_mean(mean), strict=True))
+        self._check_finite(values)
+        text = " ".join(f"{name}: {value:.3f}" for name, value in values.items())
+        steps_per_second = (self.step - self._logged_step) / max(1e-9, self.seconds - self._logged_seconds)
+        self._logged_step, self._logged_seconds = self.step, self.seconds
+        values["epoch"] = self.epoch + self.step_in_epoch / self.steps_per_epoch
+        values["lr"] = lr
+        values["images_per_second"] = steps_per_second * self.config.batch_size * distributed.world_size()
+        if self.device.type == "cuda":
+            values["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        assert self._log is not None
+        self._log.metrics(self.step, {name: float(f"{value:.6g}") for name, value in values.items()})
+        left = format_duration(self.seconds / self.progress * (1 - self.progress))
+        speed = f"{values['images_per_second']:.2f} images/s, {left} left"
+        self._bar.set_postfix_str(speed)
+        print0(f"epoch {self.epoch + 1}, step {self.step}: {text} ({speed})")
+
+    def _check_finite(self, values: Mapping[str, Any]) -> None:
+        """Stop a diverged run before anything of it is saved."""
+        try:
+            checkpoint.check_finite(values)
+        except FloatingPointError as error:
+            path = self.folder / "last.pt"
+            kept = f"{path} is still good" if path.exists() else "nothing was saved"
+            raise FloatingPointError(
+                f"training diverged by step {self.step}: {error}; {kept}; try a smaller --lr or --amp off"
+            ) from error
+
+    @contextmanager
+    def _clock_paused(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._clock += time.monotonic() - start
+
+
+def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> dict[str, Any] | None:
+    path = folder / "last.pt"
+    if not config.resume:
+        if path.exists():
+            raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another --name")
+        return None
+    if not path.exists():
+        raise FileNotFoundError(f"no run to resume at {path}; remove --resume, or check --name and --checkpoints-dir")
+    saved = checkpoint.load(path)
+    if differences := config.differences(_entry(saved, "config", dict, path), *fixed):
+        raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
+    return saved
+
+
+def _entry(saved: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
+    if name not in saved:
+        raise ValueError(f"{path}: not a training checkpoint: it has no {name}")
+    if not isinstance(saved[name], kind):
+        raise ValueError(f"{path}: not a training checkpoint: its {name} is a {type(saved[name]).__name__}")
+    return saved[name]

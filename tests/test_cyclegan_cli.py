@@ -1,0 +1,242 @@
+"""The commands of CycleGAN: what their flags do, and what they report."""
+
+import json
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, exit_code, flag_error, one_error
+
+from cyclegan import cli
+from cyclegan.models import Generator
+from cyclegan.options import TrainConfig
+from stylekit.networks import weights
+from stylekit.training.run import Result
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The options of each training, which is not run; it ends at step 7."""
+    configs = []
+
+    def train(config):
+        configs.append(config)
+        return Result(config.checkpoints_dir / config.name, 7, None)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cyclegan.train.train", train)
+    return configs
+
+
+@pytest.fixture
+def translated(monkeypatch, photo):
+    """The arguments of each call of translate_files, which does nothing, and the number of threads."""
+    calls = []
+
+    def translate_files(*args):
+        calls.append((*args, torch.get_num_threads()))
+        return []
+
+    monkeypatch.setattr("cyclegan.translate.translate_files", translate_files)
+    return calls
+
+
+@pytest.fixture
+def network(tmp_path):
+    weights.save(Generator(4, 1), tmp_path / "network")
+    return tmp_path / "network"
+
+
+def train(*args):
+    return exit_code(cli.main, "train", *args)
+
+
+def translate(*args):
+    return exit_code(cli.main, "translate", *args)
+
+
+def test_train_py_and_cyclegan_train_are_the_same_command(trained):
+    flags = ["--dataroot", "data", "--ngf", "32", "--upsample", "transposed", "--no-dropout"]
+    assert train(*flags) == 0
+    assert exit_code(cli.train_main, *flags) == 0
+    assert trained == [TrainConfig(dataroot="data", ngf=32, upsample="transposed")] * 2
+
+
+def test_the_flags_of_the_authors_code_are_accepted(trained):
+    flags = "--dataroot data --lambda_A 5 --lambda_B 6 --lambda_identity 1 --gan_mode vanilla --n_layers_D 2 --ngf 8"
+    flags += " --n_epochs 3 --n_epochs_decay 4 --num_threads 1 --load_size 300 --crop_size 128 --serial_batches"
+    assert train(*flags.split()) == 0
+    options = {"lambda_x": 5, "lambda_y": 6, "lambda_identity": 1, "gan_loss": "vanilla", "n_layers_d": 2}
+    options |= {"n_epochs": 3, "n_epochs_decay": 4, "num_workers": 1, "load_size": 300, "crop_size": 128, "ngf": 8}
+    assert trained == [TrainConfig(dataroot="data", serial_batches=True, **options)]
+
+
+def test_the_flags_of_wandb_are_accepted(trained):
+    assert train("--dataroot", "data", "--use_wandb", "--wandb_project_name", "mine", "--wandb-mode", "offline") == 0
+    assert (trained[0].wandb, trained[0].wandb_project, trained[0].wandb_mode) == (True, "mine", "offline")
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--continue_train", "--continue-train"])
+def test_a_resumed_run_has_its_saved_options_unless_they_are_given_again(trained, flag):
+    saved = TrainConfig(dataroot="data", name="mine", ngf=32, lambda_x=5, augment="strong", max_minutes=10)
+    Path("checkpoints/mine").mkdir(parents=True)
+    Path("checkpoints/mine/config.json").write_text(json.dumps(saved.plain()))
+    assert train("--name", "mine", flag) == 0
+    assert train("--name", "mine", flag, "--lambda_A", 7, "--dataroot", "moved", "--max-minutes", "None") == 0
+    first, second = (config.plain() for config in trained)
+    assert all(config.resume for config in trained)
+    assert first == saved.plain()
+    assert second == saved.plain() | {"lambda_x": 7, "dataroot": "moved", "max_minutes": None}
+
+
+def test_a_run_is_resumed_from_the_command_line_with_and_without_its_options(dataset, tmp_path, capsys):
+    where = ["--name", "mine", "--checkpoints-dir", tmp_path]
+    flags = [*TINY, "--dataroot", dataset, *where, "--print-freq", 1]
+    assert train(*flags, "--max-steps", 1) == 0
+    capsys.readouterr()
+    assert train(*where, "--resume", "--max-steps", 2) == 0
+    out = capsys.readouterr().out
+    assert "at epoch 1, step 1" in out and "options that differ from the saved ones: --max-steps 2 (was 1)\n" in out
+    assert exit_code(cli.train_main, *flags, "--resume", "--max-steps", 3, "--lambda_A", 5) == 0
+    assert "options that differ from the saved ones: --max-steps 3 (was 2), --lambda-x 5.0 (was 10.0)\n" in (
+        capsys.readouterr().out
+    )
+    lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    assert json.loads((tmp_path / "mine" / "config.json").read_text())["lambda_x"] == 5
+
+
+def test_a_run_that_does_not_exist_cannot_be_resumed(trained, capsys):
+    assert train("--name", "missing", "--resume") == 2
+    assert "no run to resume at checkpoints/missing/config.json" in one_error(capsys, "cyclegan")
+    assert exit_code(cli.train_main, "--resume") == 2
+    assert "no run to resume at checkpoints/experiment_name/config.json" in one_error(capsys, "train.py")
+    assert not trained
+
+
+@pytest.mark.parametrize(
+    ("main", "args", "expected"),
+    [(cli.main, ["train"], "cyclegan train --name mine"), (cli.train_main, [], "python train.py --name mine")],
+)
+def test_a_stopped_run_shows_how_to_resume_it(trained, monkeypatch, capsys, main, args, expected):
+    monkeypatch.setattr("cyclegan.train.train", lambda config: Result(Path("x"), 7, signal.SIGINT))
+    assert exit_code(main, *args, "--dataroot", "data", "--name", "mine") == 130
+    assert capsys.readouterr().out == f"stopped and saved at step 7; resume with\n    {expected} --resume\n"
+    assert exit_code(main, *args, "--dataroot", "data", "--name", "mine", "--checkpoints-dir", "runs") == 130
+    assert shlex.split(capsys.readouterr().out)[-3:] == ["--checkpoints-dir", "runs", "--resume"]
+
+
+def test_the_runs_of_a_sweep_are_named_after_their_trials(trained, monkeypatch):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    monkeypatch.setenv("WANDB_RUN_ID", "trial7")
+    assert train("--dataroot", "data") == train("--dataroot", "data", "--name", "mine") == 0
+    assert [config.name for config in trained] == ["trial7", "mine"]
+
+
+def test_out_of_memory_names_smaller_options(monkeypatch, capsys):
+    def exhausted(config):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr("cyclegan.train.train", exhausted)
+    assert train("--dataroot", "data", "--batch-size", 4) == 1
+    error = one_error(capsys, "cyclegan")
+    assert "out of memory with --batch-size 4 --crop-size 256; try --batch-size 2, --crop-size 128, --amp on," in error
+    assert "--n-blocks 6 or --ngf 32" in error
+
+
+def test_the_threads_of_a_training_can_be_set(monkeypatch, threads):
+    used = []
+
+    def train_and_look(config):
+        used.append(torch.get_num_threads())
+        return Result(Path("x"), 1, None)
+
+    monkeypatch.setattr("cyclegan.train.train", train_and_look)
+    assert train("--dataroot", "data") == train("--dataroot", "data", "--threads", threads + 1) == 0
+    assert used == [threads, threads + 1]
+
+
+def test_the_threads_of_a_translation_can_be_set(translated, network, threads):
+    assert translate("photo.jpg", "-w", network, "--threads", threads + 1) == 0
+    assert translated[0][-1] == threads + 1
+
+
+@pytest.mark.parametrize("args", [["train", "--dataroot", "data"], ["translate", "photo.jpg"]])
+def test_there_must_be_a_thread(trained, translated, capsys, args):
+    assert exit_code(cli.main, *args, "--threads", 0) == 2
+    assert "--threads must be" in flag_error(capsys)
+    assert not trained and not translated
+
+
+def test_translate_passes_its_options_on(translated, network):
+    flags = ["-w", network, "-o", "out", "--format", "png", "--size", 300, "--tile", 128, "--device", "cpu"]
+    assert translate("photo.jpg", *flags) == 0
+    jobs, generator, device, size, tile, _ = translated[0]
+    assert [(str(job.source), str(job.target)) for job in jobs] == [("photo.jpg", "out/photo.png")]
+    assert torch.equal(generator.state_dict()["model.1.weight"], Generator.from_pretrained(network).model[1].weight)
+    assert (device, size, tile) == (torch.device("cpu"), 300, 128)
+
+
+def test_translate_reports_each_failure_and_continues(photo, network, capsys):
+    Path("broken.jpg").write_text("not a picture")
+    assert translate("broken.jpg", photo, "-w", network, "--sheet", "--device", "cpu") == 1
+    out, error = capsys.readouterr()
+    assert error.startswith("cyclegan translate: broken.jpg: not a supported picture") and error.count("\n") == 1
+    assert out == "translated 1 picture: out\nbefore and after: out/sheet.jpg\n"
+    assert sorted(path.name for path in Path("out").iterdir()) == ["photo.jpg", "sheet.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere.jpg"], "no file or folder nowhere.jpg"),
+        (["photo.jpg", "-w", "landscape2vangog"], "no weights landscape2vangog: did you mean landscape2vangogh?"),
+        (["photo.jpg", "photo.jpg", "-o", "one.png"], "one.png is a file, but there are several inputs"),
+        (["photo.jpg", "-o", "photo.jpg"], "photo.jpg is also an input and is never replaced"),
+        (["photo.jpg", "--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_wrong_input_of_translate_gets_one_line(translated, capsys, args, message):
+    assert translate(*args) == 2
+    assert message in one_error(capsys, "cyclegan")
+    assert not translated and not Path("out").exists()
+
+
+def test_existing_results_are_noticed_before_a_network_is_loaded(translated, monkeypatch, capsys):
+    monkeypatch.setattr("cyclegan.translate.load_generator", lambda *args: pytest.fail("loaded a network"))
+    Path("out").mkdir()
+    Path("out/photo.jpg").write_bytes(b"mine")
+    assert translate("photo.jpg") == 2
+    assert "out/photo.jpg already exist" in one_error(capsys, "cyclegan")
+
+
+@pytest.mark.parametrize(
+    ("args", "messages"),
+    [
+        (["translate"], ["no input: give a picture or a folder, as in `cyclegan translate photo.jpg`"]),
+        (["translate", "photo.jpg", "--wieghts", "x"], ["--wieghts", "Perhaps you meant", "--weights"]),
+        (["translate", "photo.jpg", "--tile", "2"], ["--tile must be at least 64, got 2"]),
+        (["translate", "photo.jpg", "--direction", "back"], ["invalid choice 'back'", "'x2y', 'y2x'"]),
+        (["train"], ["--dataroot"]),
+        (["train", "--dataroot", "data", "--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
+        (["train", "--dataroot", "data", "--gan-loss", "wgan"], ["invalid choice 'wgan'", "'lsgan', 'vanilla'"]),
+        (["train", "--dataroot", "data", "--crop-size", "30"], ["--crop-size 30: expected a multiple of 4"]),
+        (["weights", "--all"], ["--all"]),
+        (["translte", "photo.jpg"], ["translte", "Available subcommands: train, translate, weights"]),
+        ([], ["Expected one of {train, translate, weights}"]),
+    ],
+)
+def test_wrong_flags_are_explained(trained, translated, capsys, args, messages):
+    assert exit_code(cli.main, *args) == 2
+    error = flag_error(capsys)
+    assert all(message in error for message in messages), error
+    assert not trained and not translated
+
+
+def test_weights_lists_the_bundled_networks_with_their_titles(capsys):
+    assert exit_code(cli.main, "weights") == 0
+    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert lines.keys() == {"landscape2vangogh", "vangogh2landscape"}
+    assert all(len(title) > 3 for title in lines.values())

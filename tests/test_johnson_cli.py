@@ -1,0 +1,204 @@
+"""The commands of Johnson et al.'s method: what their flags do, and what they report."""
+
+import json
+import shlex
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import exit_code, flag_error, one_error
+
+from johnson import cli
+from johnson.models import TransformerNet
+from johnson.options import TrainConfig
+from stylekit.networks import weights
+from stylekit.training.run import Result
+
+DATA = ("--dataroot", "data", "--style", "painting.jpg")
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The options of each training, which is not run; it ends at step 7."""
+    configs = []
+
+    def train(config):
+        configs.append(config)
+        return Result(config.checkpoints_dir / config.name, 7, None)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("johnson.train.train", train)
+    return configs
+
+
+@pytest.fixture
+def stylized(monkeypatch, photo):
+    """The arguments of each call of stylize_files, which does nothing, and the number of threads."""
+    calls = []
+
+    def stylize_files(*args):
+        calls.append((*args, torch.get_num_threads()))
+        return []
+
+    monkeypatch.setattr("johnson.stylize.stylize_files", stylize_files)
+    return calls
+
+
+@pytest.fixture
+def network(tmp_path):
+    weights.save(TransformerNet(4, 1), tmp_path / "network")
+    return tmp_path / "network"
+
+
+def train(*args):
+    return exit_code(cli.main, "train", *args)
+
+
+def stylize(*args):
+    return exit_code(cli.main, "stylize", *args)
+
+
+def test_flags_become_options(trained):
+    flags = ["--style", "a.jpg", "b.jpg", "--style-weights", "2", "1", "--no-skip", "--width", "16"]
+    assert train("--dataroot", "data", *flags) == 0
+    options = {"style": ("a.jpg", "b.jpg"), "style_weights": (2, 1), "skip": False, "width": 16}
+    assert trained == [TrainConfig(dataroot="data", **options)]
+
+
+def test_names_from_other_projects_are_accepted(trained):
+    flags = (
+        "--train_path data --style_image painting.jpg --epochs 3 --learning_rate 0.01 --image_size 128 --test_dir val"
+    )
+    assert train(*flags.split(), "--init_weights", "van-gogh", "--use_wandb") == 0
+    options = {"style": ("painting.jpg",), "n_epochs": 3, "lr": 0.01, "crop_size": 128, "val_dataroot": "val"}
+    assert trained == [TrainConfig(dataroot="data", init="van-gogh", wandb=True, **options)]
+    assert train("--dataset", "data", "--style", "painting.jpg") == 0
+    assert trained[1].dataroot == "data"
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--continue_train"])
+def test_a_resumed_run_has_its_saved_options_unless_they_are_given_again(trained, flag):
+    options = {"style": ("a.jpg", "b.jpg"), "style_weights": (2.0, 1.0), "skip": False, "lr": 0.5}
+    saved = TrainConfig(dataroot="data", name="mine", **options)
+    Path("checkpoints/mine").mkdir(parents=True)
+    Path("checkpoints/mine/config.json").write_text(json.dumps(saved.plain()))
+    assert train("--name", "mine", flag) == 0
+    assert train("--name", "mine", flag, "--lr", 0.1, "--style-weights", 1, 1, "--skip") == 0
+    first, second = (config.plain() for config in trained)
+    assert all(config.resume for config in trained)
+    assert first == saved.plain()
+    assert second == saved.plain() | {"lr": 0.1, "style_weights": [1, 1], "skip": True}
+
+
+def test_a_run_is_resumed_from_the_command_line_without_its_painting(dataset, tmp_path, pictures, capsys):
+    pictures[8].save(tmp_path / "painting.png")
+    where = ["--name", "mine", "--checkpoints-dir", tmp_path]
+    flags = ["--width", 4, "--n-blocks", 1, "--crop-size", 32, "--load-size", 36, "--batch-size", 2, "--num-workers", 0]
+    flags += ["--device", "cpu", "--amp", "off", "--n-samples", 0, "--style-size", 48, "--print-freq", 1]
+    flags += ["--dataroot", dataset / "trainA", "--style", tmp_path / "painting.png", *where]
+    assert train(*flags, "--max-steps", 1) == 0
+    (tmp_path / "painting.png").unlink()
+    capsys.readouterr()
+    assert train(*where, "--resume", "--max-steps", 2) == 0
+    out = capsys.readouterr().out
+    assert "at epoch 1, step 1" in out and "options that differ from the saved ones: --max-steps 2 (was 1)\n" in out
+    assert train(*flags, "--resume", "--max-steps", 3, "--lr", 0.5) == 0
+    assert "saved ones: --max-steps 3 (was 2), --lr 0.5 (was 0.001)\n" in capsys.readouterr().out
+    lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_a_stopped_run_shows_how_to_resume_it(trained, monkeypatch, capsys):
+    monkeypatch.setattr("johnson.train.train", lambda config: Result(Path("x"), 7, signal.SIGTERM))
+    assert train(*DATA, "--name", "mine", "--checkpoints-dir", "runs") == 143
+    first, command = capsys.readouterr().out.splitlines()
+    assert first == "stopped and saved at step 7; resume with"
+    assert shlex.split(command) == shlex.split("johnson train --name mine --checkpoints-dir runs --resume")
+
+
+def test_out_of_memory_names_smaller_options(monkeypatch, capsys):
+    def exhausted(config):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("johnson.train.train", exhausted)
+    assert train(*DATA) == 1
+    error = one_error(capsys, "johnson")
+    assert "out of memory with --batch-size 4 --crop-size 256; try --batch-size 2, --crop-size 128, --amp on," in error
+    assert "--width 16" in error
+
+
+def test_the_threads_of_stylize_can_be_set(stylized, network, threads):
+    assert stylize("photo.jpg", "-s", network, "--threads", threads + 1) == 0
+    assert stylized[0][-1] == threads + 1
+
+
+@pytest.mark.parametrize("flag", ["--style", "-s", "--weights", "-w", "--model"])
+def test_stylize_passes_its_options_on(stylized, network, flag):
+    args = ["photo.jpg", flag, network, "-o", "out", "--format", "png", "--strength", 0.5, "--preserve-color"]
+    assert stylize(*args, "--device", "cpu") == 0
+    jobs, loaded, config, device, _ = stylized[0]
+    assert [(str(job.source), str(job.target)) for job in jobs] == [("photo.jpg", "out/photo.png")]
+    expected = TransformerNet.from_pretrained(network).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert (config.strength, config.preserve_color, device) == (0.5, True, torch.device("cpu"))
+
+
+def test_videos_keep_their_suffix_next_to_pictures(stylized, network):
+    Path("clip.mp4").touch()
+    assert stylize("photo.jpg", "clip.mp4", "-s", network, "--format", "webp") == 0
+    assert [str(job.target) for job in stylized[0][0]] == ["out/photo.webp", "out/clip.mp4"]
+
+
+def test_stylize_reports_each_failure_and_continues(photo, network, capsys):
+    Path("broken.jpg").write_text("not a picture")
+    assert stylize("broken.jpg", photo, "-s", network, "--sheet", "--device", "cpu") == 1
+    out, error = capsys.readouterr()
+    assert error.startswith("johnson stylize: broken.jpg: not a supported picture") and error.count("\n") == 1
+    assert out.endswith(" 1 picture: out\nbefore and after: out/sheet.jpg\n")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["photo.jpg", "sheet.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere.jpg"], "no file or folder nowhere.jpg"),
+        (["photo.jpg", "-s", "starry-nigth"], "no weights starry-nigth: did you mean starry-night?"),
+        (["photo.jpg", "photo.jpg", "-o", "one.mp4"], "one.mp4 is a file, but there are several inputs"),
+        (["photo.jpg", "-o", "one.mp4"], "cannot write a picture to one.mp4; use another suffix"),
+        (["photo.jpg", "-o", "photo.jpg"], "photo.jpg is also an input and is never replaced"),
+        (["photo.jpg", "--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_wrong_input_of_stylize_gets_one_line(stylized, capsys, args, message):
+    assert stylize(*args) == 2
+    assert message in one_error(capsys, "johnson")
+    assert not stylized and not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "messages"),
+    [
+        (["stylize"], ["no input: give a picture, a folder or a video, as in `johnson stylize photo.jpg`"]),
+        (["stylize", "photo.jpg", "--stile", "x"], ["--stile", "Perhaps you meant", "--style"]),
+        (["stylize", "photo.jpg", "--strength", "1.5"], ["--strength must be in [0, 1], got 1.5"]),
+        (["train", "--dataroot", "data"], ["no style: add --style with a painting or a name listed by `gatys styles`"]),
+        (["train", *DATA, "--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
+        (["train", *DATA, "--optimizer", "sgd"], ["invalid choice 'sgd'", "'muon', 'adam'"]),
+        (["styles", "--all"], ["--all"]),
+        (["stylise", "photo.jpg"], ["stylise", "Available subcommands: stylize, train, styles"]),
+        ([], ["Expected one of {stylize, train, styles}"]),
+    ],
+)
+def test_wrong_flags_are_explained(trained, stylized, capsys, args, messages):
+    assert exit_code(cli.main, *args) == 2
+    error = flag_error(capsys)
+    assert all(message in error for message in messages), error
+    assert not trained and not stylized
+
+
+def test_styles_lists_the_bundled_styles_with_their_titles(capsys):
+    assert exit_code(cli.main, "styles") == 0
+    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert list(lines) == ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
+    assert all(len(title) > 3 for title in lines.values())

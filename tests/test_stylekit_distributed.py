@@ -1,0 +1,90 @@
+"""Ranks, wrappers and collectives with a single process; tests of the methods start two."""
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from stylekit import distributed
+
+CPU = torch.device("cpu")
+
+
+def fake_ddp(network: nn.Module) -> DistributedDataParallel:
+    """DDP around a network without a process group."""
+    wrapper = DistributedDataParallel.__new__(DistributedDataParallel)
+    nn.Module.__init__(wrapper)
+    wrapper.module = network
+    return wrapper
+
+
+class FakeCompiled(nn.Module):
+    """What torch.compile returns, as far as `unwrap` looks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = network
+
+
+def test_unwrap_finds_the_network_in_ddp_and_torch_compile():
+    network = nn.Sequential(nn.Linear(1, 1))
+    for wrapped in (network, fake_ddp(network), FakeCompiled(network), FakeCompiled(fake_ddp(network)),
+                    fake_ddp(FakeCompiled(network))):  # fmt: skip
+        assert distributed.unwrap(wrapped) is network
+
+
+def test_unwrap_does_not_mistake_a_part_called_module_for_a_wrapper():
+    network = nn.Module()
+    network.module = nn.Linear(1, 1)
+    assert distributed.unwrap(network) is network
+
+
+def test_one_process_needs_no_ddp(monkeypatch):
+    network = nn.Linear(1, 1)
+    assert distributed.wrap_ddp(network, CPU) is network
+    monkeypatch.setattr(torch, "compile", FakeCompiled)
+    compiled = distributed.wrap_ddp(network, CPU, compile=True)
+    assert isinstance(compiled, FakeCompiled) and distributed.unwrap(compiled) is network
+
+
+def test_several_processes_wrap_the_network_in_ddp_before_it_is_compiled(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    built = []
+
+    def ddp(network, device_ids):
+        built.append(device_ids)
+        return fake_ddp(network)
+
+    class Fake(DistributedDataParallel):
+        """Stands in for DDP, which needs a process group."""
+
+        def __new__(cls, network, device_ids):
+            return ddp(network, device_ids)
+
+    monkeypatch.setattr(distributed, "DistributedDataParallel", Fake)
+    monkeypatch.setattr(torch, "compile", FakeCompiled)
+    network, gpu = nn.Linear(1, 1), torch.device("cuda", 1)
+    assert distributed.wrap_ddp(network, CPU).module is network
+    assert distributed.wrap_ddp(network, gpu, compile=True)._orig_mod.module is network
+    assert built == [None, [gpu]]
+
+
+def test_without_torchrun_there_is_one_process_and_it_is_the_main_one(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
+    assert distributed.is_main()
+
+
+def test_the_rank_comes_from_torchrun(monkeypatch):
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (3, 4, 2)
+    assert not distributed.is_main()
+
+
+def test_one_process_agrees_with_itself():
+    with distributed.process_group(CPU):
+        assert not torch.distributed.is_initialized()
+        assert distributed.all_max(3, 0.5) == [3, 0.5]
+        assert distributed.all_mean(torch.tensor([1.0, 2.5], requires_grad=True)) == [1.0, 2.5]
+        assert distributed.gather({"pool": 1}) == [{"pool": 1}]

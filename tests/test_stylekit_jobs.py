@@ -1,0 +1,134 @@
+"""Jobs over files and folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylekit.pictures import images
+from stylekit.pictures.jobs import Job, plan_jobs, process_files
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+VIDEOS = (".mp4", ".mov")
+
+
+@pytest.fixture
+def folder(tmp_path, pictures, monkeypatch):
+    """The working directory: photos/a.jpg, photos/sub/b.PNG, photos/notes.txt, one.gif, clip.mp4."""
+    monkeypatch.chdir(tmp_path)
+    images.save(pictures[0], "photos/a.jpg")
+    images.save(pictures[1], "photos/sub/b.PNG")
+    (tmp_path / "photos" / "notes.txt").touch()
+    pictures[2].save("one.gif")
+    (tmp_path / "clip.mp4").touch()
+    return tmp_path
+
+
+def planned(*args, **keywords):
+    return [(str(job.source), str(job.target)) for job in plan_jobs(*args, **keywords)]
+
+
+def test_a_folder_keeps_its_structure_and_its_names(folder):
+    assert planned(["photos"], folder / "out") == [
+        ("photos/a.jpg", str(folder / "out/a.jpg")),
+        ("photos/sub/b.PNG", str(folder / "out/sub/b.PNG")),
+    ]
+
+
+def test_a_single_picture_can_be_written_to_a_file_or_into_a_folder(folder):
+    assert planned(["photos/a.jpg"], folder / "new.png") == [("photos/a.jpg", str(folder / "new.png"))]
+    assert planned(["photos/a.jpg"], folder / "out") == [("photos/a.jpg", str(folder / "out/a.jpg"))]
+    (folder / "folder.png").mkdir()
+    assert planned(["photos/a.jpg"], folder / "folder.png") == [("photos/a.jpg", str(folder / "folder.png/a.jpg"))]
+
+
+def test_the_format_replaces_the_suffix_of_pictures_but_not_of_videos(folder):
+    targets = [target for _, target in planned(["photos", "clip.mp4"], folder / "out", "webp", VIDEOS)]
+    assert targets == [str(folder / "out" / name) for name in ("a.webp", "sub/b.webp", "clip.mp4")]
+
+
+def test_a_suffix_that_cannot_be_written_becomes_png(folder):
+    assert planned(["one.gif"], folder / "out") == [("one.gif", str(folder / "out/one.png"))]
+
+
+def test_results_inside_the_input_folder_are_not_inputs_of_the_next_call(folder, pictures):
+    images.save(pictures[0], "photos/out/a.jpg")
+    assert [source for source, _ in planned(["photos"], folder / "photos/out")] == ["photos/a.jpg", "photos/sub/b.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "error", "message"),
+    [
+        (["nowhere.jpg"], "out", FileNotFoundError, "no file or folder nowhere.jpg"),
+        (["empty"], "out", FileNotFoundError, "no pictures in empty; expected .avif .bmp .jpeg .jpg .png"),
+        (["photos/a.jpg", "one.gif"], "out.png", ValueError, "out.png is a file, but there are several inputs"),
+        (["photos"], "out.png", ValueError, "out.png is a file, but there are several inputs; expected a folder"),
+        (["photos"], "photos", ValueError, "photos/a.jpg is also an input and is never replaced"),
+        (["photos/a.jpg"], "photos/a.jpg", ValueError, "choose another --output"),
+        (["photos/a.jpg"], "a.mp4", ValueError, "cannot write a picture to a.mp4; use another suffix"),
+        (["clip.mp4"], "clip.jpg", ValueError, "cannot write a video to clip.jpg; use another suffix"),
+    ],
+)
+def test_jobs_that_cannot_be_done_are_refused_before_anything_is_written(folder, inputs, output, error, message):
+    (folder / "empty").mkdir()
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(error) as raised:
+        plan_jobs(inputs, Path(output), videos=VIDEOS)
+    assert message in str(raised.value)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_two_pictures_that_would_share_a_result_are_refused(folder, pictures):
+    images.save(pictures[3], "more/a.jpg")
+    with pytest.raises(ValueError, match=r"photos/a\.jpg and more/a\.jpg would both be written to .*process them sep"):
+        plan_jobs(["photos", "more"], folder / "out")
+
+
+def test_every_picture_is_processed_and_written(folder):
+    sizes = []
+
+    def darken(image):
+        sizes.append(tuple(image.shape))
+        return image / 2
+
+    outcomes = list(process_files(plan_jobs(["photos"], folder / "out", "png"), darken))
+    assert sizes == [(1, 3, 48, 48)] * 2
+    for outcome in outcomes:
+        assert outcome.error is None and outcome.after.tobytes() == images.load(outcome.job.target).tobytes()
+        before, after = (np.asarray(picture, dtype=float) for picture in (outcome.before, outcome.after))
+        assert np.abs(after - before / 2).max() <= 0.5
+
+
+def test_a_size_shrinks_pictures_before_they_are_processed(folder):
+    [outcome] = process_files([Job(folder / "photos/a.jpg", folder / "out.png")], lambda image: image, size=20)
+    assert outcome.before.size == outcome.after.size == images.load(folder / "out.png").size == (20, 20)
+
+
+def test_a_picture_that_fails_does_not_end_the_work(folder):
+    (folder / "photos" / "a.jpg").write_text("not a picture")
+    bad, good = process_files(plan_jobs(["photos"], folder / "out"), lambda image: image)
+    assert "a.jpg: not a supported picture" in bad.error and bad.after is None and not bad.job.target.exists()
+    assert good.error is None and good.job.target.is_file()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_picture_too_large_for_the_memory_is_reported_with_its_size(folder, error):
+    def fail(image):
+        raise error
+
+    [outcome] = process_files([Job(folder / "photos/a.jpg", folder / "out.png")], fail)
+    assert outcome.error == f"{folder / 'photos/a.jpg'}: out of memory at 48 x 48 pixels; try --size 2000"
+
+
+def test_other_errors_are_not_hidden(folder):
+    def fail(image):
+        raise RuntimeError("expected 4 channels")
+
+    with pytest.raises(RuntimeError, match="expected 4 channels"):
+        list(process_files([Job(folder / "photos/a.jpg", folder / "out.png")], fail))
+
+
+def test_a_result_that_cannot_be_written_ends_the_work(folder):
+    (folder / "out").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=r"could not write .*out/a\.jpg"):
+        list(process_files(plan_jobs(["photos"], folder / "out"), lambda image: image))

@@ -1,0 +1,502 @@
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT, TINY, command, exit_code, one_error, wait_for_lines
+from huggingface_hub import PyTorchModelHubMixin
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import Dataset
+
+import cyclegan.train
+from cyclegan.cli import train_main
+from stylekit.options import RunConfig
+from stylekit.training import checkpoint
+from stylekit.training.data import make_loader
+from stylekit.training.log import read_metrics
+from stylekit.training.optim import build_ema, optimizer_step, set_learning_rate
+from stylekit.training.run import Result, Run
+
+
+@dataclass(frozen=True)
+class ToyConfig(RunConfig):
+    """Options of the smallest method."""
+
+    width: int = 4
+
+
+class Toy(nn.Module, PyTorchModelHubMixin):
+    """Two layers, with dropout so that training draws random numbers."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, width), nn.Dropout(0.2), nn.Linear(width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Numbers(Dataset[Tensor]):
+    """Three random numbers that follow from the index."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.rand(3, generator=torch.Generator().manual_seed(index))
+
+
+@dataclass
+class State:
+    network: Toy
+    ema: AveragedModel
+    optimizer: torch.optim.Optimizer
+
+    def state_dict(self):
+        return {name: getattr(self, name).state_dict() for name in ("network", "ema", "optimizer")}
+
+    def load_state_dict(self, saved):
+        for name in ("network", "ema", "optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+
+
+@dataclass
+class Hooks:
+    """What a test does in a step, by the number of the step: before or after it is logged."""
+
+    before: dict[int, Callable[[], object]] = field(default_factory=dict)
+    after: dict[int, Callable[[], object]] = field(default_factory=dict)
+
+
+def train(config: ToyConfig, hooks: Hooks | None = None) -> Result:
+    """A loop as the methods have it; an epoch has six samples."""
+    hooks = hooks or Hooks()
+    with Run(config, fixed=("width",)) as run:
+        torch.manual_seed(config.seed)
+        network = Toy(config.width)
+        state = State(network, build_ema(network, config.ema_decay), torch.optim.Adam(network.parameters()))
+        loader = make_loader(Numbers(), 6, config, run.device)
+        run.restore(state)
+        for batch in run.batches(loader):
+            lr = set_learning_rate([state.optimizer], config, run.progress)
+            hooks.before.get(run.step + 1, lambda: None)()
+            loss = (state.network(batch) - 1).square().mean()
+            optimizer_step(state.optimizer, {"loss": loss})
+            state.ema.update_parameters(state.network)
+            run.end_step({"loss": loss.detach()}, lr)
+            hooks.after.get(run.step, lambda: None)()
+            if run.checkpoint_due:
+                run.save(state.state_dict(), {"model": state.ema.module})
+            if run.samples_due:
+                run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
+    return run.result
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Builds options; two epochs of six steps unless the test says otherwise."""
+
+    def build(**changes):
+        usual = {"dataroot": "unused", "checkpoints_dir": tmp_path / "runs", "name": "run", "num_workers": 0}
+        usual |= {"device": "cpu", "amp": "off", "print_freq": 1, "n_epochs": 2, "n_epochs_decay": 0, "lr": 0.01}
+        return ToyConfig(**(usual | changes))
+
+    return build
+
+
+@pytest.fixture
+def stopped(config):
+    """The folder of a run that stopped after two steps of twelve."""
+    folder = train(config(), Hooks(before={2: lambda: signal.raise_signal(signal.SIGTERM)})).folder
+    assert checkpoint.load(folder / "last.pt")["step"] == 2
+    return folder
+
+
+def flat(values, name=""):
+    """All leaves of nested dicts and lists by path."""
+    if isinstance(values, dict | list):
+        items = values.items() if isinstance(values, dict) else enumerate(values)
+        return {key: leaf for k, value in items for key, leaf in flat(value, f"{name}.{k}").items()}
+    return {name: values}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Both folders hold the same state, bit for bit, and the same losses."""
+    first, second = (checkpoint.load(folder / "last.pt") for folder in (one, other))
+    for saved in (first, second):
+        # What a run is called, its limits, and its clock may differ.
+        del saved["config"], saved["seconds"]
+    first, second = flat(first), flat(second)
+    assert first.keys() == second.keys()
+    different = [
+        key
+        for key, value in first.items()
+        if not (torch.equal(value, second[key]) if isinstance(value, Tensor) else value == second[key])
+    ]
+    assert not different
+    lines = [
+        [{key: value for key, value in line.items() if key != "images_per_second"} for line in read_metrics(folder)]
+        for folder in (one, other)
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == list(range(1, first[".step"] + 1))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# What a run leaves on disk.
+
+
+def test_a_run_leaves_what_the_documentation_lists(config):
+    options = config(n_epochs=1, n_epochs_decay=1, save_epoch_freq=1)
+    result = train(options)
+    folder = result.folder
+    assert (result.step, result.signal) == (12, None)
+    assert set(names(folder)) == {
+        "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
+    }  # fmt: skip
+    assert names(folder / "samples") == ["epoch-0001.png", "epoch-0002.png"]
+    assert names(folder / "epochs") == ["0001", "0002"]
+    assert (
+        names(folder / "model") == names(folder / "epochs" / "0001" / "model") == ["config.json", "model.safetensors"]
+    )
+    assert (
+        json.loads((folder / "config.json").read_text())
+        == config(n_epochs=1, n_epochs_decay=1, save_epoch_freq=1).plain()
+    )
+
+
+def test_metrics_have_the_loss_the_learning_rate_and_the_place_in_the_run(config):
+    lines = read_metrics(train(config(n_epochs=1, n_epochs_decay=1)).folder)
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [line["epoch"] for line in lines[:6]] == pytest.approx([i / 6 for i in range(1, 7)], abs=1e-5)
+    assert all(line.keys() == {"step", "loss", "epoch", "lr", "images_per_second"} for line in lines)
+    assert [line["lr"] for line in lines[:7]] == [0.01] * 7
+    assert lines[-1]["lr"] == pytest.approx(0.01 / 6, rel=1e-4)
+
+
+def test_a_log_line_has_the_mean_of_the_steps_since_the_last_one(config):
+    every = [line["loss"] for line in read_metrics(train(config(name="every")).folder)]
+    third = [line["loss"] for line in read_metrics(train(config(name="third", print_freq=3)).folder)]
+    assert third == pytest.approx([sum(every[i : i + 3]) / 3 for i in range(0, 12, 3)], rel=1e-4)
+
+
+def test_the_network_to_use_is_the_moving_average_in_the_checkpoint(config):
+    folder = train(config(ema_decay=0.9)).folder
+    saved = checkpoint.load(folder / "last.pt")
+    for name, value in Toy.from_pretrained(folder / "model").state_dict().items():
+        assert torch.equal(value, saved["ema"][f"module.{name}"])
+        assert not torch.equal(value, saved["network"][name])
+
+
+@pytest.mark.parametrize(("frequency", "kept"), [(2, ["0002", "0004"]), (0, None)])
+def test_copies_of_the_networks_are_kept_every_few_epochs(config, frequency, kept):
+    folder = train(config(n_epochs=4, save_epoch_freq=frequency)).folder
+    assert (names(folder / "epochs") if kept else (folder / "epochs").exists()) == (kept or False)
+
+
+def test_checkpoints_within_an_epoch_follow_their_frequency(config):
+    steps = []
+    folder = config().checkpoints_dir / "run"
+    look = {step: lambda: steps.append(checkpoint.load(folder / "last.pt")["step"]) for step in (5, 6, 7)}
+    train(config(save_latest_freq=4), Hooks(before=look))
+    assert steps == [4, 4, 6]
+
+
+def test_a_run_that_ends_within_an_epoch_shows_samples_of_its_last_step(config):
+    folder = train(config(max_steps=8)).folder
+    assert names(folder / "samples") == ["epoch-0001-step-0000008.png", "epoch-0001.png"]
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another_run(config):
+    folders = [train(config(name=f"run{i}", seed=seed)).folder for i, seed in enumerate((5, 5, 6))]
+    assert_same_run(folders[0], folders[1])
+    assert read_metrics(folders[0])[0]["loss"] != read_metrics(folders[2])[0]["loss"]
+
+
+# The end of a run.
+
+
+def test_max_steps_ends_a_run_with_a_learning_rate_near_zero(config):
+    result = train(config(n_epochs=1000, n_epochs_decay=1000, max_steps=40))
+    assert (result.step, result.signal) == (40, None)
+    assert read_metrics(result.folder)[-1]["lr"] == pytest.approx(0.01 / 20, rel=1e-4)
+
+
+def test_max_minutes_end_a_run_with_a_learning_rate_near_zero(config, monkeypatch):
+    ticks = iter(range(10**6))
+    # Every look at the clock is a second later than the one before.
+    monkeypatch.setattr("stylekit.training.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    result = train(config(n_epochs=1000, n_epochs_decay=1000, max_minutes=1))
+    assert result.signal is None and 30 < result.step <= 60
+    rates = [line["lr"] for line in read_metrics(result.folder)]
+    assert rates[0] == 0.01 and rates == sorted(rates, reverse=True) and rates[-1] <= 0.01 / 15
+    assert checkpoint.load(result.folder / "last.pt")["step"] == result.step
+
+
+# Going on.
+
+
+def test_four_epochs_equal_two_and_two_bit_for_bit(config):
+    whole = train(config(name="whole", n_epochs=4)).folder
+    train(config(name="parts", n_epochs=2))
+    parts = train(config(name="parts", n_epochs=4, resume=True)).folder
+    assert_same_run(whole, parts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(config, number, step):
+    whole = train(config(name="whole")).folder
+    result = train(config(name="parts"), Hooks(before={step: lambda: signal.raise_signal(number)}))
+    assert (result.step, result.signal) == (step, number)
+    result = train(config(name="parts", resume=True))
+    assert (result.step, result.signal) == (12, None)
+    assert_same_run(whole, result.folder)
+
+
+def test_a_signal_between_two_steps_loses_no_step(config):
+    whole = train(config(name="whole")).folder
+    result = train(config(name="parts"), Hooks(after={3: lambda: signal.raise_signal(signal.SIGTERM)}))
+    assert checkpoint.load(result.folder / "last.pt")["step"] == result.step
+    assert_same_run(whole, train(config(name="parts", resume=True)).folder)
+
+
+def test_a_signal_in_the_last_step_leaves_a_finished_run(config):
+    result = train(config(), Hooks(before={12: lambda: signal.raise_signal(signal.SIGTERM)}))
+    assert (result.step, result.signal) == (12, None)
+
+
+def test_a_run_can_go_on_elsewhere(stopped, config, tmp_path):
+    stopped.rename(tmp_path / "moved")
+    assert train(config(checkpoints_dir=tmp_path, name="moved", resume=True)).step == 12
+    whole = train(config(name="whole")).folder
+    assert_same_run(whole, tmp_path / "moved")
+
+
+def test_resuming_says_where_it_goes_on_and_which_options_changed(stopped, config, capsys):
+    capsys.readouterr()
+    train(config(resume=True, max_steps=4, lr=0.02))
+    out = capsys.readouterr().out
+    assert f"resuming {stopped} at epoch 1, step 2\n" in out
+    assert "options that differ from the saved ones: --max-steps 4 (was None), --lr 0.02 (was 0.01)\n" in out
+
+
+def test_a_resumed_run_is_logged_as_the_same_run_of_weights_and_biases(config):
+    runs = []
+    for epochs in (1, 2):
+        folder = train(config(n_epochs=epochs, resume=epochs > 1, wandb=True)).folder
+        runs.append(checkpoint.load(folder / "last.pt")["wandb_run_id"])
+    assert runs[0] and runs[0] == runs[1]
+    assert {path.name.rsplit("-", 1)[1] for path in (folder / "wandb").glob("offline-run-*")} == {runs[0]}
+
+
+# What is refused.
+
+
+def test_a_run_is_never_overwritten(stopped, config):
+    before = (stopped / "last.pt").read_bytes()
+    with pytest.raises(FileExistsError, match=r"already holds a run; continue it with --resume or choose another"):
+        train(config())
+    assert (stopped / "last.pt").read_bytes() == before
+
+
+def test_a_finished_run_says_how_to_go_on(config):
+    before = (train(config()).folder / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match=r"is finished: 12 steps, 2 epochs, .*--resume --n-epochs 3") as caught:
+        train(config(resume=True))
+    assert "\n" not in str(caught.value)
+    assert (config().checkpoints_dir / "run" / "last.pt").read_bytes() == before
+
+
+def test_a_run_cannot_change_its_network(stopped, config):
+    with pytest.raises(ValueError, match=r"a run cannot change --width 5 \(was 4\); choose another --name"):
+        train(config(resume=True, width=5))
+
+
+def test_there_must_be_a_run_to_resume(config):
+    with pytest.raises(FileNotFoundError, match=r"no run to resume at .*last\.pt; remove --resume, or check --name"):
+        train(config(resume=True))
+    assert not config().checkpoints_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"config": [1]}, "its config is a list"),
+        ({"random": {"cpu": 1}}, "not a checkpoint of this run"),
+        ({"network": "none"}, "not a checkpoint of this run"),
+        ({"optimizer": {}}, "not a checkpoint of this run"),
+        ({"step": "two"}, "not a"),
+        ({"step_in_epoch": None}, "not a"),
+        ({"seconds": "long"}, "not a"),
+    ],
+)
+def test_a_checkpoint_of_another_layout_is_named_and_untouched(stopped, config, entries, says):
+    checkpoint.save(stopped / "last.pt", **(checkpoint.load(stopped / "last.pt") | entries))
+    before = (stopped / "last.pt").read_bytes()
+    with pytest.raises(ValueError, match=rf"last\.pt: .*{says}") as caught:
+        train(config(resume=True))
+    assert "\n" not in str(caught.value)
+    assert (stopped / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("entry", ["config", "network", "random", "epoch", "wandb_run_id"])
+def test_a_checkpoint_that_lacks_an_entry_is_named(stopped, config, entry):
+    saved = checkpoint.load(stopped / "last.pt")
+    del saved[entry]
+    checkpoint.save(stopped / "last.pt", **saved)
+    with pytest.raises(ValueError, match=rf"last\.pt: not a .*{entry}"):
+        train(config(resume=True))
+
+
+def test_half_a_checkpoint_is_named_and_untouched(stopped, config):
+    half = (stopped / "last.pt").read_bytes()[: (stopped / "last.pt").stat().st_size // 2]
+    (stopped / "last.pt").write_bytes(half)
+    with pytest.raises(ValueError, match=r"last\.pt: truncated or damaged"):
+        train(config(resume=True))
+    assert (stopped / "last.pt").read_bytes() == half
+
+
+def test_a_failed_start_leaves_no_folder_behind(config):
+    with pytest.raises(ValueError, match="6 pictures do not fill one batch of --batch-size 100; try --batch-size 6"):
+        train(config(batch_size=100))
+    assert not (config().checkpoints_dir / "run").exists()
+
+
+def test_a_failed_resume_leaves_the_run_as_it_was(stopped, config):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="do not fill one batch"):
+        train(config(resume=True, batch_size=100))
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_cannot_be_created_is_named(config, tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=r"cannot create the folder .*runs/run .*; choose another --checkpoints-dir"):
+        train(config())
+
+
+def test_a_diverged_run_stops_before_it_saves(stopped, config):
+    before = (stopped / "last.pt").read_bytes()
+    with pytest.raises(FloatingPointError, match=r"diverged by step 4: loss is inf; .*last\.pt is still good; try"):
+        train(config(resume=True, lr=1e30))
+    assert (stopped / "last.pt").read_bytes() == before
+    assert [line["step"] for line in read_metrics(stopped)] == [1, 2, 3]
+
+
+def test_weights_that_are_not_finite_are_not_saved(stopped, config):
+    # Nothing is logged until the epoch ends: the check of the state has to find it.
+    before = (stopped / "last.pt").read_bytes()
+    with pytest.raises(FloatingPointError, match=r"diverged by step 6: network\..* is not finite; .* is still good"):
+        train(config(resume=True, lr=1e30, print_freq=100))
+    assert (stopped / "last.pt").read_bytes() == before
+
+
+# The same through a real command.
+
+
+@pytest.fixture
+def flags(dataset, tmp_path):
+    """Flags of CycleGAN trainings that log every step and end only after 1000 epochs."""
+    flags = [*TINY, "--dataroot", dataset, "--checkpoints-dir", tmp_path / "runs", "--print-freq", 1]
+    return [*flags, "--pool-size", 3, "--n-epochs", 1000, "--n-epochs-decay", 0, "--n-samples", 0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_command_stopped_by_a_signal_goes_on_bit_for_bit(flags, tmp_path, capsys, number):
+    folder = tmp_path / "runs" / "stopped"
+    process = subprocess.Popen(
+        command(["train.py", *flags, "--name", "stopped", "--num-workers", 1, "--save-latest-freq", 4]),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_lines(folder / "metrics.jsonl", 9, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    step = checkpoint.load(folder / "last.pt")["step"]
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number and not err, err
+        hint = f"--name stopped --checkpoints-dir {tmp_path / 'runs'} --resume"
+        assert f"stopped and saved at step {step}; resume with\n    python train.py {hint}\n" in out
+
+    # --resume alone goes on; here up to a step, so that the test ends.
+    resume = ["--name", "stopped", "--checkpoints-dir", tmp_path / "runs", "--resume", "--max-steps", step + 7]
+    capsys.readouterr()
+    assert exit_code(train_main, *resume) == 0
+    assert f"options that differ from the saved ones: --max-steps {step + 7} (was None)\n" in capsys.readouterr().out
+    assert exit_code(train_main, *flags, "--name", "whole", "--max-steps", step + 7) == 0
+    assert_same_run(tmp_path / "runs" / "whole", folder)
+
+
+@pytest.mark.parametrize("step", [4, 6], ids=["within an epoch", "at the end of an epoch"])
+def test_a_run_with_dropout_goes_on_bit_for_bit(flags, tmp_path, monkeypatch, step):
+    # With samples, which must not draw random numbers either.
+    flags += ["--dropout", "--num-workers", 1, "--n-samples", 1]
+    assert exit_code(train_main, *flags, "--name", "whole", "--max-steps", 9) == 0
+
+    train_step, steps = cyclegan.train.train_step, iter(range(1, 100))
+
+    def stop_after(*args):
+        if next(steps) == step:
+            signal.raise_signal(signal.SIGTERM)
+        return train_step(*args)
+
+    monkeypatch.setattr("cyclegan.train.train_step", stop_after)
+    assert exit_code(train_main, *flags, "--name", "parts") == 128 + signal.SIGTERM
+    assert checkpoint.load(tmp_path / "runs" / "parts" / "last.pt")["step"] == step
+    parts = ["--checkpoints-dir", tmp_path / "runs", "--name", "parts", "--resume", "--max-steps", 9]
+    assert exit_code(train_main, *parts) == 0
+    assert_same_run(tmp_path / "runs" / "whole", tmp_path / "runs" / "parts")
+
+
+def test_errors_of_a_run_are_one_line_and_an_exit_code(flags, tmp_path, capsys):
+    flags += ["--max-steps", 1]
+    last = tmp_path / "runs" / "experiment_name" / "last.pt"
+    assert exit_code(train_main, *flags) == 0
+    before = last.read_bytes()
+    capsys.readouterr()
+    for code, extra, says in (
+        (2, [], "already holds a run; continue it with --resume"),
+        (2, ["--resume"], "is finished: 1 steps"),
+        (2, ["--resume", "--max-steps", 9, "--ngf", 5], "a run cannot change --ngf 5 (was 4)"),
+        (2, ["--resume", "--name", "other"], "no run to resume at"),
+        (1, ["--resume", "--max-steps", 9, "--lr", "1e30"], "training diverged by step"),
+    ):
+        assert exit_code(train_main, *flags, *extra) == code
+        assert says in one_error(capsys, "train.py")
+        assert last.read_bytes() == before
+    assert names(tmp_path / "runs") == ["experiment_name"]
+
+
+def test_a_damaged_checkpoint_is_one_line_and_untouched(flags, tmp_path, capsys, monkeypatch):
+    last = tmp_path / "runs" / "experiment_name" / "last.pt"
+    assert exit_code(train_main, *flags, "--max-steps", 1) == 0
+    whole = last.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    torch.save({"step": Harmful()}, tmp_path / "harmful.pt")
+    for content, says in (
+        (whole[: len(whole) // 2], "last.pt: truncated or damaged"),
+        (b"", "last.pt: truncated or damaged"),
+        ((tmp_path / "harmful.pt").read_bytes(), "last.pt: contains a pickled object, which could run code"),
+    ):
+        last.write_bytes(content)
+        capsys.readouterr()
+        assert exit_code(train_main, *flags, "--resume") == 2
+        assert says in one_error(capsys, "train.py")
+        assert last.read_bytes() == content
+    assert not (tmp_path / "harm was done").exists()
+
+
+class Harmful:
+    """Unpickling it creates a folder."""
+
+    def __reduce__(self):
+        return Path.mkdir, (Path("harm was done"),)
