@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
+from cyclegan.official import check_flags
 from cyclegan.options import TrainConfig, TranslateConfig, WeightsConfig
 from stylekit import cli
 
@@ -17,7 +19,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Command line; None takes sys.argv.
     """
     about = "Unpaired image-to-image translation with cycle-consistent adversarial networks (Zhu et al. 2017)."
+    args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("cyclegan"):
+        check_flags(args[1:], args[0] if args else "")
         config = cli.parse_command(COMMANDS, "cyclegan", about, args)
         if isinstance(config, TrainConfig):
             return train(config, "cyclegan train")
@@ -26,7 +30,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def train_main(args: Sequence[str] | None = None) -> int:
     """Entry point of train.py."""
+    args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("train.py"):
+        check_flags(args, "train")
         return train(cli.parse(TrainConfig, "train.py", args), "python train.py")
 
 

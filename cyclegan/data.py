@@ -67,14 +67,16 @@ def find_domain(dataroot: str | Path, split: str, domain: str) -> list[Path]:
     return []
 
 
-def find_training_pictures(dataroot: str | Path) -> tuple[list[Path], list[Path]]:
-    """The training pictures: X from trainA, Y from trainB.
+def find_training_pictures(
+    dataroot: str | Path, domains: tuple[str, str] = ("A", "B")
+) -> tuple[list[Path], list[Path]]:
+    """The training pictures of X and Y: by default X from trainA, Y from trainB.
 
     Raises:
         FileNotFoundError: A folder is missing or has no pictures.
     """
     found = []
-    for domain in ("A", "B"):
+    for domain in domains:
         paths = find_domain(dataroot, "train", domain)
         if not paths:
             kinds = " ".join(sorted(suffix[1:] for suffix in images.FORMATS))

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from stylekit.networks.blocks import InstanceNorm2d, normal_init
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="image-translation",
+    license="mit",
+    tags=["image-to-image", "cyclegan"],
+):
     """The PatchGAN discriminator: one score per overlapping patch, of 70 x 70 pixels at the default depth.
 
     The scores are logits: no sigmoid is applied.

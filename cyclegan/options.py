@@ -23,6 +23,12 @@ class TrainConfig(RunConfig):
     dataroot: str
     """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
 
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """BtoA swaps the folders: X is trainB. vangogh2photo, for example, has its paintings in trainA."""
+
+    init: Annotated[tuple[str, ...], default_is("train from scratch")] = ()
+    """Fine-tune a training run, or one or two networks (G, F), given like --weights of `cyclegan translate`."""
+
     wandb_project: Annotated[str, also("--wandb-project-name")] = "cyclegan"
     """W&B project."""
 
@@ -75,6 +81,8 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity")
+        if len(self.init) > 2:
+            raise ValueError(f"--init: expected a run, or one or two networks (G, F), got {len(self.init)}")
         if not 0 <= self.beta1 < 1:
             raise ValueError(f"--beta1 must be in [0, 1), got {self.beta1}")
         self.check_crop_size(max(16, 2 ** (self.n_layers_d + 2)), f"--n-layers-d {self.n_layers_d}")

@@ -33,6 +33,7 @@ from cyclegan.options import TrainConfig
 from cyclegan.pool import ImagePool
 from cyclegan.translate import translate
 from stylekit import devices, distributed
+from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, read_pictures
@@ -75,7 +76,7 @@ def train(config: TrainConfig) -> Result:
             terms = train_step(state, _to_network(real_x, run.device), _to_network(real_y, run.device), config, run.amp)
             run.end_step(terms, lr)
             if run.checkpoint_due:
-                run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.ema_networks)
+                run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.released_networks)
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
     return run.result
@@ -142,10 +143,15 @@ class State:
         return self.generator_optimizer, self.discriminator_optimizer
 
     @property
-    def ema_networks(self) -> dict[str, Generator]:
-        """The generators to use, by folder name."""
-        pair = cast(GeneratorPair, self.ema.module)
-        return {"G": pair.G, "F": pair.F}
+    def ema_generators(self) -> GeneratorPair:
+        """The generators to use."""
+        return cast(GeneratorPair, self.ema.module)
+
+    @property
+    def released_networks(self) -> dict[str, Generator | PatchDiscriminator]:
+        """What a run releases, by folder name: the EMA of the generators, and the discriminators for fine-tuning."""
+        pair = distributed.unwrap(self.discriminators)
+        return {"G": self.ema_generators.G, "F": self.ema_generators.F, "D_X": pair.D_X, "D_Y": pair.D_Y}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; call it in every process, since the pools are gathered."""
@@ -172,7 +178,11 @@ class State:
 
 
 def build_state(config: TrainConfig, device: torch.device) -> State:
-    """New networks, optimisers and pools; the initial weights follow from the seed."""
+    """New networks, or those of --init, with optimisers and pools; new weights follow from the seed.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: The networks of --init cannot be read, or have another architecture.
+    """
     torch.manual_seed(config.seed)
 
     def generator() -> Generator:
@@ -181,8 +191,12 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
     def discriminator() -> PatchDiscriminator:
         return PatchDiscriminator(config.ndf, config.n_layers_d)
 
-    generators = devices.to_device(GeneratorPair(generator(), generator()), device)
-    discriminators = devices.to_device(DiscriminatorPair(discriminator(), discriminator()), device)
+    generators = GeneratorPair(generator(), generator())
+    discriminators = DiscriminatorPair(discriminator(), discriminator())
+    if config.init and not config.resume:
+        _load_initial_weights(generators, discriminators, config)
+    generators = devices.to_device(generators, device)
+    discriminators = devices.to_device(discriminators, device)
 
     def adam(pair: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(pair.parameters(), config.lr, betas=(config.beta1, 0.999), fused=True)
@@ -223,8 +237,9 @@ def load_data(config: TrainConfig, device: torch.device, saved_pipelines: dict[s
         pipelines = build_pipelines(config.augment, config.load_size, config.crop_size)
     else:
         pipelines = pipelines_from_dict(saved_pipelines, config.crop_size)
-    paths = find_training_pictures(config.dataroot)
-    (good_x, good_y), cache = read_pictures(paths, (" of domain A", " of domain B"), config)
+    domain_x, domain_y = ("A", "B") if config.direction == "AtoB" else ("B", "A")
+    paths = find_training_pictures(config.dataroot, (domain_x, domain_y))
+    (good_x, good_y), cache = read_pictures(paths, (f" of domain {domain_x}", f" of domain {domain_y}"), config)
     data = UnpairedImages(good_x, good_y, pipelines, config.seed, config.serial_batches, cache)
     loader = make_loader(data, len(data), config, device, config.serial_batches)
     print0(f"X: {len(good_x)} pictures, Y: {len(good_y)} pictures{', cached in memory' if cache else ''}")
@@ -233,19 +248,19 @@ def load_data(config: TrainConfig, device: torch.device, saved_pipelines: dict[s
         """Pictures of the test folder, or of the training folder if there is none."""
         return evenly_spaced(find_domain(config.dataroot, "test", domain) or training, config.n_samples)
 
-    return Data(loader, pipelines, validation("A", good_x), validation("B", good_y))
+    return Data(loader, pipelines, validation(domain_x, good_x), validation(domain_y, good_y))
 
 
 def describe(state: State) -> str:
     """The size of the networks, in one line."""
-    G, D_X = state.ema_networks["G"], distributed.unwrap(state.discriminators).D_X
-    return f"G and F: {count_parameters(G):,} parameters each; D_X and D_Y: {count_parameters(D_X):,} each"
+    sizes = {name: count_parameters(network) for name, network in state.released_networks.items()}
+    return f"G and F: {sizes['G']:,} parameters each; D_X and D_Y: {sizes['D_X']:,} each"
 
 
 def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, list[Image.Image]]:
     """Translate the validation pictures there and back: real, fake, cycled, by column title."""
     device = next(state.ema.parameters()).device
-    G, F = state.ema_networks["G"], state.ema_networks["F"]
+    G, F = state.ema_generators.G, state.ema_generators.F
     columns: dict[str, list[Image.Image]] = {}
     for titles, paths, there, back in (
         (("real x", "G(x)", "F(G(x))"), data.validation_x, G, F),
@@ -258,6 +273,23 @@ def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, li
             for title, picture in zip(titles, (real, images.to_image(fake), images.to_image(cycled)), strict=True):
                 columns.setdefault(title, []).append(picture)
     return columns
+
+
+def _load_initial_weights(generators: GeneratorPair, discriminators: DiscriminatorPair, config: TrainConfig) -> None:
+    """Copy the weights of --init: of a run its four networks, else of the networks that are given."""
+    first = weights.find(config.init[0])
+    if isinstance(first, Path) and (first / "G").is_dir():
+        if len(config.init) > 1:
+            raise ValueError(f"--init {' '.join(config.init)}: a training run has both generators; give it alone")
+        pairs: list[tuple[nn.Module, Path | str]] = [(generators.G, first / "G"), (generators.F, first / "F")]
+        judges = ((discriminators.D_X, first / "D_X"), (discriminators.D_Y, first / "D_Y"))
+        pairs += [(network, folder) for network, folder in judges if folder.is_dir()]
+    else:
+        pairs = [(generators.G, first)]
+        pairs += [(generators.F, weights.find(name)) for name in config.init[1:]]
+    for network, found in pairs:
+        initial = weights.load(type(network), found, "a network of CycleGAN", "a training run with G and F")
+        weights.copy_weights(initial, network, "--init " + " ".join(config.init))
 
 
 def _to_network(pictures: Tensor, device: torch.device) -> Tensor:

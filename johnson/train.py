@@ -27,6 +27,7 @@ from johnson.models import TransformerNet
 from johnson.options import TrainConfig
 from johnson.stylize import load_network, stylize
 from stylekit import devices, distributed
+from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
@@ -150,7 +151,7 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
     grams = style_grams(config, loss_network) if grams is None else grams
     torch.manual_seed(config.seed)
     network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip, config.noise)
-    if config.init is not None:
+    if config.init is not None and not config.resume:
         _load_initial_weights(network, config)
     network = devices.to_device(network, device)
     return State(
@@ -173,10 +174,10 @@ def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Ten
     """The weighted mean of all styles: Gram matrices by layer, (1, C, C)."""
     device = loss_network.mean.device
     total: dict[str, Tensor] = {}
-    weights = config.style_weights or (1.0,) * len(config.style)
-    for name, weight in zip(config.style, weights, strict=True):
+    style_weights = config.style_weights or (1.0,) * len(config.style)
+    for name, weight in zip(config.style, style_weights, strict=True):
         for layer, gram in _grams_of(name, config, loss_network).items():
-            weighted = weight / sum(weights) * gram.to(device)
+            weighted = weight / sum(style_weights) * gram.to(device)
             total[layer] = total[layer] + weighted if layer in total else weighted
     return total
 
@@ -257,18 +258,7 @@ def _validation_pictures(config: TrainConfig) -> list[Path]:
 def _load_initial_weights(network: TransformerNet, config: TrainConfig) -> None:
     assert config.init is not None
     initial = load_network(config.init)
-    found, expected = initial._hub_mixin_config, network._hub_mixin_config
-    assert isinstance(found, dict) and isinstance(expected, dict)
-    different = [name for name in ARCHITECTURE if found[name] != expected[name]]
-    if found["noise"] and expected["noise"] and "noise" in different:
-        different.remove("noise")  # The amount of noise may change, but not whether there is any.
-    if different:
-        flags = " ".join(_flag(name, found[name]) for name in different)
-        raise ValueError(f"--init {config.init}: its architecture differs from the options; add {flags}")
-    network.load_state_dict(initial.state_dict())
-
-
-def _flag(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{name}" if value else f"--no-{name}"
-    return f"--{name.replace('_', '-')} {value}"
+    if initial.noise and network.noise:
+        # The amount of noise may change, but not whether there is any.
+        cast("dict[str, Any]", initial._hub_mixin_config)["noise"] = network.noise
+    weights.copy_weights(initial, network, f"--init {config.init}")

@@ -60,6 +60,29 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links. Replaces `target` atomically.
+
+    Files written by `atomic_write` are replaced, never changed, so a second name keeps its content.
+
+    Raises:
+        OSError: The folder is not writable or the disk is full; the message names `target`.
+    """
+    partial = partial_path(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, partial)
+        partial.replace(target)
+    except OSError as error:
+        raise OSError(write_error(target, error.strerror or str(error))) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
 def check_writable(path: str | Path) -> None:
     """Fail early if a file could not be written at `path`. Parent folders are created.
 

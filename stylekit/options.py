@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,13 @@ class RunName:
     resume: Annotated[bool, also("--continue-train")] = False
     """Resume the run from last.pt. Options that are not given keep their saved values."""
 
+    from_epoch: Annotated[int | None, default_is("the last checkpoint", "INT")] = None
+    """With --resume: go back to the state that --keep-epochs kept after this epoch."""
+
     def __post_init__(self) -> None:
+        check_at_least(self, 1, "from_epoch")
+        if self.from_epoch is not None and not self.resume:
+            raise ValueError(f"--from-epoch {self.from_epoch} needs --resume")
         if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
             raise ValueError(f"--name {self.name!r}: expected the name of a folder")
 
@@ -114,13 +121,16 @@ class RunConfig(RunName):
     """Epochs at the full learning rate."""
 
     n_epochs_decay: int = 100
-    """Further epochs over which the learning rate decays linearly to zero."""
+    """Further epochs over which the learning rate decays to zero."""
+
+    lr_policy: Literal["linear", "cosine", "constant"] = "linear"
+    """Learning rate schedule. constant suits training in parts: extending a run does not raise the rate again."""
 
     max_steps: Annotated[int | None, default_is("no limit", "INT")] = None
-    """Stop after N steps if the epochs would take longer; the learning rate decays to zero by then."""
+    """Stop after N steps if the epochs would take longer; the learning rate has decayed by then."""
 
     max_minutes: Annotated[float | None, default_is("no limit", "FLOAT")] = None
-    """Stop after N minutes of training if the epochs would take longer; the learning rate decays to zero by then."""
+    """Stop after N minutes of training if the epochs would take longer; the learning rate has decayed by then."""
 
     lr: float = 2e-4
     """Learning rate."""
@@ -154,6 +164,9 @@ class RunConfig(RunName):
     save_epoch_freq: int = 5
     """Keep a copy of the networks every N epochs (epochs/0005 ...), and upload it with --wandb; 0 keeps none."""
 
+    keep_epochs: str = "none"
+    """Keep full states to go back to: none, all, N (the last N epochs) or "every N"; see --from-epoch."""
+
     n_samples: int = 4
     """Validation pictures of each collection, processed after every epoch."""
 
@@ -175,6 +188,8 @@ class RunConfig(RunName):
         counts = ("num_workers", "n_epochs", "n_epochs_decay", "n_samples", "seed", "save_latest_freq")
         check_at_least(self, 0, *counts, "save_epoch_freq")
         check_positive(self, "max_steps", "max_minutes", "max_dataset_size", "lr")
+        if not re.fullmatch(r"none|all|(every )?[1-9]\d*", self.keep_epochs):
+            raise ValueError(f'--keep-epochs {self.keep_epochs!r}: expected none, all, N or "every N"')
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"--ema-decay must be in [0, 1), got {self.ema_decay}")
         if self.n_epochs + self.n_epochs_decay == 0:
@@ -201,20 +216,29 @@ class RunConfig(RunName):
             )
 
     def plain(self) -> dict[str, Any]:
-        """The options as JSON values, without `resume`, which is not a property of the run."""
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(self).items()}
-        del plain["resume"]
-        # JSON has no tuples.
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        """The options as JSON values, without those of resuming, which are not properties of the run."""
+        plain = {name: _jsonable(value) for name, value in dataclasses.asdict(self).items()}
+        del plain["resume"], plain["from_epoch"]
+        return plain
 
     def differences(self, saved: Mapping[str, Any], *names: str) -> list[str]:
-        """Options that differ from saved ones, as text: of all, or of those named."""
+        """Options that differ from saved ones, as text: of all, or of those named.
+
+        Options that are newer than the saved ones had their defaults.
+        """
         now = self.plain()
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        before = {key: saved.get(key, _jsonable(defaults[key])) for key in now}
         return [
-            f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(saved.get(key))})"
+            f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(before[key])})"
             for key in names or now
-            if saved.get(key) != now[key]
+            if before[key] != now[key]
         ]
+
+
+def _jsonable(value: Any) -> Any:
+    """JSON has neither paths nor tuples."""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _shown(value: Any) -> str:

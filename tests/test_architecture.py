@@ -37,7 +37,7 @@ LAYERS = {
     3: ("cli",),
     2: ("train", "stylize", "translate", "video", "evaluate", "fetch", "check"),
     1: ("models", "discriminators", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
-    0: ("options",),
+    0: ("options", "official"),
 }
 
 # A module of stylekit imports its own folder and the layers below.

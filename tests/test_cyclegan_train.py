@@ -11,6 +11,7 @@ from cyclegan.cli import train_main
 from cyclegan.models import Generator
 from cyclegan.options import TrainConfig
 from cyclegan.train import build_state, load_data, sample_images, train, train_step
+from stylekit.networks import weights as network_weights
 from stylekit.training import checkpoint
 
 CPU = torch.device("cpu")
@@ -334,3 +335,60 @@ def test_out_of_memory_names_the_options_that_help(dataset, capsys, monkeypatch)
     assert all(
         hint in line for hint in ("out of memory", "--batch-size 2", "--crop-size 16", "--n-blocks 6", "--ngf 2")
     )
+
+
+def test_the_other_direction_swaps_the_folders(dataset):
+    data = load_data(config(dataset, direction="BtoA"), torch.device("cpu"))
+    samples = data.loader.dataset
+    assert {path.parent.name for path in samples.paths_x} == {"trainB"}
+    assert {path.parent.name for path in samples.paths_y} == {"trainA"}
+    assert {path.parent.name for path in data.validation_x} == {"testB"}
+    assert {path.parent.name for path in data.validation_y} == {"testA"}
+
+
+def test_a_run_can_be_fine_tuned_with_its_discriminators(dataset):
+    folder = train(config(dataset, max_steps=2)).folder
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"G", "F", "D_X", "D_Y", "samples"}
+    state = build_state(config(dataset, name="fine", init=(str(folder),), seed=9), torch.device("cpu"))
+    saved = checkpoint.load(folder / "last.pt")
+    for name in ("G", "F"):
+        for key, value in getattr(state.generators, name).state_dict().items():
+            assert torch.equal(value, saved["average"][f"module.{name}.{key}"])
+    for key, value in state.discriminators.state_dict().items():
+        assert torch.equal(value, saved["discriminators"][key])
+
+
+def test_networks_can_be_fine_tuned_and_the_rest_starts_new(dataset, tmp_path):
+    network_weights.save(start := Generator(4, 1), tmp_path / "start")
+    options = config(dataset, init=(str(tmp_path / "start"),))
+    fresh = build_state(config(dataset), torch.device("cpu"))
+    state = build_state(options, torch.device("cpu"))
+    assert all(torch.equal(value, start.state_dict()[key]) for key, value in state.generators.G.state_dict().items())
+    assert torch.equal(state.generators.F.model[1].weight, fresh.generators.F.model[1].weight)
+    both = build_state(config(dataset, init=(str(tmp_path / "start"),) * 2), torch.device("cpu"))
+    assert torch.equal(both.generators.F.model[1].weight, start.model[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ["--init", "landscape2vangogh"],
+            "--init landscape2vangogh: its architecture differs from the options; add --ngf 32",
+        ),
+        (["--init", "nothing"], "no weights nothing"),
+        (["--init", "RUN", "RUN"], "a training run has both generators; give it alone"),
+    ],
+)
+def test_networks_that_cannot_be_fine_tuned_are_one_line(dataset, tmp_path, capsys, flags, says):
+    for name in ("G", "F"):
+        network_weights.save(Generator(4, 1), tmp_path / "old" / name)
+    assert command_line(dataset, *(str(tmp_path / "old") if flag == "RUN" else flag for flag in flags)) == 2
+    assert says in one_error(capsys, "train.py")
+
+
+def test_a_resumed_run_does_not_need_the_networks_it_started_from(dataset, tmp_path):
+    network_weights.save(Generator(4, 1), tmp_path / "start")
+    train(config(dataset, max_steps=1, init=(str(tmp_path / "start"),)))
+    shutil.rmtree(tmp_path / "start")
+    assert train(config(dataset, max_steps=2, init=(str(tmp_path / "start"),), resume=True)).step == 2

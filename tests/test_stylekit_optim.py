@@ -7,7 +7,7 @@ from stylekit.training.optim import (
     Muon,
     build_ema,
     frozen,
-    linear_decay,
+    lr_factor,
     optimizer_step,
     orthogonalize,
     set_learning_rate,
@@ -36,9 +36,16 @@ def test_gradients_pass_through_a_frozen_network_but_not_into_it():
 
 
 def test_the_learning_rate_is_constant_and_then_falls_to_zero():
-    assert [linear_decay(progress, 0.5) for progress in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
-    assert [linear_decay(progress, 1) for progress in (0, 0.25, 1)] == [1, 0.75, 0]
-    assert [linear_decay(progress, 0) for progress in (0, 1)] == [1, 1]
+    assert [lr_factor(progress, 0.5) for progress in (0, 0.5, 0.75, 1)] == [1, 1, 0.5, 0]
+    assert [lr_factor(progress, 1) for progress in (0, 0.25, 1)] == [1, 0.75, 0]
+    assert [lr_factor(progress, 0) for progress in (0, 1)] == [1, 1]
+
+
+def test_cosine_decays_over_half_a_period_and_constant_does_not_decay():
+    assert [lr_factor(progress, 0.5, "cosine") for progress in (0, 0.5)] == [1, 1]
+    assert [lr_factor(progress, 0.5, "cosine") for progress in (0.75, 1)] == pytest.approx([0.5, 0])
+    assert lr_factor(0.6, 0.5, "cosine") > lr_factor(0.6, 0.5, "linear")
+    assert lr_factor(1.0, 0.5, "constant") == 1
 
 
 def test_the_learning_rate_of_every_group_follows_the_epochs_of_decay():

@@ -500,3 +500,53 @@ class Harmful:
 
     def __reduce__(self):
         return Path.mkdir, (Path("harm was done"),)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("none", []), ("all", [1, 2, 3, 4]), ("2", [3, 4]), ("every 2", [2, 4]), ("9", [1, 2, 3, 4])]
+)
+def test_states_of_epochs_are_kept_as_asked(config, policy, kept):
+    folder = train(config(n_epochs=4, keep_epochs=policy, save_epoch_freq=0)).folder
+    states = {int(path.parent.name): checkpoint.load(path) for path in folder.glob("epochs/*/last.pt")}
+    assert sorted(states) == kept
+    assert all(saved["epoch"] == epoch and saved["step"] == 6 * epoch for epoch, saved in states.items())
+    assert len(list(folder.glob("epochs/*"))) == len(kept)
+
+
+def test_going_back_to_an_epoch_repeats_the_rest_bit_for_bit_and_keeps_the_state_that_is_left(config, capsys):
+    whole = train(config(name="whole", n_epochs=3)).folder
+    folder = train(config(n_epochs=3, keep_epochs="every 1", seed=0)).folder
+    left = (folder / "last.pt").read_bytes()
+    (folder / "epochs" / "0003" / "last.pt").unlink()
+    capsys.readouterr()
+    train(config(n_epochs=3, resume=True, from_epoch=1))
+    assert "at epoch 2, step 6" in capsys.readouterr().out
+    assert_same_run(whole, folder)
+    assert [line["step"] for line in read_metrics(folder)] == list(range(1, 19))
+    assert checkpoint.load(folder / "epochs" / "0003" / "last.pt")["step"] == 18
+    # In the middle of an epoch the state has no epoch's name yet.
+    train(config(n_epochs=4, resume=True), Hooks(before={20: lambda: signal.raise_signal(signal.SIGTERM)}))
+    stopped = (folder / "last.pt").read_bytes()
+    train(config(n_epochs=4, resume=True, from_epoch=2))
+    assert (folder / "epochs" / "0003-step-0000020" / "last.pt").read_bytes() == stopped != left
+
+
+def test_an_epoch_that_was_not_kept_is_named_beside_those_that_were(config):
+    train(config(keep_epochs="every 2"))
+    with pytest.raises(FileNotFoundError, match=r"--from-epoch 1: no state kept at .*0001/last\.pt; kept epochs: 2$"):
+        train(config(resume=True, from_epoch=1, n_epochs=4))
+    train(config(name="other"))
+    with pytest.raises(FileNotFoundError, match=r"none is kept; train with --keep-epochs$"):
+        train(config(name="other", resume=True, from_epoch=1, n_epochs=4))
+
+
+def test_an_extension_that_raises_the_learning_rate_says_so(config, capsys):
+    decaying = {"n_epochs": 1, "n_epochs_decay": 1}
+    train(config(**decaying))
+    train(config(name="constant", lr_policy="constant", **decaying))
+    capsys.readouterr()
+    train(config(**decaying | {"n_epochs": 3}, resume=True))
+    assert "the extension raises the learning rate from 0.00167 to 0.01; train in parts with" in capsys.readouterr().out
+    train(config(name="constant", lr_policy="constant", **decaying | {"n_epochs": 3}, resume=True))
+    assert "learning rate" not in capsys.readouterr().out
+    assert {line["lr"] for line in read_metrics(config().checkpoints_dir / "constant")} == {0.01}

@@ -107,6 +107,23 @@ def save(network: PyTorchModelHubMixin, folder: Path) -> None:
         (partial / "README.md").unlink(missing_ok=True)  # The mixin's generic model card.
 
 
+def copy_weights(source: Any, target: Any, given: str) -> None:
+    """Copy the weights of a network to another of the same class.
+
+    Args:
+        given: The flag and its value, for the error message.
+
+    Raises:
+        ValueError: Their architectures differ; the message names the flags that make them equal.
+    """
+    found, expected = source._hub_mixin_config, target._hub_mixin_config
+    different = {name: value for name, value in found.items() if value != expected.get(name)}
+    if different:
+        flags = " ".join(_flag(name, value) for name, value in different.items())
+        raise ValueError(f"{given}: its architecture differs from the options; add {flags}")
+    target.load_state_dict(source.state_dict())
+
+
 def bundled(kind: str = "") -> dict[str, Path]:
     """The bundled networks, folders with config.json and model.safetensors, sorted by name.
 
@@ -211,6 +228,13 @@ def check_shapes(
     if differences:
         shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
         raise ValueError(f"{path}: does not match {what}: {shown}")
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = {"n_layers": "n_layers_d"}.get(name, name).replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from stylekit.options import RunConfig
+
+Policy = Literal["linear", "cosine", "constant"]
 
 # Jordan et al. (2024): x -> ax + bx^3 + cx^5 brings every singular value in (0, 1] close to 1 in five iterations.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -34,23 +37,33 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-def linear_decay(progress: float, decay: float) -> float:
-    """Factor of the learning rate: 1 at first, then linearly down to 0 over the last part of the run.
+def lr_factor(progress: float, decay: float, policy: Policy = "linear") -> float:
+    """Factor of the learning rate: 1 at first, then down to 0 over the last part of the run.
 
     Args:
         progress: Fraction of the run that is done, in [0, 1].
         decay: Fraction of the run over which the rate decays; 0 keeps the factor at 1.
+        policy: "linear", "cosine" (half a period), or "constant" for no decay.
     """
-    return min(1.0, max(0.0, 1.0 - progress) / decay) if decay else 1.0
+    if policy == "constant" or not decay:
+        return 1.0
+    left = min(1.0, max(0.0, 1.0 - progress) / decay)
+    return left if policy == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
 
 
-def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], config: RunConfig, progress: float) -> float:
-    """Set the learning rate of every parameter group for a point of the run; return it.
+def learning_rate(config: RunConfig, progress: float) -> float:
+    """The learning rate at a point of the run.
 
     Args:
         progress: Fraction of the run that is done, in [0, 1].
     """
-    lr = config.lr * linear_decay(progress, config.n_epochs_decay / (config.n_epochs + config.n_epochs_decay))
+    decay = config.n_epochs_decay / (config.n_epochs + config.n_epochs_decay)
+    return config.lr * lr_factor(progress, decay, config.lr_policy)
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], config: RunConfig, progress: float) -> float:
+    """Set the learning rate of every parameter group for a point of the run; return it."""
+    lr = learning_rate(config, progress)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr

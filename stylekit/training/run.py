@@ -24,14 +24,15 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from stylekit import devices, distributed
-from stylekit.atomic import atomic_write
+from stylekit.atomic import atomic_write, link_or_copy
 from stylekit.networks import weights
 from stylekit.options import RunConfig
 from stylekit.pictures import images
 from stylekit.pictures.sheet import contact_sheet
 from stylekit.training import checkpoint
 from stylekit.training.data import EpochBatches, iterate
-from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0
+from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_metrics
+from stylekit.training.optim import learning_rate
 from stylekit.training.signals import collect_signals
 
 T = TypeVar("T")
@@ -251,16 +252,31 @@ class Run:
                 wandb_run_id=self._wandb_run_id,
             )
             frequency = self.config.save_epoch_freq
-            keep = bool(frequency) and self.step_in_epoch == 0 and self.epoch % frequency == 0
+            keep_networks = bool(frequency) and self.step_in_epoch == 0 and self.epoch % frequency == 0
             for name, network in networks.items():
                 weights.save(network, self.folder / name)
-                if keep:
-                    weights.save(network, self.folder / "epochs" / f"{self.epoch:04d}" / name)
-            if keep or self.progress >= 1:
+                if keep_networks:
+                    weights.save(network, _epoch_folder(self.folder, self.epoch) / name)
+            if self.step_in_epoch == 0:
+                self._keep_state()
+            if keep_networks or self.progress >= 1:
                 assert self._log is not None
                 aliases = ["latest", f"epoch-{self.epoch}"]
                 metadata = {"step": self.step, "epoch": self.epoch}
                 self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
+
+    def _keep_state(self) -> None:
+        """Keep the checkpoint of this epoch, and remove older ones, as --keep-epochs says."""
+        policy, _, number = self.config.keep_epochs.rpartition(" ")
+        if number == "none" or (policy and self.epoch % int(number)):
+            return
+        link_or_copy(self.folder / "last.pt", _epoch_folder(self.folder, self.epoch) / "last.pt")
+        if not policy and number != "all":
+            for path in (self.folder / "epochs").glob("*/last.pt"):
+                if path.parent.name.isdigit() and int(path.parent.name) <= self.epoch - int(number):
+                    path.unlink()
+                    with contextlib.suppress(OSError):
+                        path.parent.rmdir()  # Unless networks are kept there.
 
     def show(self, columns: Mapping[str, Sequence[Image.Image]], plots: Mapping[str, Sequence[str]]) -> None:
         """Write the validation pictures as a contact sheet, and plot the losses.
@@ -293,8 +309,14 @@ class Run:
                     f"--n-epochs {config.n_epochs + max(1, config.n_epochs_decay)}"
                 )
             print0(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
+            if config.from_epoch is not None and distributed.is_main():
+                _keep_last_state(self.folder)
             if differences := config.differences(self.saved["config"]):
                 print0("options that differ from the saved ones: " + ", ".join(differences))
+            rates = [line["lr"] for line in read_metrics(self.folder) if line["step"] <= self.step]
+            if rates and (lr := learning_rate(config, self.progress)) > 1.1 * rates[-1]:
+                hint = "train in parts with --lr-policy constant to avoid this"
+                print0(f"the extension raises the learning rate from {rates[-1]:.3g} to {lr:.3g}; {hint}")
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
         minutes = f", at most {config.max_minutes:g} minutes" if config.max_minutes else ""
@@ -358,10 +380,31 @@ def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> d
         return None
     if not path.exists():
         raise FileNotFoundError(f"no run to resume at {path}; remove --resume, or check --name and --checkpoints-dir")
+    if config.from_epoch is not None:
+        path = _epoch_folder(folder, config.from_epoch) / "last.pt"
+        if not path.exists():
+            kept = sorted(p.parent.name.lstrip("0") for p in folder.glob("epochs/[0-9]*/last.pt"))
+            raise FileNotFoundError(
+                f"--from-epoch {config.from_epoch}: no state kept at {path}; "
+                + (f"kept epochs: {', '.join(kept)}" if kept else "none is kept; train with --keep-epochs")
+            )
     saved = checkpoint.load(path)
     if differences := config.differences(_entry(saved, "config", dict, path), *fixed):
         raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
     return saved
+
+
+def _epoch_folder(folder: Path, epoch: int) -> Path:
+    return folder / "epochs" / f"{epoch:04d}"
+
+
+def _keep_last_state(folder: Path) -> None:
+    """Before a run goes back to an earlier epoch, keep the state it leaves, unless it is kept already."""
+    saved = checkpoint.load(folder / "last.pt")
+    name = f"{saved['epoch']:04d}" + (f"-step-{saved['step']:07d}" if saved["step_in_epoch"] else "")
+    if not (folder / "epochs" / name / "last.pt").exists():
+        link_or_copy(folder / "last.pt", folder / "epochs" / name / "last.pt")
+        print0(f"the state that the run leaves is kept in {folder / 'epochs' / name}")
 
 
 def _entry(saved: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
