@@ -1,7 +1,8 @@
 """The generators of CycleGAN (Zhu et al. 2017, appendix 7.2), with the parameter names of the authors.
 
-Departure from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artefacts,
-with bilinear up-sampling and a convolution. `upsample="transposed"` is the published layer.
+Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artefacts,
+with bilinear up-sampling and a convolution. On request, `antialias` blurs before strided convolutions, and `noise` adds
+an input channel. `upsample="transposed"` alone is the published network.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
+from stylekit.networks.blocks import (
+    DownsampleConv2d,
+    EncoderDecoder,
+    InstanceNorm2d,
+    ResidualBlock,
+    UpsampleConv2d,
+    normal_init,
+)
 from stylekit.networks.weights import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
@@ -39,24 +47,37 @@ class Generator(
         n_blocks: Number of residual blocks; in the paper 9 for 256 x 256 and larger, 6 for 128 x 128.
         upsample: "resize" or "transposed" (the published layer, used by official files).
         dropout: Insert a Dropout(0.5) in the residual blocks, as in some published networks.
+        antialias: Blur before the strided convolutions (`DownsampleConv2d`). Official files have no blur.
+        noise: Standard deviation of a fourth input channel of noise, which seeds strokes in flat regions (Ulyanov et
+            al. 2016); 0 for no such channel, as in official files. Training draws new noise in every call; in eval mode
+            it is always the same.
 
     Raises:
         ValueError: An argument is out of range.
     """
 
-    def __init__(self, ngf: int = 64, n_blocks: int = 9, upsample: Upsample = "resize", dropout: bool = False) -> None:
+    def __init__(
+        self,
+        ngf: int = 64,
+        n_blocks: int = 9,
+        upsample: Upsample = "resize",
+        dropout: bool = False,
+        antialias: bool = False,
+        noise: float = 0.0,
+    ) -> None:
         super().__init__()
-        if ngf < 1 or n_blocks < 0:
-            raise ValueError(f"expected ngf >= 1 and n_blocks >= 0, got ngf={ngf}, n_blocks={n_blocks}")
+        if ngf < 1 or n_blocks < 0 or noise < 0:
+            raise ValueError(f"expected ngf >= 1, n_blocks >= 0, noise >= 0, got {ngf}, {n_blocks}, {noise}")
         if upsample not in ("resize", "transposed"):
             raise ValueError(f"upsample must be 'resize' or 'transposed', got {upsample!r}")
+        self.noise = noise
         self.model = EncoderDecoder(
             nn.ReflectionPad2d(3),
-            nn.Conv2d(3, ngf, 7),
+            nn.Conv2d(4 if noise else 3, ngf, 7),
             InstanceNorm2d(ngf),
             nn.ReLU(inplace=True),
-            *_downsample(ngf, 2 * ngf),
-            *_downsample(2 * ngf, 4 * ngf),
+            *_downsample(ngf, 2 * ngf, antialias),
+            *_downsample(2 * ngf, 4 * ngf, antialias),
             *(ResidualBlock(4 * ngf, dropout) for _ in range(n_blocks)),
             *_upsample(4 * ngf, 2 * ngf, upsample),
             *_upsample(2 * ngf, ngf, upsample),
@@ -67,7 +88,22 @@ class Generator(
         self.apply(normal_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        return self.model(self.with_noise(x))
+
+    def with_noise(self, x: Tensor) -> Tensor:
+        """Append the noise channel to pictures (B, 3, H, W), if the network has one and x has not.
+
+        In eval mode every picture of a size gets the same noise, and no shared random state changes.
+        """
+        if not self.noise or x.shape[1] == 4:
+            return x
+        b, _, h, w = x.shape
+        if self.training:
+            noise = torch.randn(b, 1, h, w, device=x.device)
+        else:
+            noise = torch.randn(1, 1, h, w, generator=torch.Generator().manual_seed(0))
+            noise = noise.to(x.device).expand(b, -1, -1, -1)
+        return torch.cat([x, self.noise * noise.to(x.dtype)], dim=1)
 
     @classmethod
     def from_official(cls, path: str | Path) -> Generator:
@@ -141,8 +177,12 @@ class GeneratorPair(nn.Module):
         return Cycle(fake_x, fake_y, self.F(fake_y), self.G(fake_x), same_x, same_y)
 
 
-def _downsample(channels_in: int, channels_out: int) -> list[nn.Module]:
-    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
+def _downsample(channels_in: int, channels_out: int, antialias: bool) -> list[nn.Module]:
+    convolution: nn.Module = (
+        DownsampleConv2d(channels_in, channels_out)
+        if antialias
+        else nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
+    )
     return [convolution, InstanceNorm2d(channels_out), nn.ReLU(inplace=True)]
 
 

@@ -51,6 +51,12 @@ class TrainConfig(RunConfig):
     dropout: bool = False
     """Dropout(0.5) in the residual blocks."""
 
+    antialias: bool = False
+    """Blur before strided convolutions of the generators: removes woven patterns from flat regions. Recommended."""
+
+    noise: float = 0.0
+    """Standard deviation of a noise channel beside the input, which seeds strokes in flat regions; 0.2 works well."""
+
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
     """Adversarial loss: least squares (the paper's choice) or the original log-likelihood."""
@@ -80,7 +86,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
-        check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity")
+        check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
         if len(self.init) > 2:
             raise ValueError(f"--init: expected a run, or one or two networks (G, F), got {len(self.init)}")
         if not 0 <= self.beta1 < 1:

@@ -41,7 +41,7 @@ from stylekit.training.log import print0
 from stylekit.training.optim import build_ema, frozen, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout")
+ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout", "antialias", "noise")
 """Options that a run cannot change."""
 
 PLOTS = {
@@ -186,7 +186,7 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
     torch.manual_seed(config.seed)
 
     def generator() -> Generator:
-        return Generator(config.ngf, config.n_blocks, config.upsample, config.dropout)
+        return Generator(config.ngf, config.n_blocks, config.upsample, config.dropout, config.antialias, config.noise)
 
     def discriminator() -> PatchDiscriminator:
         return PatchDiscriminator(config.ndf, config.n_layers_d)

@@ -33,7 +33,7 @@ def translate(image: Tensor, generator: Generator, tile: int | None = None) -> T
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    return to_unit(run_tiled(to_signed(image), generator, tile)).clamp(0, 1)
+    return to_unit(run_tiled(generator.with_noise(to_signed(image)), generator, tile)).clamp(0, 1)
 
 
 def load_generator(name: str | Path | None = None, direction: Direction = "x2y") -> Generator:

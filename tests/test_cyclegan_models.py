@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from cyclegan.models import Cycle, Generator, GeneratorPair
 
@@ -133,3 +134,33 @@ def test_the_generator_pair_computes_every_picture_of_the_cycle():
     )
     torch.testing.assert_close(tuple(cycle), tuple(expected))
     assert pair(real_x, real_y, identity=False).same_x is None
+
+
+def test_noise_is_new_in_training_and_the_same_in_eval_mode():
+    network = Generator(4, 1, noise=0.2)
+    x = torch.rand(2, 3, 16, 16)
+    assert not torch.equal(network(x), network(x))
+    network.eval()
+    state = torch.get_rng_state()
+    first = network(x)
+    assert torch.equal(first, network(x)) and torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(first[1:], network(x[1:]))
+    noisy = network.with_noise(x)
+    assert noisy.shape == (2, 4, 16, 16) and torch.equal(noisy[:, :3], x)
+    assert noisy[:, 3].std().item() == pytest.approx(0.2, rel=0.2)
+    assert network.with_noise(noisy) is noisy
+    assert Generator(4, 1).with_noise(x) is x
+
+
+def test_antialiasing_makes_features_follow_a_shift_of_the_picture():
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+
+    def error(antialias):
+        """How far features of a picture, shifted by half a position, are from shifted features; relative."""
+        torch.manual_seed(0)
+        model = Generator(4, 1, antialias=antialias).eval().model[:5]
+        features, shifted = model(x), model(torch.roll(x, (1, 1), (2, 3)))
+        between = functional.avg_pool2d(functional.pad(features, (1, 0, 1, 0), mode="reflect"), 2, 1)
+        return ((shifted - between)[..., 4:-4, 4:-4].square().mean() / features.var()).item()
+
+    assert error(True) < 0.7 * error(False)

@@ -392,3 +392,14 @@ def test_a_resumed_run_does_not_need_the_networks_it_started_from(dataset, tmp_p
     train(config(dataset, max_steps=1, init=(str(tmp_path / "start"),)))
     shutil.rmtree(tmp_path / "start")
     assert train(config(dataset, max_steps=2, init=(str(tmp_path / "start"),), resume=True)).step == 2
+
+
+def test_a_run_with_noise_and_antialiasing_goes_on_bit_for_bit(dataset):
+    options = dict(noise=0.2, antialias=True, n_epochs_decay=0)
+    whole = train(config(dataset, name="whole", n_epochs=2, **options)).folder
+    train(config(dataset, name="parts", n_epochs=1, **options))
+    parts = train(config(dataset, name="parts", n_epochs=2, resume=True, **options)).folder
+    first, second = weights(whole), weights(parts)
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    released = Generator.from_pretrained(whole / "G")
+    assert released.noise == 0.2 and released.model[1].in_channels == 4

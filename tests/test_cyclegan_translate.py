@@ -6,7 +6,6 @@ import torch
 from conftest import exit_code, flag_error, one_error
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch.nn import functional
 
 from cyclegan.cli import main
 from cyclegan.models import Generator
@@ -42,26 +41,6 @@ def test_the_output_has_the_size_and_range_of_the_picture(size):
     translated = translate(torch.rand(1, 3, *size), Generator(4, 1).eval())
     assert translated.shape == (1, 3, *size)
     assert translated.min() >= 0 and translated.max() <= 1
-
-
-def test_the_input_of_the_network_is_the_picture_padded_by_reflection():
-    inputs = []
-
-    def network(x):
-        inputs.append(x)
-        return x
-
-    image = torch.rand(1, 3, 101, 162)
-    torch.testing.assert_close(translate(image, network), image)
-    around = functional.pad(image, (33, 33, 33, 34), mode="reflect")
-    torch.testing.assert_close(inputs[0], around * 2 - 1)
-
-
-def test_padding_inside_a_network_causes_no_frame():
-    torch.manual_seed(0)
-    flat = torch.full((1, 3, 80, 80), 0.7)
-    network = torch.nn.Conv2d(3, 3, 31, padding=15)
-    assert translate(flat, network).std(dim=(2, 3)).max() < 1e-5 < network(flat * 2 - 1).std(dim=(2, 3)).min()
 
 
 def test_a_folder_keeps_its_structure_and_names(network, photographs, tmp_path, capsys):
@@ -219,3 +198,12 @@ def test_the_error_for_damaged_weights_names_the_file(network, photographs, tmp_
     assert run(photographs / "a.jpg", "-o", tmp_path / "out", "-w", network) == 2
     assert says in one_error(capsys, "cyclegan")
     assert not (tmp_path / "out").exists()
+
+
+def test_tiles_do_not_change_the_result_of_an_antialiased_network_with_noise(pictures):
+    torch.manual_seed(0)
+    network = Generator(4, 1, antialias=True, noise=0.3).eval()
+    photograph = images.to_tensor(pictures[0].resize((150, 120)))
+    whole = translate(photograph, network)
+    torch.testing.assert_close(translate(photograph, network, tile=64), whole, atol=1e-5, rtol=0)
+    assert torch.equal(translate(photograph, network), whole)

@@ -3,7 +3,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d, normal_init
+from stylekit.networks.blocks import (
+    DownsampleConv2d,
+    EncoderDecoder,
+    InstanceNorm2d,
+    ResidualBlock,
+    UpsampleConv2d,
+    normal_init,
+)
 
 
 def test_instance_norm_equals_that_of_pytorch():
@@ -98,3 +105,15 @@ def test_normal_init_draws_from_the_distribution_of_the_paper(layer):
     assert abs(layer.weight.std().item() - 0.02) < 0.001
     assert abs(layer.weight.mean().item()) < 0.001
     assert layer.bias.abs().max() == 0
+
+
+def test_downsampling_with_a_blur_does_not_see_the_nyquist_frequency():
+    columns = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 1, 16, 16)
+    blurred, plain = DownsampleConv2d(1, 1), nn.Conv2d(1, 1, 3, stride=2, padding=1, padding_mode="reflect")
+    plain.load_state_dict(blurred.state_dict())
+    assert (blurred(columns) - blurred.bias).abs().max() < 1e-6
+    assert (plain(columns) - plain.bias).abs().max() > 1e-2
+    flat = torch.full((1, 1, 16, 16), 0.7)
+    torch.testing.assert_close(blurred(flat), plain(flat))
+    assert blurred(flat).shape == (1, 1, 8, 8)
+    assert "blur" not in blurred.state_dict()

@@ -123,7 +123,7 @@ def test_the_plain_options_survive_json_and_do_not_say_that_a_run_was_resumed():
     config = RunConfig(dataroot="photographs", checkpoints_dir=Path("runs"), resume=True, max_minutes=1.5)
     plain = config.plain()
     assert json.loads(json.dumps(plain)) == plain
-    assert plain.keys() == {field.name for field in dataclasses.fields(RunConfig)} - {"resume"}
+    assert plain.keys() == {field.name for field in dataclasses.fields(RunConfig)} - {"resume", "from_epoch"}
     assert plain["checkpoints_dir"] == "runs" and plain["max_minutes"] == 1.5
 
 
@@ -147,3 +147,7 @@ def test_differences_show_the_flag_with_both_values():
     assert new.differences(old.plain()) == ["--dataroot b (was a)", "--max-steps 7 (was None)"]
     assert new.differences(old.plain(), "max_steps", "lr") == ["--max-steps 7 (was None)"]
     assert new.differences(new.plain()) == []
+    # An option that did not exist yet had its default.
+    saved = {key: value for key, value in old.plain().items() if key not in ("threads", "lr_policy")}
+    assert old.differences(saved) == []
+    assert dataclasses.replace(old, lr_policy="cosine").differences(saved) == ["--lr-policy cosine (was linear)"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from cyclegan.models import Generator
 from cyclegan.translate import translate
@@ -167,3 +168,23 @@ def test_a_picture_is_split_into_tiles_if_it_needs_more_than_half_of_the_free_me
         sides.clear()
         run_tiled(torch.rand(1, 3, 1200, 900), network)
     assert len(sides) > 4 and max(sides) < 1000
+
+
+def test_the_input_of_the_network_is_the_picture_padded_by_reflection():
+    inputs = []
+
+    def network(x):
+        inputs.append(x)
+        return x
+
+    image = torch.rand(1, 3, 101, 162)
+    torch.testing.assert_close(run_tiled(image, network), image)
+    around = functional.pad(image, (33, 33, 33, 34), mode="reflect")
+    torch.testing.assert_close(inputs[0], around)
+
+
+def test_padding_inside_a_network_causes_no_frame():
+    torch.manual_seed(0)
+    flat = torch.full((1, 3, 80, 80), 0.7)
+    network = torch.nn.Conv2d(3, 3, 31, padding=15)
+    assert run_tiled(flat, network).std(dim=(2, 3)).max() < 1e-5 < network(flat).std(dim=(2, 3)).min()

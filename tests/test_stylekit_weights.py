@@ -97,6 +97,7 @@ def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(t
     network = Generator(4, 1)
     weights.save(network, tmp_path / "G")
     assert {path.name for path in tmp_path.glob("**/*")} == {"G", "config.json", "model.safetensors"}
+    assert len({path.stat().st_mode for path in (tmp_path / "G").iterdir()}) == 1
     loaded = weights.load(Generator, tmp_path / "G", "a generator", "a training run")
     assert loaded._hub_mixin_config == network._hub_mixin_config and not loaded.training
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())

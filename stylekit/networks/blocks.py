@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,26 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv_block(x)
+
+
+class DownsampleConv2d(nn.Conv2d):
+    """A 3x3 convolution with stride 2, reflection padding and a [1, 2, 1] blur of its input (Zhang 2019).
+
+    A strided convolution without a filter aliases: detail beyond the Nyquist limit of its output turns into a regular
+    pattern, which shows in flat regions of the result and jumps when the picture is shifted by a pixel.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2), for even H and W.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, stride=2, padding=1, padding_mode="reflect")
+        row = torch.tensor([0.25, 0.5, 0.25])
+        kernel = torch.outer(row, row).expand(in_channels, 1, 3, 3).contiguous()
+        self.register_buffer("blur", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = functional.pad(x, (1, 1, 1, 1), mode="reflect")
+        return super().forward(functional.conv2d(padded, cast(Tensor, self.blur), groups=x.shape[1]))
 
 
 class UpsampleConv2d(nn.Conv2d):

@@ -105,6 +105,8 @@ def save(network: PyTorchModelHubMixin, folder: Path) -> None:
     with atomic_folder(folder) as partial:
         network.save_pretrained(partial)
         (partial / "README.md").unlink(missing_ok=True)  # The mixin's generic model card.
+        # safetensors creates files that only their owner can read.
+        (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
 
 
 def copy_weights(source: Any, target: Any, given: str) -> None:
