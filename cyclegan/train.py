@@ -26,6 +26,7 @@ from cyclegan.data import (
     find_training_pictures,
     pipelines_from_dict,
 )
+from cyclegan.diagnose import diagnose, diagnose_length
 from cyclegan.discriminators import DiscriminatorPair, PatchDiscriminator
 from cyclegan.losses import discriminator_loss, generator_loss
 from cyclegan.models import Generator, GeneratorPair
@@ -75,10 +76,16 @@ def train(config: TrainConfig) -> Result:
             lr = set_learning_rate(state.optimizers, config, run.progress)
             terms = train_step(state, _to_network(real_x, run.device), _to_network(real_y, run.device), config, run.amp)
             run.end_step(terms, lr)
+            if run.diagnosis_due:
+                run.warn(diagnose(state.generators, real_x, real_y, run.mean_terms(), lr, run.progress, config))
             if run.checkpoint_due:
                 run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.released_networks)
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
+        if run.progress >= 1:
+            pictures = config.batch_size * distributed.world_size()
+            short = diagnose_length(run.step, run.seconds, run.steps_per_epoch, pictures, config)
+            run.warn([short] if short else [], at_once=True)
     return run.result
 
 

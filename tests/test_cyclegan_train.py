@@ -403,3 +403,10 @@ def test_a_run_with_noise_and_antialiasing_goes_on_bit_for_bit(dataset):
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     released = Generator.from_pretrained(whole / "G")
     assert released.noise == 0.2 and released.model[1].in_channels == 4
+
+
+def test_a_run_that_is_far_too_short_says_how_long_it_should_be(dataset, capsys):
+    train(config(dataset, max_steps=3))
+    warning = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: "))
+    assert "short run: finished after 3 steps, which is not enough" in warning
+    assert warning.endswith("continue with --resume --n-epochs 1567 --max-steps 10000")

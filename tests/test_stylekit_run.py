@@ -20,6 +20,7 @@ from cyclegan.cli import train_main
 from stylekit.options import RunConfig
 from stylekit.training import checkpoint
 from stylekit.training.data import make_loader
+from stylekit.training.diagnostics import Finding
 from stylekit.training.log import read_metrics
 from stylekit.training.optim import build_ema, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
@@ -550,3 +551,24 @@ def test_an_extension_that_raises_the_learning_rate_says_so(config, capsys):
     train(config(name="constant", lr_policy="constant", **decaying | {"n_epochs": 3}, resume=True))
     assert "learning rate" not in capsys.readouterr().out
     assert {line["lr"] for line in read_metrics(config().checkpoints_dir / "constant")} == {0.01}
+
+
+def test_a_finding_is_a_warning_and_an_alert_once_it_is_confirmed(config, capsys, monkeypatch):
+    alerts = []
+    monkeypatch.setattr("stylekit.training.log.Log._to_wandb", lambda self, send: send(SimpleNamespace(
+        log=lambda *_: None, log_artifact=lambda *_, **__: None, alert=lambda title, text: alerts.append((title, text)),
+        finish=lambda **_: None)))  # fmt: skip
+    monkeypatch.setattr("stylekit.training.log.Log.pictures", lambda *_: None)
+    monkeypatch.setattr("stylekit.training.log.Log.artifact", lambda *_: None)
+    monkeypatch.setattr("stylekit.training.run.DIAGNOSIS_STEPS", 4)
+    due = []
+    with Run(config(), fixed=("width",)) as run:
+        for _ in run.batches(make_loader(Numbers(), 6, run.config, run.device)):
+            run.end_step({"loss": torch.tensor(float(run.step))}, 0.1)
+            if run.diagnosis_due:
+                due.append((run.step, run.mean_terms()["loss"]))
+                run.warn([Finding("fever", "it is hot", cure="use --fan")])
+    # Four steps each: the means of 0 to 3, 4 to 7 and 8 to 11. Only the second examination confirms the first.
+    assert due == [(4, 1.5), (8, 5.5), (12, 9.5)]
+    assert alerts == [("fever", "fever: it is hot; use --fan")]
+    assert capsys.readouterr().out.count("warning: fever: it is hot; use --fan") == 1

@@ -111,6 +111,11 @@ class Log:
 
         self._to_wandb(send)
 
+    def alert(self, title: str, text: str) -> None:
+        """Print a warning, and send it as an alert to Weights & Biases."""
+        print0(f"warning: {text}")
+        self._to_wandb(lambda run: run.alert(title=title, text=text))
+
     def close(self, exit_code: int = 0) -> None:
         """Finish the W&B run, unless it was active before."""
         if self._ours:

@@ -31,11 +31,15 @@ from stylekit.pictures import images
 from stylekit.pictures.sheet import contact_sheet
 from stylekit.training import checkpoint
 from stylekit.training.data import EpochBatches, iterate
+from stylekit.training.diagnostics import Doctor, Finding
 from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_metrics
 from stylekit.training.optim import learning_rate
 from stylekit.training.signals import collect_signals
 
 T = TypeVar("T")
+
+DIAGNOSIS_STEPS = 200
+"""Steps between two diagnoses, at least."""
 
 
 class Stateful(Protocol):
@@ -82,6 +86,8 @@ class Run:
     """Training time, without saving and sampling."""
     checkpoint_due = False
     """Whether to `save` after the current step: at the end of an epoch and of the run, and as the options say."""
+    diagnosis_due = False
+    """Whether to `warn` of findings after the current step: in the main process, every `DIAGNOSIS_STEPS` or so."""
     samples_due = False
     """Whether to `show` samples after the current step: in the main process, at the end of an epoch and of the run."""
 
@@ -98,6 +104,9 @@ class Run:
         """Signals that this process has caught."""
         self._stop_signal: int | None = None
         """The signal on which all processes have agreed to stop after the current step."""
+        self._doctor = Doctor()
+        self._since_diagnosis: list[dict[str, float]] = []
+        """The lines logged since the last diagnosis."""
         self._pending: list[dict[str, Tensor]] = []
         """Terms of the steps since the last logged line, on the device."""
 
@@ -220,6 +229,8 @@ class Run:
         if epoch_ended:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
             self._logged_step, self._logged_seconds = self.step, self.seconds
+        enough = len(self._since_diagnosis) * self.config.print_freq >= DIAGNOSIS_STEPS
+        self.diagnosis_due = distributed.is_main() and enough and not self._pending
         self.samples_due = distributed.is_main() and (epoch_ended or self.progress >= 1)
         frequency = self.config.save_latest_freq
         self.checkpoint_due = epoch_ended or self.ended or bool(frequency and self.step % frequency == 0)
@@ -264,6 +275,21 @@ class Run:
                 aliases = ["latest", f"epoch-{self.epoch}"]
                 metadata = {"step": self.step, "epoch": self.epoch}
                 self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
+
+    def mean_terms(self) -> dict[str, float]:
+        """The mean of each loss term since the last diagnosis; the next call starts anew."""
+        lines, self._since_diagnosis = self._since_diagnosis, []
+        return {name: sum(line[name] for line in lines) / len(lines) for name in lines[0]}
+
+    def warn(self, findings: Sequence[Finding], at_once: bool = False) -> None:
+        """Report the most severe finding that is confirmed, at most one in ten minutes: a warning and a W&B alert.
+
+        Args:
+            at_once: Report the first finding without waiting for a confirmation.
+        """
+        finding = findings[0] if at_once and findings else self._doctor.examine(findings, time.monotonic())
+        if finding is not None and self._log is not None:
+            self._log.alert(finding.title, str(finding))
 
     def _keep_state(self) -> None:
         """Keep the checkpoint of this epoch, and remove older ones, as --keep-epochs says."""
@@ -339,6 +365,8 @@ class Run:
         self._pending.clear()
         values = dict(zip(names, distributed.all_mean(mean), strict=True))
         self._check_finite(values)
+        self._since_diagnosis.append(dict(values))
+        del self._since_diagnosis[:-DIAGNOSIS_STEPS]  # A method that never diagnoses keeps no more.
         text = " ".join(f"{name}: {value:.3f}" for name, value in values.items())
         steps_per_second = (self.step - self._logged_step) / max(1e-9, self.seconds - self._logged_seconds)
         self._logged_step, self._logged_seconds = self.step, self.seconds

@@ -1,0 +1,246 @@
+import copy
+import dataclasses
+import re
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from torch import nn
+from torch.nn import functional
+
+from cyclegan.diagnose import cure, diagnose, diagnose_length
+from cyclegan.models import Generator, GeneratorPair
+from cyclegan.options import TrainConfig
+from cyclegan.train import build_state, train_step
+from cyclegan.translate import load_generator
+from stylekit.pictures import images
+from stylekit.training.diagnostics import Finding
+
+HEALTHY = {"d_x": 0.16, "d_y": 0.18}
+OPTIONS = TrainConfig("photographs")
+LEVEL = 2 / 255
+"""One grey level in [-1, 1]."""
+
+
+class Planted(nn.Module):
+    """A generator that computes a given function of pictures in [-1, 1]."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.scale = nn.Parameter(torch.ones(()))  # It has parameters, as all generators do.
+
+    def forward(self, x):
+        return self.scale * self.function(x)
+
+
+def darker(x):
+    """A healthy translation: photographs by night."""
+    return 0.6 * x - 0.3
+
+
+def brighter(x):
+    """Its inverse."""
+    return (x + 0.3) / 0.6
+
+
+def crop(name, top, left, side=128):
+    """A crop of a photograph that scikit-learn ships, (1, 3, side, side) in [0, 1]."""
+    return images.to_tensor(Image.fromarray(load_sample_image(name)[top : top + side, left : left + side]))
+
+
+@pytest.fixture(scope="module")
+def x():
+    return crop("china.jpg", 100, 250)
+
+
+@pytest.fixture(scope="module")
+def y():
+    return crop("flower.jpg", 100, 250)
+
+
+def findings(x, y, G=darker, F=brighter, terms=HEALTHY, lr=2e-4, progress=0.5, **options):
+    """What the diagnosis says, by title."""
+    pair = GeneratorPair(*(f if isinstance(f, nn.Module) else Planted(f) for f in (G, F)))
+    found = diagnose(pair, x, y, terms, lr, progress, dataclasses.replace(OPTIONS, **options))
+    return {finding.title: finding for finding in found}
+
+
+# Planted diseases.
+
+
+def test_healthy_generators_are_left_in_peace(x, y):
+    assert findings(x, y) == {}
+    assert findings(torch.cat([x, y]), torch.cat([y, x])) == {}
+
+
+@pytest.mark.parametrize("name", ["G", "F"])
+def test_a_generator_that_inverts_colours(x, y, name):
+    found = findings(x, y, **{name: lambda x: -0.8 * x}, lambda_identity=0.2)
+    assert list(found) == [f"colour inversion in {name}"]
+    assert "new run with --lambda-identity 1 (now 0.2)" in found[f"colour inversion in {name}"].cure
+
+
+def test_a_generator_that_returns_its_input(x, y):
+    found = findings(x, y, G=lambda x: x + LEVEL)
+    assert list(found) == ["no translation in G"]
+    assert "--resume --lambda-identity 0.1 (now 0.5)" in found["no translation in G"].cure
+    assert "--lambda-y 5 (now 10)" in findings(x, y, F=lambda y: y, lambda_identity=0)["no translation in F"].cure
+
+
+@pytest.mark.parametrize("cell", [1, 2])
+def test_a_generator_with_a_checkerboard(x, y, cell):
+    index = torch.arange(128) // cell
+    board = 3 * LEVEL * (1.0 - 2.0 * ((index[:, None] + index) % 2))
+    for options, advice in (
+        ({"upsample": "transposed"}, "--upsample resize (now transposed)"),
+        ({}, "--antialias"),
+        ({"antialias": True}, "--noise 0.2"),
+        ({"antialias": True, "noise": 0.2}, "--load-size 429 (now 286)"),
+    ):
+        found = findings(x, y, G=lambda x: darker(x) + board, **options)
+        assert list(found) == ["checkerboard or weave in G"]
+        assert f"repeats every {2 * cell}.0 px" in found["checkerboard or weave in G"].evidence
+        assert found["checkerboard or weave in G"].cure.endswith(advice)
+
+
+def test_a_generator_that_hides_its_input_in_the_lowest_bits(x, y):
+    def hide(x):
+        visible = functional.interpolate(functional.avg_pool2d(darker(x), 16), scale_factor=16.0, mode="bilinear")
+        return ((visible / LEVEL / 4).round() * 4 + (x * 1.5).round()) * LEVEL
+
+    def reveal(fake):
+        levels = (fake / LEVEL).round()
+        return (levels - 4 * (levels / 4).round()) / 1.5
+
+    found = findings(x, y, G=hide, F=reveal)
+    assert [title for title in found if title.endswith("in G")] == ["hidden information in G"]
+    assert "--resume --lambda-x 5 (now 10)" in found["hidden information in G"].cure
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_generator_that_always_returns_the_same_picture(x, y, batch_size):
+    always = images.to_signed(crop("flower.jpg", 200, 100))
+    batch = torch.cat([x, x.flip(3)])[:batch_size]
+    found = findings(batch, torch.cat([y, y.flip(3)])[:batch_size], G=lambda x: always + 0.02 * x)
+    assert list(found) == ["mode collapse in G"]
+    assert "--lambda-x 20 (now 10)" in found["mode collapse in G"].cure
+
+
+@pytest.mark.parametrize(
+    ("terms", "options", "title", "advice"),
+    [
+        ({"d_x": 0.003}, {}, "all-powerful discriminator in D_X", "--ndf 32 (now 64)"),
+        ({"d_y": 0.02}, {"gan_loss": "vanilla"}, "all-powerful discriminator in D_Y", "--gan-loss lsgan"),
+        ({"d_y": 0.25}, {}, "dead discriminator in D_Y", "trainA and trainB differ; start a new run with --ndf 128"),
+        ({"d_x": 0.69}, {"gan_loss": "vanilla"}, "dead discriminator in D_X", "--ndf 128"),
+    ],
+)
+def test_a_discriminator_that_teaches_nothing(x, y, terms, options, title, advice):
+    healthy = {"d_x": 0.45, "d_y": 0.5} if options else HEALTHY
+    assert findings(x, y, terms=healthy, **options) == {}
+    found = findings(x, y, terms=healthy | terms, **options)
+    assert list(found) == [title] and advice in found[title].cure
+
+
+def test_a_learning_rate_of_zero_with_work_left(x, y):
+    found = findings(x, y, lr=0.0, progress=0.75)
+    assert list(found) == ["no learning rate"]
+    assert "25 % of the run left" in found["no learning rate"].evidence
+    assert "--lr-policy constant --lr 0.0002" in found["no learning rate"].cure
+
+
+# Lengths of runs.
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps_per_epoch", "advice"),
+    [
+        ({"max_steps": 12}, 400, "--resume --max-steps 10000"),
+        ({"max_minutes": 0.2}, 400, "--resume --max-minutes 167"),
+        ({"n_epochs": 2, "n_epochs_decay": 1}, 4, "--resume --n-epochs 2499"),
+        ({"n_epochs": 1, "n_epochs_decay": 0, "max_steps": 12}, 400, "--resume --n-epochs 25 --max-steps 10000"),
+        # Five epochs of many pictures are more than 10,000 steps.
+        ({"max_steps": 12}, 6000, "--resume --max-steps 30000"),
+    ],
+)
+def test_a_run_of_twelve_steps_is_too_short_and_the_limit_that_ended_it_is_named(limits, steps_per_epoch, advice):
+    config = dataclasses.replace(OPTIONS, **limits)
+    finding = diagnose_length(12, 12.0, steps_per_epoch, 1, config)
+    assert "finished after 12 steps, which is not enough" in finding.evidence
+    assert finding.cure == f"continue with {advice}"
+
+
+def test_a_long_run_large_batches_and_fine_tuning_are_left_in_peace():
+    assert diagnose_length(1999, 999.0, 400, 1, dataclasses.replace(OPTIONS, max_steps=1999)) is not None
+    assert diagnose_length(2000, 999.0, 400, 1, dataclasses.replace(OPTIONS, max_steps=2000)) is None
+    assert diagnose_length(250, 999.0, 50, 8, dataclasses.replace(OPTIONS, max_steps=250)) is None
+    assert diagnose_length(100, 99.0, 400, 1, dataclasses.replace(OPTIONS, max_steps=100, init=("run",))) is None
+
+
+# Cures.
+
+DISEASES = [
+    "mode collapse", "colour inversion", "no translation", "hidden information", "checkerboard or weave",
+    "all-powerful discriminator", "dead discriminator", "no learning rate",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("disease", DISEASES)
+def test_every_cure_names_options_that_exist_with_values_that_they_accept(disease):
+    kinds = {field.name: type(getattr(OPTIONS, field.name)) for field in dataclasses.fields(TrainConfig)}
+    for changes in ({}, {"upsample": "transposed", "gan_loss": "vanilla", "lambda_identity": 0.0}, {"antialias": True}):
+        config = dataclasses.replace(OPTIONS, **changes)
+        text = cure(Finding(disease, "", "G"), config)
+        flags = re.findall(r"--([a-z-]+)(?: ([\w.]+))?", text)
+        assert [flag for flag, _ in flags if flag != "resume"], text
+        for flag, value in flags:
+            name = flag.replace("-", "_")
+            assert name in kinds, text
+            if value[:1].isdigit():
+                changed = dataclasses.replace(config, **{name: kinds[name](value)})
+                assert getattr(changed, name) != getattr(config, name) or name == "lr", text
+
+
+# The bundled networks, and what a diagnosis leaves alone.
+
+
+def test_of_the_bundled_networks_only_the_weave_of_landscape2vangogh_is_named():
+    """Its model card says so: plain regions show a canvas-like texture."""
+    G, F = load_generator("landscape2vangogh"), load_generator("vangogh2landscape")
+    sky, plain = (
+        findings(crop("china.jpg", *place), crop("flower.jpg", *place), G, F) for place in ((0, 0), (100, 100))
+    )
+    assert list(sky) == ["checkerboard or weave in G"] and plain == {}
+
+
+def test_a_diagnosis_changes_neither_the_networks_nor_any_random_state():
+    tiny = dict(ngf=4, ndf=4, n_blocks=1, n_layers_d=2, crop_size=64, load_size=64)
+    config = dataclasses.replace(OPTIONS, **tiny, dropout=True, noise=0.2)
+    x, y = crop("china.jpg", 0, 0, 64), crop("flower.jpg", 0, 0, 64)
+    states = []
+    for diagnosed in (False, True):
+        torch.manual_seed(0)
+        state = build_state(config, torch.device("cpu"))
+        state.generators.G.model[0].eval()  # A module's own mode is kept as well.
+        for _ in range(2):
+            terms = train_step(state, images.to_signed(x), images.to_signed(y), config)
+            if diagnosed:
+                first = diagnose(state.generators, x, y, {k: v.item() for k, v in terms.items()}, 2e-4, 0.5, config)
+                again = diagnose(state.generators, x, y, {k: v.item() for k, v in terms.items()}, 2e-4, 0.5, config)
+                assert first == again
+        modes = [module.training for module in state.generators.modules()]
+        gradients = [parameter.grad for parameter in state.generators.parameters()]
+        pools = [state.pool_x.state_dict(), state.pool_y.state_dict()]
+        optimizers = [optimizer.state_dict() for optimizer in state.optimizers]
+        networks = [state.generators.state_dict(), state.discriminators.state_dict(), state.ema.state_dict()]
+        states.append(copy.deepcopy((torch.get_rng_state(), modes, networks, optimizers, pools, gradients)))
+    assert states[0][1].count(False) == 1
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
+
+
+def test_small_crops_and_generators_of_one_batch_can_be_examined():
+    x = torch.rand(1, 3, 16, 16)
+    pair = GeneratorPair(Generator(4, 0), Generator(4, 0))
+    assert isinstance(diagnose(pair, x, x, HEALTHY, 2e-4, 0.5, OPTIONS), list)
