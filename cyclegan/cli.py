@@ -1,4 +1,4 @@
-"""The command line: `cyclegan train`, `cyclegan translate`, `cyclegan weights`. Heavy imports are inside functions."""
+"""The command line: `cyclegan train`, `translate`, `evaluate`, `weights`. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from cyclegan.official import check_flags
-from cyclegan.options import TrainConfig, TranslateConfig, WeightsConfig
+from cyclegan.options import EvaluateConfig, TrainConfig, TranslateConfig, WeightsConfig
 from stylekit import cli
 
-COMMANDS = {"train": TrainConfig, "translate": TranslateConfig, "weights": WeightsConfig}
+COMMANDS = {"train": TrainConfig, "translate": TranslateConfig, "evaluate": EvaluateConfig, "weights": WeightsConfig}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -25,6 +25,8 @@ def main(args: Sequence[str] | None = None) -> int:
         config = cli.parse_command(COMMANDS, "cyclegan", about, args)
         if isinstance(config, TrainConfig):
             return train(config, "cyclegan train")
+        if isinstance(config, EvaluateConfig):
+            return evaluate(config)
         return translate(config) if isinstance(config, TranslateConfig) else cli.list_networks()
 
 
@@ -61,3 +63,23 @@ def translate(config: TranslateConfig) -> int:
     generator = load_generator(config.weights, config.direction)
     outcomes = translate_files(jobs, generator, device, config.size, config.tile)
     return cli.report_outcomes(outcomes, jobs, config.output, sheet, "cyclegan translate", "translated")
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Measure a generator; print a table and write it as JSON."""
+    from cyclegan import evaluate as evaluation
+    from stylekit import devices
+
+    devices.set_threads(config.threads)
+    result = evaluation.evaluate(config)
+    result.save(config.output)
+    for error in result.errors:
+        print(f"cyclegan evaluate: {error}", file=sys.stderr)
+    x, y = ("A", "B") if result.direction == "x2y" else ("B", "A")
+    counts = result.counts
+    print(
+        f"{result.weights}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
+        f"{counts['y_held_out']} of them against the others; weave in {counts['weave']}, halo in {counts['halo']}"
+    )
+    print(f"{evaluation.table(result)}\n{config.output}")
+    return 1 if result.errors else 0

