@@ -28,8 +28,8 @@ def network(tmp_path):
 def collections():
     """X: crops of china.jpg with sky; Y: crops of flower.jpg."""
     china, flower = (to_tensor(Image.fromarray(load_sample_image(name))) for name in ("china.jpg", "flower.jpg"))
-    x = [china[..., :96, left : left + 96] for left in range(0, 400, 100)]
-    y = [flower[..., top : top + 96, left : left + 96] for top in (60, 200) for left in range(100, 500, 100)]
+    x = [china[..., :84, left : left + 84] for left in range(0, 400, 100)]
+    y = [flower[..., top : top + 84, left : left + 84] for top in (60, 200) for left in range(100, 500, 100)]
     return x, y
 
 

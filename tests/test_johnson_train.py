@@ -1,13 +1,12 @@
 import copy
 import dataclasses
 import json
-import os
 
 import albumentations
 import numpy as np
 import pytest
 import torch
-from conftest import exit_code, flag_error, one_error, run
+from conftest import exit_code, flag_error, one_error
 from PIL import Image
 
 from gatys.styles import load_preset, make_preset, save_preset, style_network
@@ -312,27 +311,6 @@ def test_a_pipeline_from_a_file_goes_into_the_checkpoint_and_is_used_on_resuming
     (tmp_path / "mine.json").unlink()
     train(dataclasses.replace(options, max_steps=2, resume=True))
     assert "Resize" in str(checkpoint.load(path)["pipeline"])
-
-
-def test_two_processes_equal_one_with_twice_the_batch(photographs, painting, tmp_path):
-    flags = ["--checkpoints-dir", tmp_path / "runs", "--print-freq", 1, "--max-steps", 4, "--lr", 1e-4]
-    arguments = [*TINY, "--dataroot", photographs, "--style", painting, *flags, "--name", "two", "--batch-size", 1]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "-m", "johnson", "train"]
-    two = run(*torchrun, *arguments, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert two.returncode == 0, two.stderr
-    assert command_line(photographs, painting, *flags, "--name", "one") == 0
-    metrics = [
-        [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    ]
-    assert [line["step"] for line in metrics[1]] == [1, 2, 3, 4]  # One log, not two.
-    assert two.stdout.count("step 4:") == 1
-    for a, b in zip(*metrics, strict=True):
-        for name in ("content", "relu1_1", "relu4_1"):
-            assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)
-    first, second = (checkpoint.load(tmp_path / "runs" / name / "last.pt")["network"] for name in ("one", "two"))
-    for key in (key for key in first if key.endswith("weight")):
-        assert (first[key] - second[key]).abs().mean() < 2e-5, key
 
 
 # Wrong flags and wrong data.

@@ -26,7 +26,7 @@ def sky(china):
 @pytest.fixture(scope="module")
 def roofs(china):
     """Dark roofs and trees before a pale sky."""
-    return china[..., 20:260, 200:520]
+    return china[..., 60:220, 230:450]
 
 
 @pytest.fixture(scope="module")
