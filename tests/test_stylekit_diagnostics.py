@@ -183,7 +183,8 @@ def test_a_finding_names_the_disease_the_network_and_the_cure_in_one_line():
 
 def test_a_finding_is_reported_once_it_is_confirmed():
     doctor = Doctor()
-    assert [doctor.examine(found, now) for now, found in enumerate([[COPY], [], [COPY], [COPY]])] == [None] * 3 + [COPY]
+    examinations = [[COPY], [], [COPY], [COPY]]
+    assert [doctor.examine(found, i) for i, found in enumerate(examinations)] == [None, None, None, COPY]
 
 
 def test_another_network_does_not_confirm_a_finding():
@@ -195,11 +196,11 @@ def test_another_network_does_not_confirm_a_finding():
 def test_there_is_at_most_one_report_in_ten_minutes_and_the_most_severe_comes_first():
     doctor = Doctor()
     times = range(0, 1500, 100)
-    reports = {now: found for now in times if (found := doctor.examine([INVERSION, COPY], now))}
+    reports = {second: found for second in times if (found := doctor.examine([INVERSION, COPY], second))}
     assert reports == {100: INVERSION, 700: COPY}
 
 
 def test_the_same_finding_is_reported_again_only_after_an_hour():
     doctor = Doctor()
-    reports = [now for now in range(0, 9000, 200) if doctor.examine([COPY], now)]
+    reports = [second for second in range(0, 9000, 200) if doctor.examine([COPY], second)]
     assert reports == [200, 3800, 7400]
