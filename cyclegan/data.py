@@ -89,7 +89,10 @@ def find_training_pictures(
 
 
 def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
-    """Build the augmentation from its name ("none", "paper", "strong") or a file saved by `albumentations.save`.
+    """Build the augmentation from its name ("none", "paper", ...) or a file saved by `albumentations.save`.
+
+    "detail" ignores `load_size`: it shrinks pictures to between 70 % and 100 %, whatever their size, before it crops.
+    Brush strokes keep the width that they have in large pictures.
 
     A file holds one pipeline for both domains, or one for each as {"x": ..., "y": ...}. Its output must be crop_size x
     crop_size, since all pictures of a batch need the same size.
@@ -119,7 +122,13 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
         colour = a.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.02, 0.02), p=0.8)
         cuts = [resize_shorter_side(load_size), square, turn, zoom, a.HorizontalFlip(p=0.5)]
         return Pipelines(a.Compose([*cuts, colour]), a.Compose(cuts))
-    saved = read_pipeline_file(Path(augment), ("none", "paper", "strong"))
+    if augment == "detail":
+        a = albumentations
+        largest = round(crop_size / 0.7)
+        cut = a.RandomCrop(largest, largest, pad_if_needed=True, border_mode=cv2.BORDER_REFLECT_101)
+        zoom = a.RandomSizedCrop((crop_size, largest), (crop_size, crop_size), area_for_downscale="image")
+        return Pipelines(*(a.Compose([cut, zoom, a.HorizontalFlip(p=0.5)]) for _ in "xy"))
+    saved = read_pipeline_file(Path(augment), ("none", "paper", "strong", "detail"))
     try:
         return pipelines_from_dict(saved, crop_size)
     except ValueError as error:

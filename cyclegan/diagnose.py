@@ -54,8 +54,12 @@ def diagnose(
     device = next(pair.parameters()).device
     x, y = (_two_pictures(devices.to_device(pictures, device)) for pictures in (real_x, real_y))
     with _eval_mode(pair):
-        findings = _examine("G", pair.G, pair.F, x, y) + _examine("F", pair.F, pair.G, y, x)
-    for name in ("d_x", "d_y"):
+        # Without the cycle, the way back is not trained and hides nothing.
+        cycled = "cycle_x" in terms
+        findings = _examine("G", pair.G, x, y, pair.F if cycled else None)
+        if not config.one_way:
+            findings += _examine("F", pair.F, y, x, pair.G if cycled else None)
+    for name in sorted(terms.keys() & {"d_x", "d_y"}):
         if finding := diagnostics.check_discriminator(terms[name], CHANCE[config.gan_loss]):
             findings.append(finding.with_cure("", name.upper()))
     if finding := diagnostics.check_learning_rate(lr, progress):
@@ -125,26 +129,24 @@ def cure(finding: Finding, config: TrainConfig) -> str:
     raise ValueError(f"unknown disease {finding.disease!r}")
 
 
-def _examine(name: str, there: nn.Module, back: nn.Module, before: Tensor, target: Tensor) -> list[Finding]:
+def _examine(name: str, there: nn.Module, before: Tensor, target: Tensor, back: nn.Module | None) -> list[Finding]:
     """The findings on one generator, by two different pictures.
 
     Args:
         name: Of the generator `there`.
-        back: The generator for the other direction.
         target: Two real pictures of the domain that `there` translates into.
+        back: The generator for the other direction, if it is trained to restore the picture.
     """
     after = to_unit(there(to_signed(before)))
     if collapse := diagnostics.check_collapse(before, after):
         # The other checks compare the output with the input, which it no longer depends on.
         return [collapse.with_cure("", name)]
-    both = torch.cat([after[:1], diagnostics.add_noise(after[:1])])
-    cycled, noisy_cycled = to_unit(back(to_signed(both))).chunk(2)
-    findings = [
-        diagnostics.check_inversion(before, after),
-        diagnostics.check_copy(before, after),
-        diagnostics.check_hidden_information(before[:1], cycled, noisy_cycled),
-        diagnostics.check_pattern(before, after, target),
-    ]
+    findings = [diagnostics.check_inversion(before, after), diagnostics.check_copy(before, after)]
+    if back is not None:
+        both = torch.cat([after[:1], diagnostics.add_noise(after[:1])])
+        cycled, noisy_cycled = to_unit(back(to_signed(both))).chunk(2)
+        findings.append(diagnostics.check_hidden_information(before[:1], cycled, noisy_cycled))
+    findings.append(diagnostics.check_pattern(before, after, target))
     return [finding.with_cure("", name) for finding in findings if finding]
 
 

@@ -1,13 +1,26 @@
-"""The discriminators of CycleGAN (Zhu et al. 2017, appendix 7.2), with the parameter names of the authors."""
+"""The discriminators of CycleGAN: the PatchGAN of the paper (Zhu et al. 2017, appendix 7.2), and heads on VGG features.
+
+`PatchDiscriminator` has the parameter names of the authors. `FeatureDiscriminator` is a departure from the paper.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
 from itertools import pairwise
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
-from stylekit.networks.blocks import InstanceNorm2d, normal_init
+from stylekit.networks.blocks import DownsampleConv2d, InstanceNorm2d, normal_init
+from stylekit.networks.vgg import VGGFeatures
+from stylekit.pictures.images import to_unit
+
+Scores = tuple[Tensor, ...]
+"""The scores of one or several discriminators for the same pictures, (B, C, h, w) each."""
 
 
 class PatchDiscriminator(
@@ -52,14 +65,88 @@ class PatchDiscriminator(
         return self.model(x)
 
 
-class DiscriminatorPair(nn.Module):
-    """D_X and D_Y, each named for the domain that it discriminates, in one module."""
+class FeatureDiscriminator(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="image-translation",
+    license="mit",
+    tags=["image-to-image", "cyclegan"],
+):
+    """Small convolutional heads on five layers of a frozen VGG: they need far fewer steps than a PatchGAN.
 
-    def __init__(self, D_X: PatchDiscriminator, D_Y: PatchDiscriminator) -> None:
+    Features that recognise objects already tell brush strokes from photographs (Projected GAN, Sauer et al. 2021), so
+    only the heads are trained. Spectral normalisation (Miyato et al. 2018) and blurred strides keep them from winning
+    at once. The VGG is the bundled compact one; it is neither trained nor saved.
+
+    Shape: (B, 3, H, W) in [-1, 1] -> (B, 5, H / 4, W / 4): one channel of logits per head. H and W are at least 32.
+
+    Args:
+        width: Channels of the heads.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.D_X = D_X
-        self.D_Y = D_Y
+        if width < 1:
+            raise ValueError(f"expected width >= 1, got {width}")
+        self.vgg = copy.deepcopy(_constant_vgg())
+        channels = {name: features.shape[1] for name, features in self.vgg(torch.zeros(1, 3, 32, 32)).items()}
+        self.heads = nn.ModuleDict({name: _head(channels[name], n, width) for name, n in _HALVINGS.items()})
 
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """D_X(x) and D_Y(y)."""
-        return self.D_X(x), self.D_Y(y)
+    def forward(self, x: Tensor) -> Tensor:
+        scores = [self.heads[name](features) for name, features in self.vgg(to_unit(x)).items()]
+        size = scores[0].shape[2:]
+        return torch.cat([functional.interpolate(score, size) for score in scores], dim=1)
+
+
+_HALVINGS = {"relu1_2": 2, "relu2_2": 1, "relu3_2": 0, "relu4_1": 0, "relu5_1": 0}
+"""The layers that have a head, and how often it halves height and width: the first three scores are H / 4 wide."""
+
+
+class DiscriminatorPair(nn.Module):
+    """D_X and D_Y, each named for the domain that it discriminates, in one module.
+
+    Args:
+        extra_x: A second discriminator of X, or None.
+        extra_y: A second discriminator of Y, or None.
+    """
+
+    def __init__(
+        self,
+        D_X: PatchDiscriminator | FeatureDiscriminator,
+        D_Y: PatchDiscriminator | FeatureDiscriminator,
+        extra_x: FeatureDiscriminator | None = None,
+        extra_y: FeatureDiscriminator | None = None,
+    ) -> None:
+        super().__init__()
+        self.D_X, self.D_Y = D_X, D_Y
+        self.extra_x, self.extra_y = extra_x, extra_y
+
+    def forward(self, x: Tensor | None, y: Tensor | None) -> tuple[Scores, Scores]:
+        """The scores of x by the discriminators of X, and of y by those of Y; none for None."""
+        return _scores(x, self.D_X, self.extra_x), _scores(y, self.D_Y, self.extra_y)
+
+
+def _scores(x: Tensor | None, *discriminators: nn.Module | None) -> Scores:
+    return () if x is None else tuple(D(x) for D in discriminators if D is not None)
+
+
+def _head(channels: int, halvings: int, width: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 1), nn.LeakyReLU(0.2)]
+    for _ in range(halvings):
+        layers += [DownsampleConv2d(width, width), nn.LeakyReLU(0.2)]
+    layers += [nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 3, padding=1)]
+    return nn.Sequential(*(spectral_norm(layer) if isinstance(layer, nn.Conv2d) else layer for layer in layers))
+
+
+@functools.cache
+def _constant_vgg() -> VGGFeatures:
+    """The features for the heads. Weights are buffers that are not saved: no optimiser and no checkpoint has them."""
+    vgg = VGGFeatures(_HALVINGS, "compact", padding="replicate", normalize=True)
+    for module in vgg.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            delattr(module, name)
+            module.register_buffer(name, tensor.detach(), persistent=False)
+    return vgg

@@ -5,6 +5,7 @@ Functions take tensors and return tensors. Sums are returned as named terms, so 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 GANLoss = Literal["lsgan", "vanilla"]
+Scores = Tensor | Sequence[Tensor]
+"""The scores of one discriminator, or of several."""
 
 
-def adversarial_loss(scores: Tensor, real: bool, gan_loss: GANLoss = "lsgan") -> Tensor:
+def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_loss: GANLoss = "lsgan") -> Tensor:
     """The loss of discriminator scores against the target "real" (or "fake").
 
     "lsgan" is the squared distance to 1 or 0 (Mao et al. 2017; section 4 of the CycleGAN paper), "vanilla" the negative
@@ -22,11 +25,13 @@ def adversarial_loss(scores: Tensor, real: bool, gan_loss: GANLoss = "lsgan") ->
     the non-saturating form.
 
     Args:
-        scores: Raw scores of any shape.
+        scores: Raw scores of any shape; or those of several discriminators, which count equally.
 
     Returns:
         The mean over all patches: a scalar, at least float32.
     """
+    if not isinstance(scores, Tensor):
+        return torch.stack([adversarial_loss(part, real, gan_loss) for part in scores]).mean()
     scores = _at_least_float32(scores)
     target = torch.full_like(scores, float(real))
     if gan_loss == "lsgan":
@@ -38,7 +43,7 @@ def generator_loss(
     real: tuple[Tensor, Tensor],
     cycled: tuple[Tensor, Tensor],
     same: tuple[Tensor, Tensor] | None,
-    scores: tuple[Tensor, Tensor],
+    scores: tuple[Scores, Scores],
     *,
     gan_loss: GANLoss = "lsgan",
     lambda_x: float = 10.0,
@@ -72,22 +77,61 @@ def generator_loss(
     return terms
 
 
-def discriminator_loss(
-    real: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], gan_loss: GANLoss = "lsgan"
+def one_sided_loss(
+    real: Tensor,
+    fake: Tensor,
+    features_real: Tensor,
+    features_fake: Tensor,
+    scores: Scores,
+    gan_loss: GANLoss = "lsgan",
+    lambda_content: float = 0.7,
+    lambda_tone: float = 4.0,
+    lambda_colour: float = 2.0,
 ) -> dict[str, Tensor]:
-    """The terms that D_X and D_Y minimise, halved to slow them down relative to the generators (appendix 7.1).
+    """The weighted terms of one generator in the one-sided stage, a departure from the paper without the way back.
+
+    Instead of the cycle, VGG features keep the content, and local means of brightness and colour the light.
 
     Args:
-        real: D_X(real_x) and D_Y(real_y).
-        fake: D_X(fake_x) and D_Y(fake_y), of detached fakes.
+        real: Pictures, (B, 3, H, W) in [-1, 1].
+        fake: Their translations.
+        features_real: VGG features of `real`, (B, C, h, w).
+        features_fake: The same features of `fake`.
+        scores: Scores of `fake`.
 
     Returns:
-        Scalars: d_x, d_y.
+        Scalars: adversarial, content, tone, colour.
     """
+    tone, colour = _tone_and_colour_loss(real, _at_least_float32(fake))
     return {
-        name: 0.5 * (adversarial_loss(r, True, gan_loss) + adversarial_loss(f, False, gan_loss))
-        for name, r, f in zip(("d_x", "d_y"), real, fake, strict=True)
+        "adversarial": adversarial_loss(scores, True, gan_loss),
+        "content": lambda_content * _content_loss(features_real, features_fake),
+        "tone": lambda_tone * tone,
+        "colour": lambda_colour * colour,
     }
+
+
+def discriminator_loss(real: Scores, fake: Scores, gan_loss: GANLoss = "lsgan") -> Tensor:
+    """What a discriminator minimises, halved to slow it down relative to the generators (appendix 7.1).
+
+    Args:
+        real: D_X(real_x), or D_Y(real_y).
+        fake: D_X(fake_x), or D_Y(fake_y), of detached fakes.
+    """
+    return 0.5 * (adversarial_loss(real, True, gan_loss) + adversarial_loss(fake, False, gan_loss))
+
+
+def _content_loss(before: Tensor, after: Tensor) -> Tensor:
+    """Squared difference of features, relative to their mean square, so that 1 means that nothing is kept."""
+    before = _at_least_float32(before)
+    return functional.mse_loss(_at_least_float32(after), before) / before.square().mean()
+
+
+def _tone_and_colour_loss(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 distances of means over 8 x 8 pixels: of luma, and of the two chroma channels (ITU-R BT.601)."""
+    to_ycbcr = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=after.device)
+    difference = torch.einsum("kc,bchw->kbhw", to_ycbcr, functional.avg_pool2d(after - before, 8).float())
+    return difference[0].abs().mean(), difference[1:].abs().mean()
 
 
 def _l1_loss(picture: Tensor, target: Tensor) -> Tensor:

@@ -163,11 +163,16 @@ class GeneratorPair(nn.Module):
         self.G = G
         self.F = F
 
-    def forward(self, real_x: Tensor, real_y: Tensor, identity: bool = True) -> Cycle:
+    def forward(
+        self, real_x: Tensor, real_y: Tensor | None, identity: bool = True, cycle: bool = True
+    ) -> Cycle | tuple[Tensor, Tensor | None]:
         """Translate both ways and back; with `identity`, also apply each generator to its target domain.
 
+        Without `cycle`, return only G(real_x) and F(real_y), or None if `real_y` is None.
         Instance normalisation treats pictures independently, so both inputs of a generator form one batch.
         """
+        if not cycle or real_y is None:
+            return self.G(real_x), None if real_y is None else self.F(real_y)
         if identity:
             fake_y, same_y = self.G(torch.cat([real_x, real_y])).split(len(real_x))
             fake_x, same_x = self.F(torch.cat([real_y, real_x])).split(len(real_y))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stylekit.options import FORMATS, THREADS, Format, RunConfig, also, check_at_least, default_is
+from stylekit.options import FORMATS, THREADS, Format, RunConfig, also, check_at_least, check_positive, default_is
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ class TrainConfig(RunConfig):
     antialias: bool = False
     """Blur before strided convolutions of the generators: removes woven patterns from flat regions. Recommended."""
 
+    discriminator: Literal["patch", "feature", "both"] = "patch"
+    """patch is the paper's; feature has small heads on frozen VGG features and learns faster; both uses the two."""
+
+    diffaugment: bool = False
+    """Shift pictures and vary their brightness and contrast before the discriminators see them. Recommended."""
+
     noise: float = 0.0
     """Standard deviation of a noise channel beside the input, which seeds strokes in flat regions; 0.2 works well."""
 
@@ -70,6 +76,27 @@ class TrainConfig(RunConfig):
     lambda_identity: float = 0.5
     """Weight of the identity loss, which preserves colours, relative to the cycle loss; 0 disables it."""
 
+    one_sided_steps: int = 0
+    """Train the first N steps without the cycle, which is cheaper: VGG features and local colours hold the picture."""
+
+    one_way: bool = False
+    """Train only G: X -> Y, in one-sided steps, for half of their cost. The run has no F and no D_X."""
+
+    lambda_content: float = 0.7
+    """One-sided steps: weight of the VGG content loss (relu4_1)."""
+
+    lambda_tone: float = 4.0
+    """One-sided steps: weight of the difference in local brightness."""
+
+    lambda_colour: float = 2.0
+    """One-sided steps: weight of the difference in local colour; less leaves more to the painter's palette."""
+
+    lr_d: Annotated[float | None, default_is("that of --lr", "FLOAT")] = None
+    """Learning rate of the discriminators."""
+
+    warmup_steps: int = 0
+    """Raise the learning rate from 0 over the first N steps; use it with --init, since a cold start harms networks."""
+
     beta1: float = 0.5
     """First beta of Adam; the second is 0.999."""
 
@@ -78,7 +105,7 @@ class TrainConfig(RunConfig):
 
     # Pictures.
     augment: str = "paper"
-    """none (centre crop), paper (crop, flip), strong (also zoom, rotation, colours of X) or an albumentations FILE."""
+    """none, paper (crop, flip), strong (also zoom, rotation, colours), detail (unscaled) or an albumentations FILE."""
 
     serial_batches: bool = False
     """Take both collections in order, instead of shuffling X and drawing Y at random."""
@@ -87,11 +114,19 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
+        check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "warmup_steps")
+        check_positive(self, "lr_d")
         if len(self.init) > 2:
             raise ValueError(f"--init: expected a run, or one or two networks (G, F), got {len(self.init)}")
         if not 0 <= self.beta1 < 1:
             raise ValueError(f"--beta1 must be in [0, 1), got {self.beta1}")
         self.check_crop_size(max(16, 2 ** (self.n_layers_d + 2)), f"--n-layers-d {self.n_layers_d}")
+        if self.discriminator != "patch" or self.is_one_sided(0):
+            self.check_crop_size(32, "features of a VGG")
+
+    def is_one_sided(self, step: int) -> bool:
+        """Whether a step, counted from 0, is one without the cycle."""
+        return self.one_way or step < self.one_sided_steps
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Training (Zhu et al. 2017, section 4 and appendix 7.1): `train` is the whole loop, `train_step` one step of it.
 
 Departures from the paper: the learning rate decays every step instead of every epoch, and the generators that are kept
-for use are exponential moving averages of the trained ones.
+for use are exponential moving averages of the trained ones. On request (--one-sided-steps) a first stage trains without
+the cycle, with the same discriminators.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from cyclegan.data import (
     pipelines_from_dict,
 )
 from cyclegan.diagnose import diagnose, diagnose_length
-from cyclegan.discriminators import DiscriminatorPair, PatchDiscriminator
-from cyclegan.losses import discriminator_loss, generator_loss
+from cyclegan.diffaugment import diffaugment
+from cyclegan.discriminators import DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator, Scores
+from cyclegan.losses import discriminator_loss, generator_loss, one_sided_loss
 from cyclegan.models import Generator, GeneratorPair
 from cyclegan.options import TrainConfig
 from cyclegan.pool import ImagePool
@@ -36,18 +38,20 @@ from cyclegan.translate import translate
 from stylekit import devices, distributed
 from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
+from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, read_pictures
 from stylekit.training.log import print0
 from stylekit.training.optim import build_ema, frozen, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout", "antialias", "noise")
+ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout", "antialias", "noise", "discriminator")
 """Options that a run cannot change."""
 
 PLOTS = {
     "adversarial": ("adversarial_g", "adversarial_f", "d_x", "d_y"),
     "cycle and identity": ("cycle_x", "cycle_y", "identity_x", "identity_y"),
+    "content, tone and colour": ("content_x", "content_y", "tone_x", "tone_y", "colour_x", "colour_y"),
 }
 """The panels of losses.png and the terms in each."""
 
@@ -73,8 +77,13 @@ def train(config: TrainConfig) -> Result:
         run.restore(state)
         print0(describe(state))
         for real_x, real_y in run.batches(data.loader):
-            lr = set_learning_rate(state.optimizers, config, run.progress)
-            terms = train_step(state, _to_network(real_x, run.device), _to_network(real_y, run.device), config, run.amp)
+            warmup = min(1.0, (run.step + 1) / (config.warmup_steps + 1))
+            lr = set_learning_rate([state.generator_optimizer], config, run.progress, warmup)
+            slower = (config.lr_d or config.lr) / config.lr
+            set_learning_rate([state.discriminator_optimizer], config, run.progress, warmup * slower)
+            batch = _to_network(real_x, run.device), _to_network(real_y, run.device)
+            step = one_sided_step if config.is_one_sided(run.step) else train_step
+            terms = step(state, *batch, config, run.amp)
             run.end_step(terms, lr)
             if run.diagnosis_due:
                 run.warn(diagnose(state.generators, real_x, real_y, run.mean_terms(), lr, run.progress, config))
@@ -99,17 +108,15 @@ def train_step(
         real_y: The same number of pictures of Y.
         amp: Run the networks in bfloat16; losses and optimisers stay in float32.
     """
-    autocast = torch.autocast(real_x.device.type, torch.bfloat16, enabled=amp)
-
     # Without DDP, whose gradient hooks the frozen discriminators do not need here.
     discriminators = distributed.unwrap(state.discriminators)
-    with autocast, frozen(discriminators):
+    with _autocast(real_x, amp), frozen(discriminators):
         cycle = state.generators(real_x, real_y, identity=bool(config.lambda_identity))
         generator_terms = generator_loss(
             real=(real_x, real_y),
             cycled=(cycle.cycled_x, cycle.cycled_y),
             same=(cycle.same_x, cycle.same_y) if config.lambda_identity else None,
-            scores=discriminators(cycle.fake_x, cycle.fake_y),
+            scores=discriminators(_augment(cycle.fake_x, config), _augment(cycle.fake_y, config)),
             gan_loss=config.gan_loss,
             lambda_x=config.lambda_x,
             lambda_y=config.lambda_y,
@@ -117,20 +124,66 @@ def train_step(
         )
     optimizer_step(state.generator_optimizer, generator_terms)
     state.ema.update_parameters(distributed.unwrap(state.generators))
-
-    # Old fakes keep the discriminators from chasing the generators' latest trick.
-    fake_x = state.pool_x(cycle.fake_x.detach().float())
-    fake_y = state.pool_y(cycle.fake_y.detach().float())
-    with autocast:
-        # Instance normalisation is per picture, so real and fake pictures can share a batch.
-        scores_x, scores_y = state.discriminators(torch.cat([real_x, fake_x]), torch.cat([real_y, fake_y]))
-        (real_scores_x, fake_scores_x), (real_scores_y, fake_scores_y) = scores_x.chunk(2), scores_y.chunk(2)
-        discriminator_terms = discriminator_loss(
-            (real_scores_x, real_scores_y), (fake_scores_x, fake_scores_y), config.gan_loss
-        )
-    optimizer_step(state.discriminator_optimizer, discriminator_terms)
-
+    fakes = cycle.fake_x, cycle.fake_y
+    discriminator_terms = _update_discriminators(state, (real_x, real_y), fakes, config, amp)
     return {name: term.detach() for name, term in (generator_terms | discriminator_terms).items()}
+
+
+def one_sided_step(
+    state: State, real_x: Tensor, real_y: Tensor, config: TrainConfig, amp: bool = False
+) -> dict[str, Tensor]:
+    """As `train_step`, but without the cycle: features and local colours keep what is in the picture.
+
+    With `config.one_way`, F and D_X stay as they are.
+    """
+    discriminators = distributed.unwrap(state.discriminators)
+    with _autocast(real_x, amp), frozen(discriminators):
+        fake_y, fake_x = state.generators(real_x, None if config.one_way else real_y, cycle=False)
+        scores_x, scores_y = discriminators(_augment(fake_x, config), _augment(fake_y, config))
+        generator_terms = _one_sided_terms(state, "g", real_x, fake_y, scores_y, config)
+        if fake_x is not None:
+            generator_terms |= _one_sided_terms(state, "f", real_y, fake_x, scores_x, config)
+    optimizer_step(state.generator_optimizer, generator_terms)
+    state.ema.update_parameters(distributed.unwrap(state.generators))
+    discriminator_terms = _update_discriminators(state, (real_x, real_y), (fake_x, fake_y), config, amp)
+    return {name: term.detach() for name, term in (generator_terms | discriminator_terms).items()}
+
+
+def _one_sided_terms(
+    state: State, name: str, real: Tensor, fake: Tensor, scores: Scores, config: TrainConfig
+) -> dict[str, Tensor]:
+    """The loss terms of one generator, "g" or "f"."""
+    assert state.vgg is not None
+    with torch.no_grad():
+        before = state.vgg(images.to_unit(real))["relu4_1"]
+    after = state.vgg(images.to_unit(fake))["relu4_1"]
+    weights = config.lambda_content, config.lambda_tone, config.lambda_colour
+    terms = one_sided_loss(real, fake, before, after, scores, config.gan_loss, *weights)
+    return {f"{term}_{name}": value for term, value in terms.items()}
+
+
+def _update_discriminators(
+    state: State,
+    real: tuple[Tensor, Tensor],
+    fake: tuple[Tensor | None, Tensor],
+    config: TrainConfig,
+    amp: bool,
+) -> dict[str, Tensor]:
+    """Update the discriminators on real pictures and on fakes from the pools; without a fake of X, only those of Y."""
+
+    def inputs(real: Tensor, fake: Tensor | None, pool: ImagePool) -> Tensor | None:
+        # Old fakes keep the discriminators from chasing the generators' latest trick. Instance normalisation is per
+        # picture, so real and fake pictures can share a batch.
+        return None if fake is None else torch.cat([real, pool(fake.detach().float())])
+
+    both_x, both_y = inputs(real[0], fake[0], state.pool_x), inputs(real[1], fake[1], state.pool_y)
+    with _autocast(real[0], amp):
+        scores_x, scores_y = state.discriminators(_augment(both_x, config), _augment(both_y, config))
+        terms = {"d_y": discriminator_loss(*_halves(scores_y), config.gan_loss)}
+        if both_x is not None:
+            terms = {"d_x": discriminator_loss(*_halves(scores_x), config.gan_loss)} | terms
+    optimizer_step(state.discriminator_optimizer, terms)
+    return terms
 
 
 @dataclass
@@ -144,10 +197,10 @@ class State:
     discriminator_optimizer: torch.optim.Optimizer
     pool_x: ImagePool
     pool_y: ImagePool
-
-    @property
-    def optimizers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-        return self.generator_optimizer, self.discriminator_optimizer
+    vgg: VGGFeatures | None = None
+    """The frozen network of the content loss; only the one-sided stage has one."""
+    unused: frozenset[str] = frozenset()
+    """Names of the networks that --one-way leaves untrained."""
 
     @property
     def ema_generators(self) -> GeneratorPair:
@@ -155,10 +208,11 @@ class State:
         return cast(GeneratorPair, self.ema.module)
 
     @property
-    def released_networks(self) -> dict[str, Generator | PatchDiscriminator]:
+    def released_networks(self) -> dict[str, Generator | PatchDiscriminator | FeatureDiscriminator]:
         """What a run releases, by folder name: the EMA of the generators, and the discriminators for fine-tuning."""
         pair = distributed.unwrap(self.discriminators)
-        return {"G": self.ema_generators.G, "F": self.ema_generators.F, "D_X": pair.D_X, "D_Y": pair.D_Y}
+        networks = {"G": self.ema_generators.G, "F": self.ema_generators.F} | _discriminators(pair)
+        return {name: network for name, network in networks.items() if name not in self.unused}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds; call it in every process, since the pools are gathered."""
@@ -195,15 +249,15 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
     def generator() -> Generator:
         return Generator(config.ngf, config.n_blocks, config.upsample, config.dropout, config.antialias, config.noise)
 
-    def discriminator() -> PatchDiscriminator:
-        return PatchDiscriminator(config.ndf, config.n_layers_d)
-
     generators = GeneratorPair(generator(), generator())
-    discriminators = DiscriminatorPair(discriminator(), discriminator())
+    discriminators = _build_discriminators(config)
     if config.init and not config.resume:
         _load_initial_weights(generators, discriminators, config)
     generators = devices.to_device(generators, device)
     discriminators = devices.to_device(discriminators, device)
+    unused = {"F", "D_X", "D_X_features"} if config.one_way else set()
+    for name, network in ({"F": generators.F} | _discriminators(discriminators)).items():
+        network.requires_grad_(name not in unused)
 
     def adam(pair: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(pair.parameters(), config.lr, betas=(config.beta1, 0.999), fused=True)
@@ -217,6 +271,8 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
         discriminator_optimizer=adam(discriminators),
         pool_x=ImagePool(config.pool_size, seed=2 * seed),
         pool_y=ImagePool(config.pool_size, seed=2 * seed + 1),
+        vgg=_content_network(device) if config.is_one_sided(0) else None,
+        unused=frozenset(unused),
     )
 
 
@@ -260,25 +316,25 @@ def load_data(config: TrainConfig, device: torch.device, saved_pipelines: dict[s
 
 def describe(state: State) -> str:
     """The size of the networks, in one line."""
-    sizes = {name: count_parameters(network) for name, network in state.released_networks.items()}
-    return f"G and F: {sizes['G']:,} parameters each; D_X and D_Y: {sizes['D_X']:,} each"
+    sizes = [f"{name}: {count_parameters(network):,}" for name, network in state.released_networks.items()]
+    return f"parameters of {', '.join(sizes)}"
 
 
 def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, list[Image.Image]]:
-    """Translate the validation pictures there and back: real, fake, cycled, by column title."""
+    """Translate the validation pictures there and back: real, fake, cycled, by column title; --one-way: only there."""
     device = next(state.ema.parameters()).device
     G, F = state.ema_generators.G, state.ema_generators.F
     columns: dict[str, list[Image.Image]] = {}
-    for titles, paths, there, back in (
-        (("real x", "G(x)", "F(G(x))"), data.validation_x, G, F),
-        (("real y", "F(y)", "G(F(y))"), data.validation_y, F, G),
-    ):
+    x = (("real x", "G(x)", "F(G(x))"), data.validation_x, G, F)
+    y = (("real y", "F(y)", "G(F(y))"), data.validation_y, F, G)
+    for titles, paths, there, back in (x,) if config.one_way else (x, y):
         for path in paths:
             real = images.resize(images.load(path), max(256, config.crop_size))
-            fake = translate(images.to_tensor(real).to(device), there)
-            cycled = translate(fake, back)
-            for title, picture in zip(titles, (real, images.to_image(fake), images.to_image(cycled)), strict=True):
-                columns.setdefault(title, []).append(picture)
+            pictures = [images.to_tensor(real).to(device)]
+            for network in (there,) if config.one_way else (there, back):
+                pictures.append(translate(pictures[-1], network))
+            for title, picture in zip(titles, pictures, strict=False):
+                columns.setdefault(title, []).append(images.to_image(picture))
     return columns
 
 
@@ -288,15 +344,48 @@ def _load_initial_weights(generators: GeneratorPair, discriminators: Discriminat
     if isinstance(first, Path) and (first / "G").is_dir():
         if len(config.init) > 1:
             raise ValueError(f"--init {' '.join(config.init)}: a training run has both generators; give it alone")
-        pairs: list[tuple[nn.Module, Path | str]] = [(generators.G, first / "G"), (generators.F, first / "F")]
-        judges = ((discriminators.D_X, first / "D_X"), (discriminators.D_Y, first / "D_Y"))
-        pairs += [(network, folder) for network, folder in judges if folder.is_dir()]
+        pairs: list[tuple[nn.Module, Path | str]] = [(generators.G, first / "G")]
+        optional = {"F": generators.F} | _discriminators(discriminators)
+        pairs += [(network, first / name) for name, network in optional.items() if (first / name).is_dir()]
     else:
         pairs = [(generators.G, first)]
         pairs += [(generators.F, weights.find(name)) for name in config.init[1:]]
     for network, found in pairs:
         initial = weights.load(type(network), found, "a network of CycleGAN", "a training run with G and F")
         weights.copy_weights(initial, network, "--init " + " ".join(config.init))
+
+
+def _build_discriminators(config: TrainConfig) -> DiscriminatorPair:
+    patch = (
+        [PatchDiscriminator(config.ndf, config.n_layers_d) for _ in "xy"] if config.discriminator != "feature" else []
+    )
+    feature = [FeatureDiscriminator() for _ in "xy"] if config.discriminator != "patch" else []
+    return DiscriminatorPair(*patch, *feature)  # type: ignore[arg-type]
+
+
+def _discriminators(pair: DiscriminatorPair) -> dict[str, PatchDiscriminator | FeatureDiscriminator]:
+    """The discriminators by folder name: D_X, D_Y and, if there are two of each, D_X_features, D_Y_features."""
+    named = {"D_X": pair.D_X, "D_Y": pair.D_Y, "D_X_features": pair.extra_x, "D_Y_features": pair.extra_y}
+    return {name: network for name, network in named.items() if network is not None}
+
+
+def _autocast(pictures: Tensor, amp: bool) -> torch.autocast:
+    return torch.autocast(pictures.device.type, torch.bfloat16, enabled=amp)
+
+
+def _augment(pictures: Tensor | None, config: TrainConfig) -> Tensor | None:
+    """What the discriminators see."""
+    return diffaugment(pictures) if config.diffaugment and pictures is not None else pictures
+
+
+def _halves(scores: Scores) -> tuple[Scores, Scores]:
+    """Split the batch: the first half of every discriminator's scores, and the second."""
+    halves = [part.chunk(2) for part in scores]
+    return tuple(first for first, _ in halves), tuple(second for _, second in halves)
+
+
+def _content_network(device: torch.device) -> VGGFeatures:
+    return devices.to_device(VGGFeatures("relu4_1", "compact", padding="replicate", normalize=True), device)
 
 
 def _to_network(pictures: Tensor, device: torch.device) -> Tensor:

@@ -36,7 +36,7 @@ PROGRAMS = {
 LAYERS = {
     3: ("cli",),
     2: ("train", "stylize", "translate", "video", "diagnose", "evaluate", "fetch", "check"),
-    1: ("models", "discriminators", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
+    1: ("models", "discriminators", "diffaugment", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
     0: ("options", "official"),
 }
 

@@ -84,7 +84,7 @@ def test_a_missing_folder_is_named(tmp_path, pictures):
         find_training_pictures(tmp_path)
 
 
-@pytest.mark.parametrize("augment", ["none", "paper", "strong"])
+@pytest.mark.parametrize("augment", ["none", "paper", "strong", "detail"])
 def test_samples_are_square_float_pictures_between_0_and_1(photographs, tmp_path, augment):
     odd = [tmp_path / "dot.png", tmp_path / "tower.png", tmp_path / "grey.png", tmp_path / "white.png"]
     for path, size, mode in zip(odd, ((1, 1), (5, 300), (100, 50), (36, 36)), ("RGB", "RGBA", "L", "RGB"), strict=True):
@@ -219,7 +219,7 @@ def test_augment_strong_zooms_into_wide_photographs_as_into_square_ones(position
     assert min(lefts) < 8 and max(rights) > 71, "both ends of the photograph are used"
 
 
-@pytest.mark.parametrize("augment", ["none", "paper", "strong"])
+@pytest.mark.parametrize("augment", ["none", "paper", "strong", "detail"])
 def test_a_strip_of_any_length_can_be_cropped(tmp_path, augment):
     # Enlarged to the load size it is longer than OpenCV can rotate.
     Image.new("RGB", (4, 4500), "red").save(tmp_path / "strip.png")
@@ -228,8 +228,18 @@ def test_a_strip_of_any_length_can_be_cropped(tmp_path, augment):
     assert samples[0].x.shape == (3, 32, 32)
 
 
+def test_augment_detail_shrinks_pictures_of_any_size_equally_little(position_map):
+    spans = []
+    for size in ((60, 60), (50, 80)):
+        path = position_map(*size)
+        samples = UnpairedImages([path], [path], build_pipelines("detail", 36, 32))
+        columns = [positions(samples[i].x)[1] for i in range(30)]
+        spans += [(crop[16].max() - crop[16].min()).item() for crop in columns]
+    assert min(spans) > 28 and max(spans) < 32 / 0.7 + 1 and max(spans) - min(spans) > 8
+
+
 @pytest.mark.parametrize("kind", ["json", "yaml"])
-@pytest.mark.parametrize("augment", ["none", "paper", "strong"])
+@pytest.mark.parametrize("augment", ["none", "paper", "strong", "detail"])
 def test_a_pipeline_from_a_file_crops_like_the_one_that_was_saved(photographs, tmp_path, kind, augment):
     pipelines = build_pipelines(augment, 40, 32)
     one, both = tmp_path / f"one.{kind}", tmp_path / f"both.{kind}"
@@ -299,7 +309,7 @@ def test_a_file_without_a_pipeline_is_named_in_one_line(tmp_path, suffix, conten
 
 
 def test_an_unknown_augmentation_is_named_with_the_known_ones():
-    with pytest.raises(FileNotFoundError, match=r"--augment stronk: expected none, paper, strong, or a file"):
+    with pytest.raises(FileNotFoundError, match=r"--augment stronk: expected none, paper, strong, detail, or a file"):
         build_pipelines("stronk", 36, 32)
 
 

@@ -17,7 +17,7 @@ from cyclegan.translate import load_generator
 from stylekit.pictures import images
 from stylekit.training.diagnostics import Finding
 
-HEALTHY = {"d_x": 0.16, "d_y": 0.18}
+HEALTHY = {"cycle_x": 1.2, "cycle_y": 1.5, "d_x": 0.16, "d_y": 0.18}
 OPTIONS = TrainConfig("photographs")
 LEVEL = 2 / 255
 """One grey level in [-1, 1]."""
@@ -233,7 +233,9 @@ def test_a_diagnosis_changes_neither_the_networks_nor_any_random_state():
         modes = [module.training for module in state.generators.modules()]
         gradients = [parameter.grad for parameter in state.generators.parameters()]
         pools = [state.pool_x.state_dict(), state.pool_y.state_dict()]
-        optimizers = [optimizer.state_dict() for optimizer in state.optimizers]
+        optimizers = [
+            optimizer.state_dict() for optimizer in (state.generator_optimizer, state.discriminator_optimizer)
+        ]
         networks = [state.generators.state_dict(), state.discriminators.state_dict(), state.ema.state_dict()]
         states.append(copy.deepcopy((torch.get_rng_state(), modes, networks, optimizers, pools, gradients)))
     assert states[0][1].count(False) == 1
@@ -244,3 +246,12 @@ def test_small_crops_and_generators_of_one_batch_can_be_examined():
     x = torch.rand(1, 3, 16, 16)
     pair = GeneratorPair(Generator(4, 0), Generator(4, 0))
     assert isinstance(diagnose(pair, x, x, HEALTHY, 2e-4, 0.5, OPTIONS), list)
+
+
+def test_without_the_cycle_the_way_back_is_not_examined():
+    x = torch.rand(1, 3, 64, 64)
+    pair = GeneratorPair(Generator(4, 0), Generator(4, 0))
+    pair.F.forward = None
+    one_way = dataclasses.replace(OPTIONS, one_way=True)
+    found = diagnose(pair, x, x, {"d_y": 0.001}, 2e-4, 0.5, one_way)
+    assert "all-powerful discriminator in D_Y" in [finding.title for finding in found]

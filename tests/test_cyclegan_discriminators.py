@@ -1,6 +1,6 @@
 import torch
 
-from cyclegan.discriminators import DiscriminatorPair, PatchDiscriminator
+from cyclegan.discriminators import DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator
 from stylekit.networks.blocks import InstanceNorm2d, count_parameters
 
 
@@ -27,6 +27,42 @@ def test_a_score_of_the_discriminator_depends_on_70_pixels():
 def test_each_discriminator_gets_its_own_domain():
     pair = DiscriminatorPair(PatchDiscriminator(4, 2), PatchDiscriminator(4, 2))
     x, y = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
-    scores_x, scores_y = pair(x, y)
+    (scores_x,), (scores_y,) = pair(x, y)
     torch.testing.assert_close(scores_x, pair.D_X(x))
     torch.testing.assert_close(scores_y, pair.D_Y(y))
+    assert pair(None, y)[0] == ()
+
+
+def test_two_discriminators_of_a_domain_both_give_scores():
+    pair = DiscriminatorPair(*(PatchDiscriminator(4, 2) for _ in "xy"), *(FeatureDiscriminator(4).eval() for _ in "xy"))
+    y = torch.rand(1, 3, 32, 32)
+    patch, heads = pair(None, y)[1]
+    torch.testing.assert_close(patch, pair.D_Y(y))
+    torch.testing.assert_close(heads, pair.extra_y(y))
+
+
+def test_heads_on_features_have_one_score_each_and_leave_the_vgg_alone(tmp_path):
+    network = FeatureDiscriminator(4)
+    x = torch.rand(2, 3, 64, 48, requires_grad=True)
+    scores = network(x)
+    assert scores.shape == (2, 5, 16, 12)
+    scores.sum().backward()
+    assert (x.grad != 0).any(dim=1).float().mean() > 0.9
+    # The VGG is neither trained nor saved.
+    assert {name.split(".")[0] for name, _ in network.named_parameters()} == {"heads"}
+    assert {name.split(".")[0] for name in network.state_dict()} == {"heads"}
+    network.eval().save_pretrained(tmp_path)
+    again = FeatureDiscriminator.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again(x), network(x), rtol=0, atol=0)
+
+
+def test_no_head_can_be_steep():
+    """Spectral normalisation bounds the gain of every layer, and so how fast a head can win."""
+    network = FeatureDiscriminator(8)
+    for parameter in network.parameters():
+        parameter.data.mul_(100)
+    for _ in range(20):  # Each forward pass in training is one power iteration.
+        network(torch.rand(1, 3, 32, 32))
+    for head in network.heads.values():
+        norms = [torch.linalg.matrix_norm(m.weight.flatten(1), 2) for m in head if hasattr(m, "weight")]
+        torch.testing.assert_close(torch.stack(norms), torch.ones(len(norms)), rtol=0.1, atol=0)

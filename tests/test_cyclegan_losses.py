@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cyclegan.losses import adversarial_loss, discriminator_loss, generator_loss
+from cyclegan.losses import adversarial_loss, discriminator_loss, generator_loss, one_sided_loss
 
 
 def test_least_squares_by_hand():
@@ -72,10 +72,29 @@ def test_without_identity_pictures_there_are_no_identity_terms():
 
 
 def test_the_loss_of_the_discriminators_is_halved():
-    real, fake = (torch.tensor([0.0]), torch.tensor([1.0])), (torch.tensor([1.0]), torch.tensor([2.0]))
-    terms = discriminator_loss(real, fake)
-    assert terms["d_x"].item() == 0.5 * (1 + 1)
-    assert terms["d_y"].item() == 0.5 * (0 + 4)
+    assert discriminator_loss(torch.tensor([0.0]), torch.tensor([1.0])).item() == 0.5 * (1 + 1)
+    assert discriminator_loss(torch.tensor([1.0]), torch.tensor([2.0])).item() == 0.5 * (0 + 4)
+
+
+def test_several_discriminators_count_equally_however_many_scores_they_give():
+    scores = [torch.zeros(1, 5, 8, 8), torch.ones(1, 1, 2, 2)]
+    assert adversarial_loss(scores, real=True).item() == 0.5
+
+
+def test_the_one_sided_terms_by_hand():
+    grey, features = torch.zeros(1, 3, 16, 16), torch.full((1, 4, 2, 2), 2.0)
+    brighter = grey + 0.5
+    found = one_sided_loss(grey, brighter, features, features + 1, torch.zeros(1), lambda_content=8.0, lambda_tone=2.0)
+    # Content: the squared difference 1 over the mean square 4.
+    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0}
+    assert {name: round(term.item(), 6) for name, term in found.items()} == expected
+    redder = grey + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
+    found = one_sided_loss(grey, redder, features, features, torch.ones(1))
+    assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["colour"].item() > 0.2
+    # Only means over 8 x 8 pixels count: brush strokes are free.
+    stripes = grey + torch.tensor([0.5, -0.5]).repeat(8)
+    found = one_sided_loss(grey, stripes, features, features, torch.ones(1))
+    assert found["tone"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_losses_are_float32_whatever_the_scores_are():

@@ -10,7 +10,7 @@ from conftest import TINY, exit_code, flag_error, one_error, run
 from cyclegan.cli import train_main
 from cyclegan.models import Generator
 from cyclegan.options import TrainConfig
-from cyclegan.train import build_state, load_data, sample_images, train, train_step
+from cyclegan.train import build_state, load_data, one_sided_step, sample_images, train, train_step
 from stylekit.networks import weights as network_weights
 from stylekit.training import checkpoint
 
@@ -274,6 +274,8 @@ def test_two_processes_equal_one_with_twice_the_batch(dataset, tmp_path):
         (["--load-size", "20"], "--load-size 20 is smaller than --crop-size 32; try --load-size 36"),
         (["--crop-size", "30"], "--crop-size 30: expected a multiple of 4, at least 16 with --n-layers-d 2"),
         (["--crop-size", "16", "--n-layers-d", "3"], "at least 32 with --n-layers-d 3"),
+        (["--crop-size", "16", "--discriminator", "both"], "at least 32 with features of a VGG"),
+        (["--lr-d", "0"], "--lr-d must be positive, got 0.0"),
         (["--batchsize", "2"], "Unrecognized options: --batchsize"),
         (["--gan-loss", "wgan"], "'lsgan', 'vanilla'"),
         (["--ngf", "many"], "--ngf"),
@@ -293,7 +295,7 @@ def test_wrong_flags_are_explained_and_exit_with_2(dataset, capsys, flags, says)
     ("flags", "says"),
     [
         (["--dataroot", "nowhere"], "no folder nowhere; --dataroot needs a folder with trainA and trainB"),
-        (["--augment", "weak"], "--augment weak: expected none, paper, strong, or a file"),
+        (["--augment", "weak"], "--augment weak: expected none, paper, strong, detail, or a file"),
         (["--device", "cuda:99"], "cuda"),
         (["--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
         (["--batch-size", "100"], "6 pictures do not fill one batch of --batch-size 100; try --batch-size 6"),
@@ -403,6 +405,66 @@ def test_a_run_with_noise_and_antialiasing_goes_on_bit_for_bit(dataset):
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     released = Generator.from_pretrained(whole / "G")
     assert released.noise == 0.2 and released.model[1].in_channels == 4
+
+
+# Departures from the paper.
+
+
+def test_a_run_with_two_stages_goes_on_bit_for_bit(dataset):
+    options = dict(discriminator="both", diffaugment=True, n_epochs_decay=0, one_sided_steps=4, lr_d=1e-4)
+    whole = train(config(dataset, name="whole", n_epochs=2, print_freq=4, **options)).folder
+    for epochs, resume in ((1, False), (2, True)):
+        parts = train(config(dataset, name="parts", n_epochs=epochs, resume=resume, **options)).folder
+    first, second = weights(whole), weights(parts)
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    stages = [("content_g" in line, "cycle_x" in line) for line in lines]
+    assert sorted(set(stages)) == [(False, True), (True, False)]
+    assert stages.index((False, True)) == 1 and lines[0]["step"] == 4
+    released = {path.name for path in whole.iterdir() if path.is_dir()}
+    assert released == {"G", "F", "D_X", "D_Y", "D_X_features", "D_Y_features", "samples"}
+    # A run can start from them.
+    state = build_state(config(dataset, init=(str(whole),), seed=9, discriminator="both"), CPU)
+    saved = checkpoint.load(whole / "last.pt")["discriminators"]
+    assert all(torch.equal(value, saved[key]) for key, value in state.discriminators.state_dict().items())
+
+
+def test_heads_on_features_alone_can_be_the_discriminator(dataset):
+    options = config(dataset, discriminator="feature", diffaugment=True)
+    state = build_state(options, CPU)
+    before = parameters(state.discriminators)
+    assert list(train_step(state, *batch(), options)) == GENERATOR_TERMS + DISCRIMINATOR_TERMS
+    after = parameters(state.discriminators)
+    assert not [name for name in before if torch.equal(before[name], after[name]) and name.endswith("original")]
+
+
+def test_the_terms_change_with_the_stage_also_within_a_line_of_the_log(dataset):
+    folder = train(config(dataset, max_steps=4, one_sided_steps=2, print_freq=100, n_samples=0)).folder
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], "content_g" in line) for line in lines] == [(2, True), (4, False)]
+
+
+def test_one_way_trains_and_releases_only_what_paints(dataset):
+    options = config(dataset, one_way=True, discriminator="both", diffaugment=True, max_steps=2, warmup_steps=1)
+    fresh = {key: value.clone() for key, value in build_state(options, CPU).generators.state_dict().items()}
+    folder = train(options).folder
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"G", "D_Y", "D_Y_features", "samples"}
+    after = checkpoint.load(folder / "last.pt")["generators"]
+    moved = {key[0] for key, value in after.items() if not torch.equal(value, fresh[key])}
+    assert moved == {"G"}
+    rates = [json.loads(line)["lr"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rates[0] == pytest.approx(options.lr / 2)  # The first of two steps of the warm-up.
+    state = build_state(config(dataset, init=(str(folder),), name="fine", discriminator="both"), CPU)
+    assert torch.equal(state.generators.G.model[1].weight, Generator.from_pretrained(folder / "G").model[1].weight)
+
+
+def test_on_one_batch_one_sided_training_keeps_more_and_more_of_the_picture(dataset):
+    options = config(dataset, lr=2e-3, one_way=True)
+    state = build_state(options, CPU)
+    x, y = batch()
+    terms = [one_sided_step(state, x * 0.1 + 0.5, y * 0.1 - 0.5, options) for _ in range(40)]
+    for name in ("tone_g", "colour_g"):
+        assert terms[-1][name] < 0.5 * terms[0][name], name
 
 
 def test_a_run_that_is_far_too_short_says_how_long_it_should_be(dataset, capsys):

@@ -7,6 +7,7 @@ bundled.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import sys
@@ -243,6 +244,7 @@ def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def _dead_leaves(size: int = 256, leaves: int = 1500) -> Tensor:
     """A synthetic picture with natural statistics: overlapping discs of all sizes (Lee, Mumford & Huang 2001).
 

@@ -202,9 +202,10 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
     from matplotlib import pyplot
 
     lines = read_metrics(folder)
-    if len(lines) < 2:
+    groups = {title: names for title, names in groups.items() if any(name in line for line in lines for name in names)}
+    if len(lines) < 2 or not groups:
         return None
-    steps = np.array([line["step"] for line in lines])
+    all_steps = np.array([line["step"] for line in lines])
     figure, axes = pyplot.subplots(
         1, len(groups), figsize=(4.6 * len(groups), 3.4), squeeze=False, layout="constrained"
     )
@@ -212,8 +213,10 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
     for axis, (title, names) in zip(axes[0], groups.items(), strict=True):
         for name in names:
             values = np.array([line.get(name, np.nan) for line in lines], dtype=float)
-            if np.isnan(values).all():
+            known = ~np.isnan(values)  # A stage of training has its own terms.
+            if not known.any():
                 continue
+            steps, values = all_steps[known], values[known]
             (pale,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
             padded = np.pad(values, (window // 2, window - 1 - window // 2), mode="edge")
             mean = np.convolve(padded, np.ones(window) / window, mode="valid")

@@ -30,11 +30,14 @@ def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Let gradients pass through a network without computing those of its parameters."""
-    network.requires_grad_(False)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def lr_factor(progress: float, decay: float, policy: Policy = "linear") -> float:
@@ -61,9 +64,11 @@ def learning_rate(config: RunConfig, progress: float) -> float:
     return config.lr * lr_factor(progress, decay, config.lr_policy)
 
 
-def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], config: RunConfig, progress: float) -> float:
-    """Set the learning rate of every parameter group for a point of the run; return it."""
-    lr = learning_rate(config, progress)
+def set_learning_rate(
+    optimizers: Iterable[torch.optim.Optimizer], config: RunConfig, progress: float, factor: float = 1.0
+) -> float:
+    """Set the learning rate of every parameter group for a point of the run, times a factor; return it."""
+    lr = factor * learning_rate(config, progress)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr

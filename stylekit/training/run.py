@@ -212,6 +212,8 @@ class Run:
         Raises:
             FloatingPointError: Training has diverged.
         """
+        if self._pending and self._pending[0].keys() != terms.keys():
+            self._write_metrics(lr)  # Another stage of training, with other terms.
         self.step += 1
         self.step_in_epoch += 1
         self._pending.append(terms)
@@ -277,8 +279,9 @@ class Run:
                 self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
 
     def mean_terms(self) -> dict[str, float]:
-        """The mean of each loss term since the last diagnosis; the next call starts anew."""
+        """The mean of each present loss term since the last diagnosis; the next call starts anew."""
         lines, self._since_diagnosis = self._since_diagnosis, []
+        lines = [line for line in lines if line.keys() == lines[-1].keys()]
         return {name: sum(line[name] for line in lines) / len(lines) for name in lines[0]}
 
     def warn(self, findings: Sequence[Finding], at_once: bool = False) -> None:
