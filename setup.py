@@ -47,6 +47,7 @@ setup(
         "safetensors>=0.4",
         "matplotlib>=3.8",
         "psutil>=5.9",
+        "pydantic>=2.7",
         "pyyaml>=6",
         "tifffile>=2024.8.10",
         "av>=14",

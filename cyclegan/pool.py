@@ -40,6 +40,8 @@ class ImagePool:
         """
         if self.size == 0:
             return fakes
+        if self.images and self.images[0].shape != fakes.shape[1:]:
+            self.images.clear()  # A resumed run may have another crop size.
         returned = []
         for fake in fakes:
             if len(self.images) < self.size:
@@ -58,6 +60,13 @@ class ImagePool:
         return {"images": list(self.images), "random": self.random.get_state()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
-        """Restore a state, with the pictures on `device`."""
-        self.images = [image.to(device) for image in state["images"]][: self.size]
+        """Restore a state, with the pictures on `device`.
+
+        Raises:
+            ValueError: The pictures differ in size or type.
+        """
+        images = [image.to(device) for image in state["images"]][: self.size]
+        if len({(image.shape, image.dtype) for image in images}) > 1:
+            raise ValueError("the pictures of a pool differ in size or type")
+        self.images = images
         self.random.set_state(state["random"].cpu())

@@ -42,7 +42,7 @@ from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, read_pictures
 from stylekit.training.log import print0
-from stylekit.training.optim import build_ema, frozen, optimizer_step, set_learning_rate
+from stylekit.training.optim import build_ema, frozen, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
 ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout", "antialias", "noise", "discriminator")
@@ -229,8 +229,8 @@ class State:
         distributed.unwrap(self.generators).load_state_dict(saved["generators"])
         distributed.unwrap(self.discriminators).load_state_dict(saved["discriminators"])
         self.ema.load_state_dict(saved["average"])
-        self.generator_optimizer.load_state_dict(saved["generator_optimizer"])
-        self.discriminator_optimizer.load_state_dict(saved["discriminator_optimizer"])
+        load_optimizer(self.generator_optimizer, saved["generator_optimizer"])
+        load_optimizer(self.discriminator_optimizer, saved["discriminator_optimizer"])
         # With more processes than before, the additional ones start with empty pools.
         if distributed.rank() < len(saved["pools"]):
             device = next(self.generators.parameters()).device

@@ -33,7 +33,7 @@ from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, pipeline_from_dict, read_pictures
 from stylekit.training.log import print0
-from stylekit.training.optim import Muon, build_ema, optimizer_step, set_learning_rate
+from stylekit.training.optim import Muon, build_ema, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
 ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise")
@@ -132,7 +132,7 @@ class State:
         """Restore a checkpoint. Gram matrices are not restored here, since `build_state` decides whether they apply."""
         distributed.unwrap(self.network).load_state_dict(saved["network"])
         self.ema.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer, saved["optimizer"])
 
 
 def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, Tensor] | None = None) -> State:

@@ -1,14 +1,27 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all.
+
+Temporary files lie beside their target, under hidden names that nobody can predict, and never follow a link. What a
+killed process left is removed when another one writes into the folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import platform
+import secrets
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+import psutil
+
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+"""In temporary names, since a folder may be shared by several machines."""
 
 
 @contextmanager
@@ -21,10 +34,12 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
         OSError: The folder is not writable or the disk is full; the message names `path`.
     """
     path = Path(path)
-    partial = partial_path(path)
+    partial = _partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        _remove_leftovers(path.parent)
+        # Exclusive creation fails on everything that exists, links included.
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -45,9 +60,11 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         OSError: The folder is not writable or the disk is full; the message names `path`.
     """
     path = Path(path)
-    partial = partial_path(path)
+    partial = _partial_path(path)
     try:
-        partial.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        partial.mkdir()
         yield partial
         path.mkdir(parents=True, exist_ok=True)
         for file in sorted(partial.iterdir()):
@@ -68,13 +85,15 @@ def link_or_copy(source: Path, target: Path) -> None:
     Raises:
         OSError: The folder is not writable or the disk is full; the message names `target`.
     """
-    partial = partial_path(target)
+    partial = _partial_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target.parent)
         try:
             partial.hardlink_to(source)
         except OSError:
-            shutil.copyfile(source, partial)
+            with source.open("rb") as original, partial.open("xb") as copy:
+                shutil.copyfileobj(original, copy)
         partial.replace(target)
     except OSError as error:
         raise OSError(write_error(target, error.strerror or str(error))) from error
@@ -90,18 +109,30 @@ def check_writable(path: str | Path) -> None:
         OSError: The folder is not writable; the message names `path`.
     """
     path = Path(path)
-    partial = partial_path(path)
+    partial = _partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
+        partial.touch(exist_ok=False)
         partial.unlink()
     except OSError as error:
         raise OSError(write_error(path, error.strerror)) from error
 
 
-def partial_path(path: Path) -> Path:
-    """The temporary name, in the same folder, that `path` is written under."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+def _partial_path(path: Path) -> Path:
+    """A new temporary name, in the same folder, that `path` is written under."""
+    return path.with_name(f".{_HOST}-{os.getpid()}-{secrets.token_hex(8)}.part")
+
+
+@functools.cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine that no longer run have left in a folder; once per process."""
+    for leftover in folder.glob(f".{_HOST}-*.part"):
+        process = leftover.name.split("-")[1]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def write_error(path: Path, reason: str | None) -> str:

@@ -66,8 +66,13 @@ def exit_on_error(prog: str) -> Iterator[None]:
 
         traceback.print_exc()
     if _is_main():
-        print(f"{prog}: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{prog}: error: {printable(message)}", file=sys.stderr)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """One line without control characters, which a file name may contain and a terminal would obey."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def parse_command(commands: Mapping[str, type], prog: str, description: str, args: Sequence[str] | None = None) -> Any:
@@ -117,14 +122,20 @@ def resumed_options(options: type[C], prog: str, args: Sequence[str]) -> C | Non
     path = given.checkpoints_dir / given.name / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"no run to resume at {path}; remove --resume, or check --name and --checkpoints-dir")
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         saved = json.loads(path.read_text())
         known = {field.name for field in dataclasses.fields(options)}
-        saved = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items() if k in known}
         # The folder may have been moved or renamed.
-        return options(**{**saved, "name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); restore it, or start a new run with another --name") from error
+        place = {"name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True}
+        return TypeAdapter(options).validate_python({k: v for k, v in saved.items() if k in known} | place)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]
+        raise ValueError(f"{path}: damaged ({reason}); restore it, or start a new run with another --name") from error
 
 
 def sweep_name(config: C) -> C:
@@ -227,7 +238,7 @@ def report_outcomes(
     for outcome in tqdm(outcomes, total=len(jobs), unit="picture", disable=None, delay=1):
         if outcome.error is not None:
             failed += 1
-            tqdm.write(f"{prog}: {outcome.error}", file=sys.stderr)
+            tqdm.write(f"{prog}: {printable(outcome.error)}", file=sys.stderr)
         elif sheet is not None and len(pairs) < SHEET_LIMIT and outcome.before and outcome.after:
             pairs.append([images.resize(picture, 2 * height) for picture in (outcome.before, outcome.after)])
     count = len(jobs) - failed
@@ -240,6 +251,8 @@ def report_outcomes(
         rows = [list(itertools.chain(*pairs[i : i + across])) for i in range(0, len(pairs), across)]
         images.save(contact_sheet(rows, ("before", "after") * across, height), sheet)
         print(f"before and after{f' (the first {SHEET_LIMIT})' if count > SHEET_LIMIT else ''}: {sheet}")
+    if failed == len(jobs) == 1:
+        return 2  # As for any other invalid input.
     return 1 if failed else 0
 
 

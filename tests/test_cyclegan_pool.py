@@ -51,3 +51,15 @@ def test_a_restored_pool_returns_the_same_pictures():
 def test_a_negative_size_is_rejected():
     with pytest.raises(ValueError, match="-1"):
         ImagePool(-1)
+
+
+def test_a_pool_of_another_crop_size_starts_anew():
+    pool = ImagePool(2)
+    pool(torch.zeros(2, 3, 8, 8))
+    assert pool(torch.ones(1, 3, 16, 16)).shape == (1, 3, 16, 16) and len(pool.images) == 1
+
+
+def test_pictures_of_several_sizes_are_no_pool():
+    state = ImagePool(2).state_dict() | {"images": [torch.zeros(3, 8, 8), torch.zeros(3, 4, 4)]}
+    with pytest.raises(ValueError, match="differ in size"):
+        ImagePool(2).load_state_dict(state)

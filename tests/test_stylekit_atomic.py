@@ -1,8 +1,12 @@
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stylekit.atomic import atomic_folder, atomic_write, check_writable, partial_path
+from stylekit import atomic
+from stylekit.atomic import atomic_folder, atomic_write, check_writable, link_or_copy
 
 
 def names(folder):
@@ -88,5 +92,53 @@ def test_checking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
 
 def test_the_temporary_file_is_hidden_beside_the_final_one(tmp_path):
     # In the same folder, since a file cannot be renamed across file systems.
-    partial = partial_path(tmp_path / "last.pt")
-    assert partial.parent == tmp_path and partial.name.startswith(".last.pt.")
+    with atomic_write(tmp_path / "last.pt"):
+        (partial,) = names(tmp_path)
+    assert partial.startswith(".") and partial.endswith(".part")
+
+
+def test_names_as_long_as_the_file_system_allows_can_be_written(tmp_path):
+    path = tmp_path / ("n" * 251 + ".png")
+    with atomic_write(path) as file:
+        file.write(b"new")
+    link_or_copy(path, tmp_path / ("m" * 255))
+    assert path.read_bytes() == (tmp_path / ("m" * 255)).read_bytes() == b"new"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    script = (
+        "import os, sys; from stylekit.atomic import *\n"
+        "with atomic_write(sys.argv[1] + '/file') as file, atomic_folder(sys.argv[1] + '/folder') as folder:\n"
+        "    file.write(b'half'); (folder / 'half').touch(); print(flush=True); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.DEVNULL, check=False)
+    assert len(names(tmp_path)) == 2
+    running = tmp_path / names(tmp_path)[0].replace(names(tmp_path)[0].split("-")[1], str(os.getppid()))
+    running.touch()
+    atomic._remove_leftovers.cache_clear()
+    with atomic_write(tmp_path / "other"):
+        pass
+    assert names(tmp_path) == sorted([running.name, "other"])
+
+
+def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: "guessed")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    with atomic_write(tmp_path / "a"):
+        (partial,) = [name for name in names(tmp_path) if name.endswith(".part")]
+    (tmp_path / partial).symlink_to(victim)
+    with pytest.raises(OSError, match=r"could not write .*/b \(File exists\)"), atomic_write(tmp_path / "b"):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    def write(number):
+        with atomic_write(tmp_path / "last.pt") as file:
+            file.write(bytes([number]) * 10_000)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(64)))
+    content = (tmp_path / "last.pt").read_bytes()
+    assert len(content) == 10_000 and len(set(content)) == 1 and names(tmp_path) == ["last.pt"]

@@ -2,6 +2,7 @@ import os
 import pickle
 import resource
 import signal
+import zipfile
 
 import pytest
 import torch
@@ -95,3 +96,37 @@ def test_finite_numbers_and_tensors_pass():
 def test_what_is_not_finite_is_named(objects, says):
     with pytest.raises(FloatingPointError, match=f"^{says}$"):
         checkpoint.check_finite(objects)
+
+
+def test_a_single_flipped_bit_is_found(tmp_path):
+    checkpoint.save(tmp_path / "last.pt", weights=torch.randn(10_000))
+    content = bytearray((tmp_path / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"last\.pt: truncated or damaged"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (torch.zeros(1).expand(10**12), "expanded tensor"),
+        (torch.zeros(4, 4).to_sparse(), "sparse"),
+        (torch.zeros(4, device="meta"), "dense ones|truncated or damaged"),
+        ({(1, 2): 3}, "a key of type tuple|truncated or damaged"),
+        ({1.5: 3}, "a key of type float"),
+    ],
+)
+def test_values_that_no_checkpoint_holds_are_refused(tmp_path, value, says):
+    torch.save({"weights": [value]}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=says):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+def test_a_compressed_file_that_expands_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(100_000)}, tmp_path / "last.pt")
+    with zipfile.ZipFile(tmp_path / "last.pt") as old, zipfile.ZipFile(tmp_path / "new.pt", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"new\.pt: truncated or damaged"):
+        checkpoint.load(tmp_path / "new.pt")

@@ -474,3 +474,13 @@ def test_idle_threads_sleep_unless_the_user_wants_otherwise(given, expected):
     # OpenMP reads the variable when PyTorch is imported.
     code = "import os, sys, cyclegan.cli, johnson.cli\nprint(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     assert run("-c", code, env=environment).stdout == f"{expected} False\n"
+
+
+def test_a_single_picture_that_fails_is_invalid_input(jobs, capsys):
+    assert report([Outcome(jobs[0], error="a.png: damaged")], jobs[:1]) == 2
+
+
+def test_names_with_control_characters_are_shown_and_not_obeyed(capsys):
+    with pytest.raises(SystemExit), cli.exit_on_error("program"):
+        raise ValueError("no picture a\x1b[2Jb\nc.jpg")
+    assert capsys.readouterr().err == "program: error: no picture a\\x1b[2Jb c.jpg\n"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stylekit.pictures import images
 from stylekit.pictures.jobs import Job, plan_jobs, process_files
@@ -132,3 +133,21 @@ def test_a_result_that_cannot_be_written_ends_the_work(folder):
     (folder / "out").write_text("a file where the folder should be")
     with pytest.raises(OSError, match=r"could not write .*out/a\.jpg"):
         list(process_files(plan_jobs(["photos"], folder / "out"), lambda image: image))
+
+
+def test_a_picture_that_vanishes_or_does_not_fit_the_format_does_not_end_the_work(folder, tmp_path):
+    jobs = plan_jobs([folder], tmp_path / "out", format="webp")
+    jobs[0].source.unlink()
+    sizes = iter([(16_400, 1), *[(8, 8)] * len(jobs)])  # WebP allows 16,383 pixels.
+
+    def process(x):
+        return torch.zeros(1, 3, *reversed(next(sizes)))
+
+    errors = [outcome.error for outcome in process_files(jobs, process)]
+    assert "no picture" in errors[0] and "WEBP cannot store 16400 x 1" in errors[1]
+    assert errors[2:] == [None] * (len(jobs) - 2)
+
+
+def test_an_empty_string_is_not_the_current_folder(tmp_path):
+    with pytest.raises(ValueError, match="an input is an empty string"):
+        plan_jobs([""], tmp_path)

@@ -7,6 +7,7 @@ from stylekit.training.optim import (
     Muon,
     build_ema,
     frozen,
+    load_optimizer,
     lr_factor,
     optimizer_step,
     orthogonalize,
@@ -157,3 +158,25 @@ def test_muon_goes_on_from_its_state():
     onward.load_state_dict(halfway.state_dict())
     steps(second, onward, range(2, 4))
     assert torch.equal(second, whole)
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), Muon])
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [
+        (0, {"exp_avg": torch.zeros(1)}),
+        (0, {"exp_avg_sq": torch.zeros(2, 3, dtype=torch.float64)}),
+        (0, {"exp_avg": "none"}),
+        (0, {"step": torch.zeros(7)}),
+        (9, {"exp_avg": torch.zeros(2, 3)}),
+    ],
+)
+def test_the_state_of_another_optimiser_is_refused_before_a_kernel_writes_beyond_it(make, number, change):
+    parameter = nn.Parameter(torch.ones(2, 3))
+    optimizer = make([parameter])
+    optimizer_step(optimizer, {"sum": parameter.sum()})
+    saved = optimizer.state_dict()
+    load_optimizer(optimizer, saved)
+    saved["state"][number] = saved["state"].get(number, {}) | change
+    with pytest.raises(ValueError, match="optimiser"):
+        load_optimizer(optimizer, saved)

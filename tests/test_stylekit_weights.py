@@ -101,3 +101,36 @@ def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(t
     loaded = weights.load(Generator, tmp_path / "G", "a generator", "a training run")
     assert loaded._hub_mixin_config == network._hub_mixin_config and not loaded.training
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ("[]", "a JSON list, expected an object"),
+        ("5", "a JSON int, expected an object"),
+        ("null", "a JSON NoneType, expected an object"),
+        ('{"ngf": 4, "n_blocks": 1000000}', "n_blocks is 1000000, but model.safetensors has at most"),
+        ('{"ngf": 3000, "n_blocks": 1}', "ngf is 3000"),
+        ("[" * 100_000, "config.json does not describe a generator"),
+        ('{"ngf": "many"}', "config.json does not describe a generator"),
+    ],
+)
+def test_a_hostile_config_is_one_line_before_memory_is_taken(tmp_path, config, says):
+    weights.save(Generator(4, 1), tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ValueError, match=says):
+        weights.load(Generator, tmp_path, "a generator", "a run")
+
+
+def test_a_network_that_would_paint_black_is_refused(tmp_path):
+    network = Generator(4, 1)
+    network.model[1].weight.data[0, 0, 0, 0] = float("nan")
+    weights.save(network, tmp_path)
+    with pytest.raises(ValueError, match=r"model\.1\.weight is infinite or NaN"):
+        weights.load(Generator, tmp_path, "a generator", "a run")
+
+
+def test_safetensors_that_cannot_be_read_are_one_line(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.safetensors: truncated or damaged"):
+        weights.load_tensors(tmp_path / "a.safetensors")

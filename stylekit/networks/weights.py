@@ -11,6 +11,7 @@ import io
 import json
 import pickle
 import textwrap
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,7 +77,9 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
 
     if isinstance(found, Path):
         if found.is_file():
-            return network.from_official(found)
+            official = network.from_official(found)
+            check_finite(official, found)
+            return official
         missing = [file for file in ("config.json", "model.safetensors") if not (found / file).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -84,16 +87,58 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
                 f"or {run}"
             )
     try:
+        if isinstance(found, Path):
+            _check_config(found)
         with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
-            return network.from_pretrained(str(found), strict=True).eval()
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+            loaded = network.from_pretrained(str(found), strict=True).eval()
+    except (json.JSONDecodeError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
     except SafetensorError as error:
         raise ValueError(f"{found}: model.safetensors is truncated or damaged ({_first_line(error)})") from error
     except RuntimeError as error:
         raise ValueError(f"{found}: model.safetensors does not match config.json ({_first_line(error)})") from error
     except OSError as error:
+        if isinstance(found, Path):
+            raise ValueError(f"{found}: cannot be read ({error.strerror or _first_line(error)})") from error
         raise OSError(f"{found}: no such folder, and the Hub cannot be reached ({_first_line(error)})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Libraries raise almost anything on files that nobody meant to write.
+        raise ValueError(f"{found}: not {what} ({type(error).__name__}: {_first_line(error)})") from error
+    check_finite(loaded, found)
+    return loaded
+
+
+def check_finite(network: torch.nn.Module, source: Path | str) -> None:
+    """Refuse a network that can only paint black.
+
+    Raises:
+        ValueError: A weight is infinite or NaN; the message names it.
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{source}: {name} is infinite or NaN; the network is damaged, or its training diverged")
+
+
+def _check_config(folder: Path) -> None:
+    """Check config.json before anything of the size that it asks for is built.
+
+    Every number in it is one of channels or of layers, and the file with the weights has at least as many.
+
+    Raises:
+        ValueError: It is not a JSON object, or a number is larger.
+    """
+    from safetensors import safe_open
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"a JSON {type(config).__name__}, expected an object")
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
+    largest = max([len(shapes), *(side for shape in shapes for side in shape)])
+    for name, value in config.items():
+        if isinstance(value, int | float) and value > largest:
+            raise ValueError(f"{name} is {value}, but model.safetensors has at most {largest} layers or channels")
 
 
 def save(network: PyTorchModelHubMixin, folder: Path) -> None:
@@ -169,18 +214,64 @@ def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
+        _check_archive(path)
         objects = torch.load(path, map_location=device, weights_only=True)
+    except MemoryError:
+        raise
     except pickle.UnpicklingError as error:
         if "unsupported" in str(error).lower():
             raise ValueError(
                 f"{path}: contains a pickled object, which could run code; expected tensors only"
             ) from error
         raise ValueError(f"{path}: damaged or not a PyTorch file; expected tensors saved by torch.save") from error
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
+    except PermissionError as error:
+        raise ValueError(f"{path}: permission denied") from error
+    except Exception as error:  # PyTorch raises almost anything on damaged files.
         raise ValueError(f"{path}: truncated or damaged; expected a complete file saved by torch.save") from error
     if not isinstance(objects, dict):
         raise ValueError(f"{path}: contains a {type(objects).__name__}; expected a dict")
+    _check_plain(objects, path)
     return objects
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of a zip file, which `torch.load` ignores, and that it is no larger than it looks.
+
+    `torch.save` does not compress. Old files are no zip files and have no checksums.
+
+    Raises:
+        ValueError: A checksum does not match, or an entry is compressed.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("compressed entries")
+        if damaged := archive.testzip():
+            raise ValueError(f"wrong checksum of {damaged}")
+
+
+def _check_plain(objects: Any, path: Path) -> None:
+    """Check that nested dicts have plain keys, and that tensors are dense and hold as many values as they claim.
+
+    Raises:
+        ValueError: They do not.
+    """
+    remaining, seen = [objects], set()
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, Tensor):
+            dense = value.layout == torch.strided and not value.is_quantized and value.device.type != "meta"
+            # A view with stride 0 can claim any size.
+            if not dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+                raise ValueError(f"{path}: contains a sparse, quantised, empty or expanded tensor; expected dense ones")
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))  # A list can contain itself.
+            if isinstance(value, dict):
+                if other := next((key for key in value if not isinstance(key, str | int)), None):
+                    raise ValueError(f"{path}: has a key of type {type(other).__name__}; expected names")
+                value = value.values()
+            remaining += value
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -199,8 +290,8 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
             raise FileNotFoundError(f"no file {path}")
         try:
             return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: truncated or damaged ({error})") from error
+        except (SafetensorError, OSError, ValueError, LookupError) as error:
+            raise ValueError(f"{path}: truncated or damaged ({_first_line(error)})") from error
     objects = read_torch_file(path)
     other = next((f"{name} is a {type(v).__name__}" for name, v in objects.items() if not isinstance(v, Tensor)), "")
     if other:

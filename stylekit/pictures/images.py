@@ -7,6 +7,7 @@ CycleGAN networks use.
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +35,8 @@ _READABLE = (*dict.fromkeys(FORMATS.values()), "GIF")
 """Formats accepted in a file whatever its suffix: on the web, GIFs often have another one."""
 
 MAX_PIXELS = 180_000_000
-"""Larger pictures are refused, since a file of a few kilobytes can expand to gigabytes."""
+MAX_SIDE = 65_535
+"""Larger pictures are refused, since a file of a few kilobytes can expand to gigabytes. JPEG allows the same sides."""
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
@@ -49,21 +51,25 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def find(folder: str | Path) -> list[Path]:
-    """All picture files in a folder and its subfolders, by suffix, sorted; hidden files are skipped.
+    """All picture files in a folder and its subfolders, by suffix, sorted; hidden files and folders are skipped.
 
     Raises:
         FileNotFoundError: There is no such folder.
+        PermissionError: A subfolder cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in FORMATS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+
+    def fail(error: OSError) -> None:
+        raise error  # os.walk would skip the folder, and its pictures, without a word.
+
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in FORMATS and path.is_file()]
+    return sorted(found)
 
 
 def load(path: str | Path) -> Image.Image:
@@ -81,14 +87,15 @@ def load(path: str | Path) -> Image.Image:
         if not path.is_file():
             raise FileNotFoundError(f"no picture {path}")
         with Image.open(path, formats=_READABLE) as image:
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise Image.DecompressionBombError(f"got {image.width} x {image.height}")
             _check_tiff(image)
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: expected at most {MAX_PIXELS // 10**6} million pixels ({error})") from error
+        limits = f"{MAX_PIXELS // 10**6} million pixels and {MAX_SIDE:,} per side"
+        raise ValueError(f"{path}: expected at most {limits} ({error})") from error
     except UnidentifiedImageError as error:
         kinds = " ".join(sorted(suffix[1:] for suffix in FORMATS))
         raise ValueError(f"{path}: not a supported picture; expected one of {kinds}") from error

@@ -49,6 +49,8 @@ def plan_jobs(
         ValueError: Two results would share a path, replace an input, or turn a picture into a video or vice versa.
     """
     jobs: list[Job] = []
+    if "" in map(str, inputs):
+        raise ValueError("an input is an empty string; expected a picture or a folder (. is the current one)")
     single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
     as_file = output.suffix.lower() in {*images.FORMATS, *videos} and not output.is_dir()
     if as_file and not single:
@@ -102,7 +104,8 @@ def process_files(
             if size is not None:
                 before = images.resize(before, size)
             after = images.to_image(process(images.to_tensor(before).to(device)))
-        except ValueError as error:
+            images.save(after, job.target)
+        except (ValueError, FileNotFoundError) as error:  # Damaged, vanished, or too large for the format.
             yield Outcome(job, error=str(error))
             continue
         except (RuntimeError, MemoryError) as error:
@@ -111,7 +114,6 @@ def process_files(
             pixels = f"{before.width} x {before.height}"
             yield Outcome(job, error=f"{job.source}: out of memory at {pixels} pixels; try --size 2000")
             continue
-        images.save(after, job.target)
         yield Outcome(job, before, after)
 
 

@@ -16,16 +16,12 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] =
         titles: Titles of the columns.
         height: Height of every picture on the sheet, in pixels.
 
+    Strips longer than eight times the height are lower, since the sheet would get too wide.
+
     Raises:
         ValueError: There are no rows, or a row is empty.
     """
-    scaled = [
-        [
-            picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
-            for picture in row
-        ]
-        for row in rows
-    ]
+    scaled = [[_scaled(picture, height) for picture in row] for row in rows]
     if not scaled or not all(scaled):
         raise ValueError("a contact sheet needs at least one picture in every row")
     gap = max(4, height // 32)
@@ -45,3 +41,9 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] =
         for left, width, picture in zip(lefts, widths, row, strict=False):
             page.paste(picture, (left + (width - picture.width) // 2, top + (height + gap) * i))
     return page
+
+
+def _scaled(picture: Image.Image, height: int) -> Image.Image:
+    scale = min(height / picture.height, 8 * height / picture.width)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.LANCZOS)

@@ -27,6 +27,29 @@ def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]
     optimizer.step()
 
 
+def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+    """Restore the state of an optimiser of the same parameters; its options stay those of the run.
+
+    `load_state_dict` does not compare the state with the parameters, and fused kernels write beyond tensors that are
+    too small.
+
+    Raises:
+        ValueError: The state belongs to other parameters.
+    """
+    own = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, state in saved["state"].items():
+        if not 0 <= number < len(parameters):
+            raise ValueError(f"the optimiser has no parameter {number}")
+        like = parameters[number]
+        for name, value in state.items():
+            fits = isinstance(value, Tensor) and (value.shape, value.dtype) == (like.shape, like.dtype)
+            counts = name == "step" and (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int))
+            if not fits and not counts:
+                raise ValueError(f"{name} of the optimiser does not fit parameter {number}")
+    optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
+
+
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Let gradients pass through a network without computing those of its parameters."""

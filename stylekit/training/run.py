@@ -443,4 +443,6 @@ def _entry(saved: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
         raise ValueError(f"{path}: not a training checkpoint: it has no {name}")
     if not isinstance(saved[name], kind):
         raise ValueError(f"{path}: not a training checkpoint: its {name} is a {type(saved[name]).__name__}")
+    if isinstance(saved[name], int | float) and not 0 <= saved[name] < float("inf"):
+        raise ValueError(f"{path}: not a training checkpoint: its {name} is {saved[name]}")
     return saved[name]
