@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
         if target.exists():
             raise FileExistsError(f"{target} already exists; move it away, or remove {path}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
+        shutil.move(path, target)
     if rows := read_manifest(root):
         gone = {path.relative_to(root).as_posix() for path in kinds}
         write_manifest(root, [row for row in rows if row["file"] not in gone])
@@ -271,7 +272,7 @@ def _shared(folders: dict[str, list[Facts]]) -> list[Finding]:
     return findings
 
 
-def _details(paths: Sequence[Path], scale: object) -> list[tuple[float, int]]:
+def _details(paths: Sequence[Path], scale: Callable[[tuple[int, int]], float]) -> list[tuple[float, int]]:
     """Size of details, and longer side, of a sample of pictures at a scale that depends on their size."""
     count = min(len(paths), _SAMPLES)
     sample = [paths[i * len(paths) // count] for i in range(count)]
@@ -281,7 +282,7 @@ def _details(paths: Sequence[Path], scale: object) -> list[tuple[float, int]]:
             picture = images.load(path)
         except ValueError:
             return None
-        factor = scale(picture.size)  # type: ignore[operator]
+        factor = scale(picture.size)
         return detail_size(picture) * factor, round(max(picture.size) * factor)
 
     with ThreadPoolExecutor() as pool:

@@ -46,6 +46,8 @@ class Result:
     left_out: Counter[str]
     """Pictures that are not used, by reason."""
     failed: list[Failed]
+    paintings_in_a: bool
+    """A holds paintings and B photographs, as in some published sets."""
 
 
 def fetch(config: FetchConfig, web: Web | None = None) -> Result:
@@ -68,11 +70,12 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
             todo = [(side, remote) for side, remotes in listings.items() for remote in space.missing(side, remotes)]
             check_space(output, sum(estimate(remote, config.size) for _, remote in todo))
             failed = fetch_pictures(space, todo, web, preparation(config), config.connections)
+            known = archives.PUBLISHED[config.name].a if config.name else ""
             placed = arrange(space, listings, config.test_share)
             finish(space, placed, f"Credits of {output.name}")
             if not failed:
                 space.clean()
-            return Result(output, _count(placed), _left_out(space, listings), failed)
+            return Result(output, _count(placed), _left_out(space, listings), failed, "paintings" in known)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(f"{output}: the disk is full; free some space and run the same command again") from error
@@ -139,7 +142,7 @@ def build_source(given: str, config: FetchConfig, web: Web) -> Source:
         key, size = os.environ.get("FLICKR_API_KEY"), preparation(config).size
         return flickr.Flickr(web, cast(flickr.Kind, kind), name, key, config.licence, size, config.flickr_url)
     if Path(given).is_dir():
-        return Folder(Path(given), licence="your own")
+        return Folder(Path(given), licence="from your own folder")
     raise ValueError(
         f"{given!r} is neither a folder nor a source; expected flickr:TAG, flickr:group:NAME, flickr:search:WORDS, "
         f"wikiart:ARTIST, wikiart:style:NAME or wikiart:genre:NAME"
@@ -241,5 +244,7 @@ def report(result: Result) -> int:
         more = f" (the first 20 of {len(result.failed)})" if len(result.failed) > 20 else ""
         print(f"failed: {len(result.failed)} pictures{more}; run the same command again to retry", file=sys.stderr)
         return 1
+    if result.paintings_in_a:
+        print("A holds the paintings: train with --direction BtoA to turn photographs into paintings")
     print(f"next: cyclegan check {result.output}")
     return 0

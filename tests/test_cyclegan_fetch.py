@@ -215,7 +215,7 @@ def test_a_published_set_with_a_wrong_checksum_comes_from_the_mirror(server, pub
     import pyarrow.parquet
 
     server.files["/datasets/tiny.zip"] = server.files["/datasets/tiny.zip"][:-1] + b"!"
-    tables = {}
+    paths = []
     for split in ("train", "test"):
         cells = {
             side: [{"bytes": encoded(picture(i % 2)), "path": f"{split}{side}{i % 2}.jpg"} for i in range(4)]
@@ -223,25 +223,11 @@ def test_a_published_set_with_a_wrong_checksum_comes_from_the_mirror(server, pub
         }
         table = pyarrow.table({"imageA": cells["A"], "imageB": cells["B"]})
         pyarrow.parquet.write_table(table, f"{split}.parquet")
-        tables[f"data/{split}-00000-of-00001.parquet"] = Path(f"{split}.parquet").read_bytes()
-
-    class Mirror:
-        def __init__(self, endpoint):
-            assert endpoint == server.url
-
-        def list_repo_files(self, repository, repo_type):
-            assert (repository, repo_type) == ("huggan/tiny", "dataset")
-            return ["README.md", *tables]
-
-        def hf_hub_download(self, repository, file, repo_type, local_dir):
-            path = local_dir / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tables[file])
-            return str(path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.HfApi", Mirror)
-        result = fetch(config(server, None, name="tiny", min_size=0, limit=1000), patient_web())
+        paths.append(f"data/{split}-00000-of-00001.parquet")
+        server.files[f"/datasets/huggan/tiny/resolve/main/{paths[-1]}"] = Path(f"{split}.parquet").read_bytes()
+    tree = [{"type": "file", "path": path, "size": 1, "oid": "a" * 40} for path in ("README.md", *paths)]
+    server.answers["/api/datasets/huggan/tiny/tree/main"] = lambda query: tree
+    result = fetch(config(server, None, name="tiny", min_size=0, limit=1000), patient_web())
     assert result.counts == {"testA": 2, "testB": 2, "trainA": 2, "trainB": 2}
     assert "SHA-256" in capsys.readouterr().err
 

@@ -63,7 +63,7 @@ PUBLISHED = {
         "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
     ),
     "ukiyoe2photo": Published(
-        "ukiyo-e prints (WikiArt)",
+        "ukiyo-e paintings and prints (WikiArt)",
         _FLICKR,
         292_946_532,
         "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",

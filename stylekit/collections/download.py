@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ def fetch_pictures(
 
     Args:
         todo: Sides and pictures.
-        connections: Threads.
+        connections: Downloads at the same time.
 
     Returns:
         Pictures that failed.
@@ -57,13 +59,16 @@ def fetch_pictures(
     waiting = iter(todo)
     running: dict[Future[None], Remote] = {}
     bar = tqdm(total=len(todo), unit="picture", disable=None, delay=1)
-    pool = ThreadPoolExecutor(connections, thread_name_prefix="fetch")
+    # Some threads wait for the network while others prepare pictures.
+    slots = threading.BoundedSemaphore(connections)
+    threads = connections + (os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
     try:
         while True:
             # Few at a time: queued work would still be done after an error.
             for side, remote in waiting:
-                running[pool.submit(_fetch_one, space, side, remote, web, steps)] = remote
-                if len(running) >= 2 * connections:
+                running[pool.submit(_fetch_one, space, side, remote, web, slots, steps)] = remote
+                if len(running) >= 2 * threads:
                     break
             if not running:
                 return failed
@@ -87,7 +92,9 @@ def fetch_pictures(
         bar.close()
 
 
-def _fetch_one(space: Workspace, side: str, remote: Remote, web: Web, steps: Preparation) -> None:
+def _fetch_one(
+    space: Workspace, side: str, remote: Remote, web: Web, slots: threading.BoundedSemaphore, steps: Preparation
+) -> None:
     raw = space.raw(side, remote)
     local = "://" not in remote.url
     try:
@@ -95,7 +102,8 @@ def _fetch_one(space: Workspace, side: str, remote: Remote, web: Web, steps: Pre
             raw.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(remote.url, raw)
         else:
-            web.file(remote.url, raw, LARGEST, robots=not remote.keyed)
+            with slots:
+                web.file(remote.url, raw, LARGEST, robots=not remote.keyed)
         prepared = prepare(raw, space.ready(side, remote), remote.name, steps)
     except Unsuitable as reason:
         space.add(Entry(side, remote.split, remote.name, reason=str(reason)))

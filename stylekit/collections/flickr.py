@@ -127,7 +127,7 @@ class Flickr:
         try:
             answer = self.web.json(self.interface, query, robots=False)
         except Failure as error:
-            raise OSError(f"Flickr: {error}; try again later") from error
+            raise OSError(f"Flickr: {error}") from error
         if not isinstance(answer, dict) or answer.get("stat") not in ("ok", "fail"):
             raise OSError("Flickr: got an answer that is not documented; try again later")
         if answer["stat"] == "ok":

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from stylekit.pictures import images
 from stylekit.pictures.frames import find_frame
-from stylekit.pictures.similarity import perceptual_hash, thumbnail
+from stylekit.pictures.similarity import perceptual_hash, reduced, thumbnail
 
 _KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats of files that are kept byte for byte if nothing has to be done."""
@@ -87,7 +87,7 @@ def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared:
         raw.unlink()
     else:
         raw.replace(target)
-    data = target.read_bytes()
+    data, small = target.read_bytes(), reduced(picture)
     return Prepared(
         target.name,
         picture.width,
@@ -95,7 +95,7 @@ def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared:
         len(data),
         hashlib.sha256(data).hexdigest(),
         source,
-        perceptual_hash(picture),
-        thumbnail(picture).hex(),
+        perceptual_hash(small),
+        thumbnail(small).hex(),
         "; ".join(done),
     )

@@ -98,7 +98,7 @@ class Web:
             return json.loads(sink.getvalue())
         except ValueError as error:
             kind = "a web page" if b"<html" in sink.getvalue()[:1000].lower() else "something"
-            raise Failure(f"{_shown(url)}: got {kind} that is not JSON") from error
+            raise Failure(f"{_shown(url)}: got {kind} that is not JSON; try again later") from error
 
     def file(
         self,
@@ -181,6 +181,8 @@ class Web:
 
     def _check_status(self, url: str, response: requests.Response, sink: IO[bytes]) -> None:
         status, start = response.status_code, sink.tell()
+        if "photo_unavailable" in urlsplit(response.url).path:  # Where Flickr redirects to instead of saying 404.
+            raise Failure(f"{_shown(url)}: the picture has been removed")
         if status == 206 and start and response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             return
         if status == 200:

@@ -79,7 +79,7 @@ class WikiArt:
         except Failure as error:
             if "answers 404" in str(error):
                 raise ValueError(self._unknown("")) from error
-            raise OSError(f"WikiArt: {error}; try again later") from error
+            raise OSError(f"WikiArt: {error}") from error
 
     def _remote(self, painting: dict[str, Any]) -> Remote | None:
         """A painting as the site describes it; None if it has no picture."""
