@@ -77,7 +77,8 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
                 space.clean()
             return Result(output, _count(placed), _left_out(space, listings), failed, "paintings" in known)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # Errors of atomic writes have the system's error as their cause.
+        if {error.errno, getattr(error.__cause__, "errno", None)} & {errno.ENOSPC, errno.EDQUOT}:
             raise OSError(f"{output}: the disk is full; free some space and run the same command again") from error
         raise
 

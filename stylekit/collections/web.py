@@ -157,8 +157,8 @@ class Web:
                 if not stamp:
                     _empty(sink)
                 if attempt == self.attempts:
-                    kind = Unreachable if error.args[1:] else Failure
-                    raise kind(f"{_shown(url)}: {error.args[0]}, {attempt} times") from error
+                    said = f"{_shown(url)}: {error.args[0]}, {attempt} times"
+                    raise (Unreachable(f"{said}; check the network") if error.args[1:] else Failure(said)) from error
                 self._pause(2 ** (attempt - 1) * self.backoff)
 
     def _ask(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylekit.atomic import atomic_write
+from stylekit.atomic import atomic_write, write_error
 from stylekit.collections.prepare import Prepared
 from stylekit.collections.records import Remote
 
@@ -146,7 +146,10 @@ def open_workspace(root: Path, request: dict[str, Any]) -> Iterator[Workspace]:
 
     check_folder(root, request)
     space = Workspace(root)
-    space.hidden.mkdir(parents=True, exist_ok=True)
+    try:
+        space.hidden.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(write_error(root, error.strerror)) from error
     lock = filelock.FileLock(space.hidden / "lock")
     try:
         lock.acquire(timeout=0)
@@ -194,7 +197,7 @@ def check_space(root: Path, needed: int) -> None:
     existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        raise OSError(f"{root}: needs about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+        raise OSError(f"{root}: needs about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -103,5 +103,5 @@ def detail_size(picture: Image.Image) -> float:
     reach = _DETAIL_SIDE // 2
     along = [covariance[0, :reach], covariance[:reach, 0]]
     curve = np.mean(along, 0) / max(float(covariance[0, 0]), 1e-6)
-    below = np.nonzero(curve < 0.5)[0]
-    return float(below[0] if len(below) else reach) * scale
+    below = np.nonzero(curve[1:] < 0.5)[0]
+    return float(1 + below[0] if len(below) else reach) * scale
