@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,20 +62,20 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
         KeyboardInterrupt: The same.
     """
     web = web or Web(config.rate, config.connections)
-    output = config.resolved_output
+    output, steps = config.resolved_output, preparation(config)
     sources = build_sources(config, web)
+    paintings = config.name is not None and "paintings" in archives.PUBLISHED[config.name].a
     try:
         with open_workspace(output, request(config)) as space:
             listings = _archive(config, space, web) if config.name else _listings(config, space, sources)
             todo = [(side, remote) for side, remotes in listings.items() for remote in space.missing(side, remotes)]
-            check_space(output, sum(estimate(remote, config.size) for _, remote in todo))
-            failed = fetch_pictures(space, todo, web, preparation(config), config.connections)
-            known = archives.PUBLISHED[config.name].a if config.name else ""
+            check_space(output, sum(estimate(remote, steps.size) for _, remote in todo))
+            failed = fetch_pictures(space, todo, web, steps, config.connections)
             placed = arrange(space, listings, config.test_share)
             finish(space, placed, f"Credits of {output.name}")
             if not failed:
                 space.clean()
-            return Result(output, _count(placed), _left_out(space, listings), failed, "paintings" in known)
+            return Result(output, _count(placed), _left_out(space, listings), failed, paintings)
     except OSError as error:
         # Errors of atomic writes have the system's error as their cause.
         if {error.errno, getattr(error.__cause__, "errno", None)} & {errno.ENOSPC, errno.EDQUOT}:
@@ -174,10 +174,33 @@ def estimate(remote: Remote, size: int | None) -> int:
     Args:
         size: Shorter side to which it will be reduced.
     """
+    if "://" not in remote.url:
+        return Path(remote.url).stat().st_size
     if not remote.width or not remote.height:
         return _USUAL_BYTES
     scale = min(1.0, size / min(remote.width, remote.height)) if size else 1.0
     return int(remote.width * remote.height * scale**2 * _BYTES_PER_PIXEL)
+
+
+def report(result: Result) -> int:
+    """Print what became of a data set; return the exit code, 1 if pictures failed."""
+    counts = ", ".join(f"{folder} {count}" for folder, count in result.counts.items())
+    print(f"{result.output}: {counts or 'no pictures'}")
+    if result.left_out:
+        print("left out: " + ", ".join(f"{reason} {count}" for reason, count in result.left_out.items()))
+    for failed in result.failed[:20]:
+        print(f"cyclegan fetch: {failed.reason}", file=sys.stderr)
+    if result.failed:
+        more = f" (the first 20 of {len(result.failed)})" if len(result.failed) > 20 else ""
+        print(f"failed: {len(result.failed)} pictures{more}; run the same command again to retry", file=sys.stderr)
+        return 1
+    if not result.counts:
+        print("cyclegan fetch: no picture is left; see --min-size and --licence", file=sys.stderr)
+        return 1
+    if result.paintings_in_a:
+        print("A holds the paintings: train with --direction BtoA to turn photographs into paintings")
+    print(f"next: cyclegan check {result.output}")
+    return 0
 
 
 def _listings(config: FetchConfig, space: Workspace, sources: Mapping[str, Source]) -> Listings:
@@ -219,7 +242,7 @@ def _archive(config: FetchConfig, space: Workspace, web: Web) -> Listings:
     return listings
 
 
-def _counted(remotes: Any, side: str) -> Any:
+def _counted(remotes: Iterable[Remote], side: str) -> Iterable[Remote]:
     return tqdm(remotes, desc=f"listing {side}", unit="picture", disable=None, delay=1)
 
 
@@ -231,21 +254,3 @@ def _left_out(space: Workspace, listings: Listings) -> Counter[str]:
     """Pictures that are not used, by reason."""
     reasons = (space.left_out(side, remote) for side, remotes in listings.items() for remote in remotes)
     return Counter("too small" if "smaller than" in r else r if r == "copy" else "damaged" for r in reasons if r)
-
-
-def report(result: Result) -> int:
-    """Print what became of a data set; return the exit code, 1 if pictures failed."""
-    counts = ", ".join(f"{folder} {count}" for folder, count in result.counts.items())
-    print(f"{result.output}: {counts or 'no pictures'}")
-    if result.left_out:
-        print("left out: " + ", ".join(f"{reason} {count}" for reason, count in result.left_out.items()))
-    for failed in result.failed[:20]:
-        print(f"cyclegan fetch: {failed.reason}", file=sys.stderr)
-    if result.failed:
-        more = f" (the first 20 of {len(result.failed)})" if len(result.failed) > 20 else ""
-        print(f"failed: {len(result.failed)} pictures{more}; run the same command again to retry", file=sys.stderr)
-        return 1
-    if result.paintings_in_a:
-        print("A holds the paintings: train with --direction BtoA to turn photographs into paintings")
-    print(f"next: cyclegan check {result.output}")
-    return 0

@@ -188,7 +188,12 @@ def published(server, tmp_path, monkeypatch):
     """The set `tiny`, published on the server."""
     monkeypatch.chdir(tmp_path)
     members = {f"tiny/{folder}/{folder} {i}.jpg": encoded(picture(i)) for folder in archives.FOLDERS for i in range(3)}
-    members |= {"__MACOSX/tiny/trainA/._1.jpg": b"x", "tiny/readme.txt": b"x", "tiny/trainA/.hidden.jpg": b"x"}
+    members |= {
+        "tiny/trainA/same.jpg": encoded(picture(0)),
+        "__MACOSX/tiny/trainA/._1.jpg": b"x",
+        "tiny/readme.txt": b"x",
+        "tiny/trainA/.hidden.jpg": b"x",
+    }
     server.files["/datasets/tiny.zip"] = data = zipped(members)
     known = archives.Published("noise", "noise", len(data), hashlib.sha256(data).hexdigest())
     monkeypatch.setitem(archives.PUBLISHED, "tiny", known)
@@ -202,7 +207,7 @@ def test_a_published_set_is_continued_where_the_connection_broke(server, publish
     starts = [int(text[6:-1]) for text in server.ranges]
     assert len(starts) == 2 and 0 < starts[0] < starts[1]
     out = capsys.readouterr().out
-    assert "datasets/tiny: testA 3, testB 3, trainA 3, trainB 3" in out and "next: cyclegan check" in out
+    assert "datasets/tiny: testA 3, testB 3, trainA 4, trainB 3" in out and "next: cyclegan check" in out
     for name, data in published.items():
         path = tmp_path / "datasets" / name
         assert path.exists() == ("train" in name or "test" in name) * ("/." not in name)
@@ -410,3 +415,10 @@ def test_a_redirect_that_never_ends_and_a_missing_picture_are_failures_with_a_re
     ]
     assert fetching.report(result) == 1
     assert "failed: 2 pictures; run the same command again to retry" in capsys.readouterr().err
+
+
+def test_nothing_left_is_no_success(server, tmp_path, capsys):
+    offer_flickr(server, 3)
+    result = fetch(config(server, tmp_path / "set", x="flickr:sea", min_size=100), patient_web())
+    assert result.left_out == {"too small": 3} and fetching.report(result) == 1
+    assert "no picture is left; see --min-size" in capsys.readouterr().err

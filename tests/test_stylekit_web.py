@@ -119,8 +119,7 @@ def test_robots_are_respected(server):
         web.json(f"{server.url}/private/x", {"key": "secret"})
     assert web.json(f"{server.url}/private/x", robots=False) == {}
     assert server.requests["/robots.txt"] == 1 and server.requests["/private/x"] == 1
-    web.json(f"{server.url}/x")
-    assert time.monotonic() - start > 0.35
+    assert 0.9 < time.monotonic() - start < 3
 
 
 def test_errors_do_not_show_queries_and_web_pages_are_not_json(server):

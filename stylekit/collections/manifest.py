@@ -122,7 +122,7 @@ def credits(placed: Sequence[Placed], title: str) -> str:
 def _ready(space: Workspace, side: str, remotes: Sequence[Remote]) -> list[tuple[Remote, Prepared]]:
     """The pictures of a side that are ready and wanted; of several copies of one file, the first is.
 
-    The journal notes the others as left out, so that they are not fetched again.
+    The journal notes the others as left out, so that they are not fetched again. Published sets stay as they are.
     """
     ready: list[tuple[Remote, Prepared]] = []
     seen: set[str] = set()
@@ -130,11 +130,11 @@ def _ready(space: Workspace, side: str, remotes: Sequence[Remote]) -> list[tuple
         entry, path = space.entry(side, remote), space.place(side, remote)
         if entry is None or entry.prepared is None or path is None:
             continue
-        key = remote.split + entry.prepared.source_sha256
-        if key in seen:
+        digest = entry.prepared.source_sha256
+        if digest in seen and not remote.split:
             space.add(Entry(side, remote.split, remote.name, reason="copy"))
         elif REJECTED not in path.relative_to(space.root).parts:
-            seen.add(key)
+            seen.add(digest)
             ready.append((remote, entry.prepared))
     return ready
 
