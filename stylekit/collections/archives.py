@@ -41,7 +41,6 @@ class Published:
 
 
 _FLICKR = "landscape photographs (Flickr)"
-_RESEARCH = "not stated; distributed for research"
 
 PUBLISHED = {
     "vangogh2photo": Published(
@@ -104,7 +103,7 @@ PUBLISHED = {
         35_135_868,
         "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
     ),
-    "ae_photos": Published("photographs of Ansel Adams's places", "artistic edits", 0),
+    "ae_photos": Published("not described by the authors", "the same", 0),
 }
 """By name. Sizes and SHA-256 are those of 2019."""
 
