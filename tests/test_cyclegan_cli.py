@@ -225,7 +225,7 @@ def test_existing_results_are_noticed_before_a_network_is_loaded(translated, mon
         (["train", "--dataroot", "data", "--crop-size", "30"], ["--crop-size 30: expected a multiple of 4"]),
         (["weights", "--all"], ["--all"]),
         (["translte", "photo.jpg"], ["translte", "Available subcommands: train, translate, evaluate, weights"]),
-        ([], ["Expected one of {train, translate, evaluate, weights}"]),
+        ([], ["Expected one of {train, translate, evaluate, weights, fetch, check}"]),
     ],
 )
 def test_wrong_flags_are_explained(trained, translated, capsys, args, messages):

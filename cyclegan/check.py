@@ -1,0 +1,297 @@
+"""Check a data set before training: what is wrong with which picture, and whether scales fit."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from cyclegan.data import find_domain
+from cyclegan.options import CheckConfig
+from stylekit.collections.manifest import read_manifest, write_manifest
+from stylekit.collections.workspace import REJECTED, SIDES, SPLITS
+from stylekit.pictures import images
+from stylekit.pictures.chart import colour_chart, stack, strip
+from stylekit.pictures.similarity import groups, near_pairs
+from stylekit.pictures.survey import Facts, detail_size, survey
+
+SERIOUS = ("unreadable", "leaking", "in both X and Y")
+"""A single one of these harms."""
+
+OTHERS = ("small", "framed", "grey", "repeated")
+"""These harm if they are more than `TOLERATED` of a side."""
+
+NOTES = ("rotated", "CMYK")
+"""Training handles these; other programs may not."""
+
+TOLERATED = 0.01
+
+_SAMPLES = 60
+"""Pictures whose details are measured, of each collection."""
+
+_ACROSS = 12
+"""Pictures in a row of the contact sheet."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a picture that a person should know."""
+
+    kind: str
+    path: Path
+    side: str
+    """A or B."""
+    note: str
+    """What exactly, such as the other copy."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found."""
+
+    root: Path
+    folders: dict[str, list[Facts]]
+    """Facts of the pictures of trainA and the other folders."""
+    findings: list[Finding]
+    harms: list[str]
+    """Why training would suffer, in sentences; empty if it would not."""
+    hints: list[str]
+    sheet: Path
+    moved: int
+    """Pictures that --fix has moved."""
+
+
+def check(config: CheckConfig) -> Report:
+    """Look at every picture of a data set, write the contact sheet, and move pictures if asked to.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it has no pictures.
+        OSError: The sheet cannot be written, or a picture cannot be moved.
+    """
+    root = Path(config.dataroot)
+    paths = {split + side: find_domain(root, split, side) for split in SPLITS for side in SIDES}
+    if not any(paths.values()):
+        raise FileNotFoundError(f"no pictures in {root}; expected trainA and trainB, as datasets/README.md explains")
+    every = [path for found in paths.values() for path in found]
+    facts = dict(zip(every, tqdm(survey(every, config.threads), total=len(every), disable=None, delay=1), strict=True))
+    folders = {name: [facts[path] for path in found] for name, found in paths.items() if found}
+    findings = find_problems(folders, config.min_size)
+    harms = find_harms(folders, findings)
+    hints = [compare_details(config, folders)] if config.photos is not None else []
+    images.save(draw_sheet(folders, findings), config.output)
+    moved = 0
+    if config.fix:
+        moved = move_to_rejected(root, findings)
+        gone = {finding.path for finding in findings if finding.kind not in NOTES}
+        left = {name: [fact for fact in found if fact.path not in gone] for name, found in folders.items()}
+        harms = find_harms(left, [])
+    return Report(root, folders, findings, harms, [hint for hint in hints if hint], config.output, moved)
+
+
+def find_problems(folders: dict[str, list[Facts]], min_size: int) -> list[Finding]:
+    """All findings, in order of folder and file; a picture may have several."""
+    findings: list[Finding] = []
+    for folder, found in folders.items():
+        for fact in found:
+            findings += [Finding(kind, fact.path, folder[-1], note) for kind, note in _flaws(fact, min_size)]
+    for side in SIDES:
+        findings += _copies(side, folders)
+    findings += _shared(folders)
+    return findings
+
+
+def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> list[str]:
+    """Why training would suffer."""
+    harms = [f"no training pictures in train{side}" for side in SIDES if not folders.get(f"train{side}")]
+    for kind in SERIOUS:
+        if count := len({finding.path for finding in findings if finding.kind == kind}):
+            harms.append(f"{count} {'picture is' if count == 1 else 'pictures are'} {kind}")
+    for side in SIDES:
+        total = sum(len(folders.get(f"{split}{side}", [])) for split in SPLITS)
+        for kind in OTHERS:
+            count = sum(finding.kind == kind and finding.side == side for finding in findings)
+            if count > TOLERATED * total:
+                harms.append(f"{count} of {total} pictures of {side} are {kind}")
+    return harms
+
+
+def compare_details(config: CheckConfig, folders: dict[str, list[Facts]]) -> str:
+    """Compare the size of details in training and in pictures to translate; a hint if it differs by a factor of 2.
+
+    Raises:
+        FileNotFoundError: There are no pictures to translate.
+    """
+    assert config.photos is not None
+    photos = images.find(config.photos)
+    if not photos:
+        raise FileNotFoundError(f"no pictures in {config.photos}; --photos needs a folder of pictures to translate")
+    side = "A" if config.direction == "AtoB" else "B"
+    training = [fact.path for fact in folders.get(f"train{side}", []) if not fact.error]
+    if not training:
+        return ""
+    trained = _typical(_details(training, lambda size: config.load_size / min(size)))
+    translated = _details(photos, lambda size: min(1.0, config.size / max(size)) if config.size else 1.0)
+    if not translated:
+        return ""
+    ratio = _typical(translated) / trained
+    longer = statistics.median(longer for _, longer in translated)
+    said = f"details in {config.photos} are {ratio:.1f} times as large as in training"
+    if ratio > 2:
+        return f"{said}; translate with --size {max(10, round(longer / ratio, -1)):.0f} for strokes of the right size"
+    if ratio < 0.5:
+        return f"{said}; enlarge these pictures, or train with --load-size {round(config.load_size * ratio)}"
+    return ""
+
+
+def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
+    """Move pictures to ROOT/rejected/KIND/FOLDER and take them out of the manifest; return how many.
+
+    Raises:
+        FileExistsError: A file of that name has been rejected before.
+    """
+    kinds = {finding.path: finding.kind for finding in findings if finding.kind not in NOTES}
+    for path, kind in kinds.items():
+        target = root / REJECTED / kind.replace(" ", "-") / path.relative_to(root)
+        if target.exists():
+            raise FileExistsError(f"{target} already exists; move it away, or remove {path}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
+    if rows := read_manifest(root):
+        gone = {path.relative_to(root).as_posix() for path in kinds}
+        write_manifest(root, [row for row in rows if row["file"] not in gone])
+    return len(kinds)
+
+
+def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> Image.Image:
+    """Samples of both sides, the pictures with problems, and the colours of X against those of Y."""
+    parts = []
+    for name, side in (("X", "A"), ("Y", "B")):
+        good = [fact.path for fact in folders.get(f"train{side}", []) if not fact.error]
+        if good:
+            chosen = [good[i * len(good) // min(len(good), 2 * _ACROSS)] for i in range(min(len(good), 2 * _ACROSS))]
+            parts.append(strip(f"{name} = train{side}: {len(good)} pictures", map(images.load, chosen), _ACROSS))
+    for kind in (*SERIOUS, *OTHERS):
+        paths = list(dict.fromkeys(f.path for f in findings if f.kind == kind))
+        readable = [path for path in paths if kind != "unreadable"][: 2 * _ACROSS]
+        if readable:
+            title = f"{kind}: {len(paths)}" + (f", the first {len(readable)}" if len(paths) > len(readable) else "")
+            parts.append(strip(title, map(images.load, readable), _ACROSS))
+    colours = {}
+    for name, side in (("X", "A"), ("Y", "B")):
+        counts = [fact.histogram for fact in folders.get(f"train{side}", []) if not fact.error]
+        if counts:
+            colours[name] = [sum(level) for level in zip(*counts, strict=True)]
+    return stack([*parts, colour_chart(colours)])
+
+
+def report(result: Report) -> int:
+    """Print what was found; return the exit code."""
+    for folder, found in result.folders.items():
+        good = [fact for fact in found if not fact.error]
+        kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fact.format for fact in good).most_common())
+        sides = sorted(fact.shorter_side for fact in good)
+        size = (
+            f"shorter side {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}" if sides else "none readable"
+        )
+        print(f"{folder}: {len(found)} pictures ({kinds}), {size}")
+    for finding in result.findings:
+        path = finding.path.relative_to(result.root)
+        print(f"{finding.kind}: {path}{f' ({finding.note})' if finding.note else ''}")
+    print(f"contact sheet: {result.sheet}")
+    if result.moved:
+        print(f"moved {result.moved} pictures to {result.root / REJECTED}; move any of them back if you disagree")
+    for hint in result.hints:
+        print(f"scale: {hint}")
+    if result.harms:
+        fix = "" if result.moved else f"; `cyclegan check {result.root} --fix` moves these pictures away"
+        print(f"training would suffer: {'; '.join(result.harms)}{fix}")
+        return 1
+    print("ready for training")
+    return 0
+
+
+def _flaws(fact: Facts, min_size: int) -> list[tuple[str, str]]:
+    """Kinds and notes of what is wrong with a single picture."""
+    if fact.error:
+        return [("unreadable", fact.error)]
+    flaws = []
+    if fact.shorter_side < min_size:
+        flaws.append(("small", f"{fact.width} x {fact.height} px"))
+    if fact.frame:
+        left, top, right, bottom = fact.frame
+        flaws.append(
+            ("framed", f"the picture inside has {right - left} x {bottom - top} of {fact.width} x {fact.height} px")
+        )
+    if fact.grey:
+        flaws.append(("grey", ""))
+    if fact.rotated:
+        flaws.append(("rotated", "by EXIF orientation"))
+    if fact.mode == "CMYK":
+        flaws.append(("CMYK", ""))
+    return flaws
+
+
+def _copies(side: str, folders: dict[str, list[Facts]]) -> list[Finding]:
+    """Near-duplicates within a side: test pictures that training has seen, and all but the largest of the others."""
+    train, test = ([fact for fact in folders.get(f"{split}{side}", []) if not fact.error] for split in SPLITS)
+    every = train + test
+    findings = []
+    pairs = near_pairs([fact.hash for fact in every], [fact.thumbnail for fact in every])
+    for group in groups(len(every), pairs):
+        trained = [i for i in group if i < len(train)]
+        tested = [i for i in group if i >= len(train)]
+        for part in (trained, tested):
+            best = max(part, key=lambda i: (every[i].width * every[i].height, -i), default=0)
+            for i in part:
+                if part is tested and trained:
+                    findings.append(Finding("leaking", every[i].path, side, f"like {_short(every[trained[0]].path)}"))
+                elif i != best:
+                    findings.append(Finding("repeated", every[i].path, side, f"like {_short(every[best].path)}"))
+    return findings
+
+
+def _shared(folders: dict[str, list[Facts]]) -> list[Finding]:
+    """Pictures that X and Y have in common, once for each side."""
+    sides = [
+        [fact for split in SPLITS for fact in folders.get(f"{split}{side}", []) if not fact.error] for side in SIDES
+    ]
+    every = sides[0] + sides[1]
+    findings = []
+    for i, j in near_pairs([fact.hash for fact in every], [fact.thumbnail for fact in every]):
+        if i < len(sides[0]) <= j:
+            for one, other, side in ((i, j, "A"), (j, i, "B")):
+                note = f"like {_short(every[other].path)}"
+                findings.append(Finding("in both X and Y", every[one].path, side, note))
+    return findings
+
+
+def _details(paths: Sequence[Path], scale: Callable[[tuple[int, int]], float]) -> list[tuple[float, int]]:
+    """Size of details, and longer side, of a sample of pictures at a scale that depends on their size."""
+    count = min(len(paths), _SAMPLES)
+    sample = [paths[i * len(paths) // count] for i in range(count)]
+
+    def measure(path: Path) -> tuple[float, int] | None:
+        try:
+            picture = images.load(path)
+        except ValueError:
+            return None
+        factor = scale(picture.size)
+        return detail_size(picture) * factor, round(max(picture.size) * factor)
+
+    with ThreadPoolExecutor() as pool:
+        return [measured for measured in pool.map(measure, sample) if measured is not None]
+
+
+def _typical(details: Sequence[tuple[float, int]]) -> float:
+    return statistics.median(detail for detail, _ in details)
+
+
+def _short(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"

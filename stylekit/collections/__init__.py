@@ -1,0 +1,1 @@
+"""Collections of pictures from the web: sources, downloads, preparation, splits and credits."""

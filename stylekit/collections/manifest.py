@@ -1,0 +1,166 @@
+"""The last step of fetching: splits, folders, manifest.csv and CREDITS.md."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stylekit.atomic import atomic_write
+from stylekit.collections.prepare import Prepared
+from stylekit.collections.records import Remote
+from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace
+from stylekit.pictures.similarity import groups, near_pairs
+
+COLUMNS = (
+    *("file", "title", "author", "licence", "page", "url"),
+    *("width", "height", "bytes", "sha256", "source_sha256", "phash", "preparation"),
+)
+
+UNKNOWN = "not stated; see the page"
+"""Licence of pictures whose source does not state any."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A picture and its place in the data set."""
+
+    folder: str
+    """Such as trainA."""
+    remote: Remote
+    prepared: Prepared
+
+
+def read_manifest(root: Path) -> list[dict[str, str]]:
+    """The rows of ROOT/manifest.csv; none if there is no such file."""
+    path = root / "manifest.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_manifest(root: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write ROOT/manifest.csv, sorted by file."""
+    sheet = io.StringIO()
+    writer = csv.DictWriter(sheet, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: str(row["file"])))
+    with atomic_write(root / "manifest.csv") as file:
+        file.write(sheet.getvalue().encode())
+
+
+def arrange(space: Workspace, listings: Mapping[str, Sequence[Remote]], test_share: float) -> list[Placed]:
+    """Decide the place of every picture that is ready, from the content alone.
+
+    Copies of one file are used once. A picture goes to the test folder if its hash says so, or where the source puts
+    it; near-duplicates follow the first of them, and pictures that the manifest names stay where they are.
+
+    Args:
+        listings: The pictures of each side, in the order of the source.
+        test_share: Share of test pictures, in [0, 1].
+    """
+    earlier = {row["file"] for row in read_manifest(space.root)}
+    placed: list[Placed] = []
+    for side, remotes in listings.items():
+        ready = _ready(space, side, remotes)
+        known = [
+            remote.split or next((s for s in SPLITS if f"{s}{side}/{prepared.file}" in earlier), "")
+            for remote, prepared in ready
+        ]
+        splits = [split or _split(prepared, test_share) for split, (_, prepared) in zip(known, ready, strict=True)]
+        pairs = near_pairs([p.hash for _, p in ready], [bytes.fromhex(p.thumbnail) for _, p in ready])
+        for group in groups(len(ready), pairs):
+            leader = next((i for i in group if known[i]), group[0])
+            for i in group:
+                splits[i] = known[i] or splits[leader]
+        placed += [
+            Placed(f"{split}{side}", remote, prepared) for split, (remote, prepared) in zip(splits, ready, strict=True)
+        ]
+    return placed
+
+
+def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
+    """Move the pictures to their folders and write the manifest and the credits. Repeating it changes nothing.
+
+    Args:
+        title: Headline of the credits.
+    """
+    rows = []
+    for item in placed:
+        target = space.root / item.folder / item.prepared.file
+        target.parent.mkdir(exist_ok=True)
+        now = space.place(item.folder[-1], item.remote)
+        if now is not None and now != target:
+            now.replace(target)
+        rows.append(_row(item))
+    write_manifest(space.root, rows)
+    with atomic_write(space.root / "CREDITS.md") as file:
+        file.write(credits(placed, title).encode())
+
+
+def credits(placed: Sequence[Placed], title: str) -> str:
+    """Who made the pictures and under which licence, as Markdown."""
+    lines = [f"# {title}", ""]
+    counts = Counter(item.remote.licence or UNKNOWN for item in placed)
+    lines += [f"{len(placed)} pictures. Each belongs to its author; manifest.csv has the details.", ""]
+    lines += ["| licence | pictures |", "|---|---|"]
+    lines += [f"| {licence} | {count} |" for licence, count in sorted(counts.items())]
+    for folder in sorted({item.folder for item in placed}):
+        lines += ["", f"## {folder}", ""]
+        for item in sorted((i for i in placed if i.folder == folder), key=lambda i: i.prepared.file):
+            remote = item.remote
+            name = _escaped(remote.title or item.prepared.file)
+            link = f"[{name}](<{remote.page}>)" if remote.page.startswith(("http://", "https://")) else name
+            lines.append(f"* {link}, {_escaped(remote.author) or 'author unknown'}, {remote.licence or UNKNOWN}")
+    return "\n".join(lines) + "\n"
+
+
+def _ready(space: Workspace, side: str, remotes: Sequence[Remote]) -> list[tuple[Remote, Prepared]]:
+    """The pictures of a side that are ready and wanted; of several copies of one file, the first is.
+
+    The journal notes the others as left out, so that they are not fetched again. Published sets stay as they are.
+    """
+    ready: list[tuple[Remote, Prepared]] = []
+    seen: set[str] = set()
+    for remote in remotes:
+        entry, path = space.entry(side, remote), space.place(side, remote)
+        if entry is None or entry.prepared is None or path is None:
+            continue
+        digest = entry.prepared.source_sha256
+        if digest in seen and not remote.split:
+            space.add(Entry(side, remote.split, remote.name, reason="copy"))
+        elif REJECTED not in path.relative_to(space.root).parts:
+            seen.add(digest)
+            ready.append((remote, entry.prepared))
+    return ready
+
+
+def _row(item: Placed) -> dict[str, object]:
+    remote, prepared = item.remote, item.prepared
+    return {
+        "file": f"{item.folder}/{prepared.file}",
+        "title": remote.title,
+        "author": remote.author,
+        "licence": remote.licence or UNKNOWN,
+        "page": remote.page,
+        "url": remote.url,
+        "width": prepared.width,
+        "height": prepared.height,
+        "bytes": prepared.bytes,
+        "sha256": prepared.sha256,
+        "source_sha256": prepared.source_sha256,
+        "phash": f"{prepared.hash:016x}",
+        "preparation": prepared.done,
+    }
+
+
+def _split(prepared: Prepared, test_share: float) -> str:
+    return "test" if int(prepared.source_sha256[:8], 16) < test_share * 2**32 else "train"
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{c}" if c in "\\[]*_`<>" else c for c in text)

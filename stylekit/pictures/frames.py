@@ -1,0 +1,87 @@
+"""White and black frames around pictures: margins of scans, mounts of paintings, letterboxes of films."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Box = tuple[int, int, int, int]
+
+_WHITE = 232
+_BLACK = 24
+_SPREAD = 7.0
+"""A line of a frame is whiter or blacker than this on average, with at most this standard deviation (grey levels)."""
+
+_FADE = 3.0
+"""The means of the lines of a frame have at most this standard deviation."""
+
+_STEP = 18.0
+"""The picture begins where the mean of a line differs from that of the frame by this, or the line is uneven."""
+
+_LEAST = 0.012
+"""A frame takes at least this share of a side; thinner lines are left to random cropping."""
+
+_MOST = 0.3
+"""More than this share of one side is no frame but a plain sky, snow or night."""
+
+
+def find_frame(image: Image.Image) -> Box | None:
+    """The box inside a white or black frame, as (left, top, right, bottom) in pixels; None if there is no frame.
+
+    A frame has two opposite margins of one colour that are uniform from end to end and end in a sharp edge. One margin
+    alone may be a white sky or a dark ground.
+
+    Args:
+        image: RGB.
+    """
+    width, height = image.size
+    if min(height, width) < 16 or not _may_have_frame(image):
+        return None
+    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    box = [0, 0, width, height]
+    for white in (True, False):
+        # Rows first: with the letterbox gone, the ends of the columns are no longer covered by it.
+        top, bottom = _margins(grey, white)
+        if top and bottom:
+            box[1], box[3] = top, height - bottom
+        left, right = _margins(grey[box[1] : box[3]].T, white)
+        if left and right:
+            box[0], box[2] = left, width - right
+            top, bottom = _margins(grey[:, left : width - right], white)
+            if top and bottom:
+                box[1], box[3] = top, height - bottom
+        if box != [0, 0, width, height]:
+            return box[0], box[1], box[2], box[3]
+    return None
+
+
+def _may_have_frame(image: Image.Image) -> bool:
+    """Whether the outermost pixels of two opposite sides are plain, which few pictures pass."""
+    width, height = image.size
+    edges = [(0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)]
+    plain = [_is_plain(np.asarray(image.crop(edge).convert("L"), dtype=np.float32)) for edge in edges]
+    return (plain[0] and plain[1]) or (plain[2] and plain[3])
+
+
+def _is_plain(line: NDArray[np.float32]) -> bool:
+    return bool(line.std() < _SPREAD and not _BLACK < line.mean() < _WHITE)
+
+
+def _margins(grey: NDArray[np.float32], white: bool) -> tuple[int, int]:
+    """Thickness of the first and the last margin in rows; 0 for none."""
+    means, spreads = grey.mean(1), grey.std(1)
+    plain = (spreads < _SPREAD) & ((means > _WHITE) if white else (means < _BLACK))
+    return _thickness(means, plain), _thickness(means[::-1], plain[::-1])
+
+
+def _thickness(means: NDArray[np.float32], plain: NDArray[np.bool_]) -> int:
+    count = len(plain) if plain.all() else int(np.argmin(plain))
+    # Fog that fades to white is plain too, but not the same all over. The last two lines may be smeared by JPEG.
+    if not _LEAST * len(plain) <= count <= _MOST * len(plain) or means[: max(1, count - 2)].std() > _FADE:
+        return 0
+    # A smeared line that is nearer to the frame than to the picture belongs to the frame.
+    steps = np.abs(means[count : count + 3] - means[:count].mean())
+    if steps[-1] < _STEP:
+        return 0
+    return count + int(steps[0] < steps[-1] / 2)

@@ -1,0 +1,424 @@
+"""Data sets arrive complete over bad connections, with their credits, and nothing is written elsewhere."""
+
+import csv
+import errno
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import exit_code, one_error
+from picture_server import PictureServer, encoded, offer_flickr, offer_wikiart, picture
+from PIL import Image
+
+from cyclegan import fetch as fetching
+from cyclegan.cli import main
+from cyclegan.fetch import fetch, plan
+from cyclegan.options import FetchConfig
+from stylekit.collections import archives, workspace
+from stylekit.collections.web import Unreachable, Web
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("FLICKR_API_KEY", "secret")
+    server = PictureServer()
+    yield server
+    server.shutdown()
+
+
+def patient_web(attempts=6):
+    """A client without a limit of its rate, and with short waits."""
+    return Web(rate=None, timeout=0.5, attempts=attempts, backoff=0.01)
+
+
+def config(server, output, **options):
+    defaults = {"min_size": 32, "limit": 100, "connections": 4, "wikiart_url": server.url}
+    defaults |= {"flickr_url": f"{server.url}/services/rest/", "archive_url": f"{server.url}/datasets"}
+    return FetchConfig(output=output, **{**defaults, "hub_url": server.url, **options})
+
+
+def both(server, output, **options):
+    return config(server, output, x="flickr:landscape", y="wikiart:vincent-van-gogh", **options)
+
+
+def contents(folder):
+    """The files of a data set by name, without the journal."""
+    files = (path for path in folder.rglob("*") if path.is_file() and ".fetch" not in path.parts)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def manifest(folder):
+    with (folder / "manifest.csv").open(newline="") as file:
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def test_two_hundred_pictures_arrive_over_a_faulty_server(server, tmp_path):
+    offer_flickr(server, 125)
+    offer_wikiart(server, "vincent-van-gogh", 100)
+    faults = ["drop", "long", "429", "503", "500", "html", "type", "norange"]
+    paths = sorted(server.files)
+    for i, path in enumerate(paths[::2]):
+        server.faults[path] = [faults[i % len(faults)]]
+    server.faults["/en/vincent-van-gogh/mode/all-paintings"] = ["503", "drop"]
+    server.faults["/services/rest/"] = ["429"]
+    result = fetch(both(server, tmp_path / "set", test_share=0.2), patient_web())
+    # A web page instead of a picture is a failure, which the next run makes good.
+    assert {failed.reason.rpartition(": ")[2] for failed in result.failed} == {"got a web page instead of a picture"}
+    result = fetch(both(server, tmp_path / "set", test_share=0.2), patient_web())
+    assert not result.failed and sum(result.counts.values()) == 200
+    rows, files = manifest(tmp_path / "set"), contents(tmp_path / "set")
+    assert set(files) == {*rows, "manifest.csv", "CREDITS.md"}
+    assert {folder: sum(name.startswith(folder) for name in rows) for folder in result.counts} == result.counts
+    assert 10 < result.counts["testA"] < 30 and 10 < result.counts["testB"] < 30
+    sources = {hashlib.sha256(data).hexdigest(): data for data in server.files.values()}
+    for name, row in rows.items():
+        assert row["sha256"] == files[name] == row["source_sha256"] and row["sha256"] in sources
+        assert row["licence"] == ("CC BY 2.0" if "A/" in name else "not stated; see the page")
+    painting = next(row for row in rows.values() if row["title"] == "Painting 7")
+    assert painting["author"] == "Vincent Van Gogh"
+    assert painting["page"] == f"{server.url}/en/vincent-van-gogh/painting-7"
+    credits = (tmp_path / "set" / "CREDITS.md").read_text()
+    assert "| CC BY 2.0 | 100 |" in credits and credits.count("\n* ") == 200
+    assert "[Photo 3 \\*](<https://www.flickr.com/photos/3@N01/5003>), Author 3, CC BY 2.0" in credits
+    assert all("image-translation/" in agent for agent in server.agents)
+    assert "secret" not in (tmp_path / "set" / "manifest.csv").read_text() + credits
+
+
+def fetch_in_child(options):
+    fetch(options, patient_web())
+
+
+def test_a_download_that_is_killed_again_and_again_ends_the_same(server, tmp_path):
+    offer_flickr(server, 40)
+    offer_wikiart(server, "vincent-van-gogh", 40)
+    whole, killed = tmp_path / "whole" / "set", tmp_path / "killed" / "set"
+    fetch(both(server, whole), patient_web())
+    context = multiprocessing.get_context("fork")
+    done = 0
+    for _ in range(3):
+        child = context.Process(target=fetch_in_child, args=(both(server, killed),))
+        child.start()
+        journal = killed / ".fetch" / "journal.jsonl"
+        deadline = time.monotonic() + 60
+        while child.is_alive() and time.monotonic() < deadline:
+            lines = journal.read_text().count("\n") if journal.exists() else 0
+            if lines > done + 10:
+                break
+            time.sleep(0.002)
+        done = lines
+        time.sleep(random.random() * 0.02)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+    assert 0 < done < 72
+    with journal.open("a") as file:  # A crash of the machine may cut a line off.
+        file.write('{"side": "A", "spl')
+    before = sum(server.requests.values())
+    result = fetch(both(server, killed), patient_web())
+    assert contents(killed) == contents(whole)
+    assert sum(result.counts.values()) == 72
+    # What was there was not fetched again; robots.txt and the licences are asked for by every run.
+    assert sum(server.requests.values()) - before <= 72 - done + 4
+    assert not list(killed.rglob("*.part"))
+
+
+def test_more_pictures_leave_the_others_where_they_are(server, tmp_path):
+    offer_flickr(server, 50)
+    first = fetch(config(server, tmp_path / "set", x="flickr:sea", limit=20, test_share=0.3), patient_web())
+    old = contents(tmp_path / "set")
+    second = fetch(config(server, tmp_path / "set", x="flickr:sea", limit=40, test_share=0.3), patient_web())
+    new = contents(tmp_path / "set")
+    assert sum(first.counts.values()) == 20 and sum(second.counts.values()) == 40
+    assert {name for name in old if name.startswith("t")} < {name for name in new if name.startswith("t")}
+    # The same again asks for nothing.
+    before = sum(server.requests.values())
+    assert fetch(config(server, tmp_path / "set", x="flickr:sea", limit=40, test_share=0.3), patient_web()) == second
+    assert sum(server.requests.values()) == before and contents(tmp_path / "set") == new
+
+
+def test_pictures_are_prepared(server, tmp_path):
+    framed = Image.new("RGB", (120, 100), "white")
+    framed.paste(picture(1, 80, 60), (20, 20))
+    turned = Image.Exif()
+    turned[274] = 6
+    mine = tmp_path / "mine"
+    (mine / "deep").mkdir(parents=True)
+    framed.save(mine / "framed.png")
+    picture(2, 200, 100).save(mine / "large.jpg")
+    picture(3, 30, 20).save(mine / "small.jpg")
+    picture(4, 80, 60).save(mine / "kept.png")
+    picture(5, 60, 90).save(mine / "turned.jpg", exif=turned)
+    picture(6, 60, 90).convert("CMYK").save(mine / "cmyk.jpg")
+    shutil.copy(mine / "large.jpg", mine / "deep" / "copy.jpg")
+    (mine / "broken.jpg").write_bytes((mine / "large.jpg").read_bytes()[:300])
+    # The same at another size and quality: a near-duplicate goes where the other one goes.
+    for i in range(20):
+        picture(100 + i, 80, 60).save(mine / f"a{i}.png")
+        picture(100 + i, 80, 60).resize((90, 68)).save(mine / f"b{i}.jpg", quality=70)
+    result = fetch(config(server, tmp_path / "set", x=str(mine), size=60, test_share=0.5), patient_web())
+    rows = {row["title"]: row for row in manifest(tmp_path / "set").values()}
+    assert result.left_out == {"too small": 1, "damaged": 1, "copy": 1}
+    assert rows["framed"]["preparation"] == "frame cropped to 20 20 100 80"
+    assert "large" not in rows and rows["copy"]["preparation"] == "reduced to 120 x 60"
+    assert rows["kept"]["preparation"] == "" and rows["kept"]["sha256"] == rows["kept"]["source_sha256"]
+    assert (rows["turned"]["width"], rows["turned"]["preparation"]) == ("90", "converted to sRGB")
+    with Image.open(tmp_path / "set" / rows["cmyk"]["file"]) as image:
+        assert image.mode == "RGB"
+    pairs = [(rows[f"a{i}"]["file"][:5], rows[f"b{i}"]["file"][:5]) for i in range(20)]
+    assert {a == b for a, b in pairs} == {True} and {a for a, _ in pairs} == {"train", "testA"}
+    assert not [path for path in (mine).rglob("*") if path.suffix == ".part"]
+
+
+def zipped(members):
+    path = Path("set.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def published(server, tmp_path, monkeypatch):
+    """The set `tiny`, published on the server."""
+    monkeypatch.chdir(tmp_path)
+    members = {f"tiny/{folder}/{folder} {i}.jpg": encoded(picture(i)) for folder in archives.FOLDERS for i in range(3)}
+    members |= {
+        "tiny/trainA/same.jpg": encoded(picture(0)),
+        "__MACOSX/tiny/trainA/._1.jpg": b"x",
+        "tiny/readme.txt": b"x",
+        "tiny/trainA/.hidden.jpg": b"x",
+    }
+    server.files["/datasets/tiny.zip"] = data = zipped(members)
+    known = archives.Published("noise", "noise", len(data), hashlib.sha256(data).hexdigest())
+    monkeypatch.setitem(archives.PUBLISHED, "tiny", known)
+    monkeypatch.setitem(archives.PUBLISHED, "unknown", archives.Published("noise", "noise", 0))
+    return members
+
+
+def test_a_published_set_is_continued_where_the_connection_broke(server, published, tmp_path, capsys):
+    server.faults["/datasets/tiny.zip"] = ["drop", "drop", "503", "norange"]
+    assert fetching.report(fetch(config(server, None, name="tiny", min_size=0, limit=1000), patient_web())) == 0
+    starts = [int(text[6:-1]) for text in server.ranges]
+    assert len(starts) == 2 and 0 < starts[0] < starts[1]
+    out = capsys.readouterr().out
+    assert "datasets/tiny: testA 3, testB 3, trainA 4, trainB 3" in out and "next: cyclegan check" in out
+    for name, data in published.items():
+        path = tmp_path / "datasets" / name
+        assert path.exists() == ("train" in name or "test" in name) * ("/." not in name)
+        assert not path.exists() or path.read_bytes() == data
+    assert sorted(path.name for path in (tmp_path / "datasets/tiny").iterdir()) == sorted(
+        [".fetch", "CREDITS.md", "manifest.csv", *archives.FOLDERS]
+    )
+
+
+def test_a_published_set_with_a_wrong_checksum_comes_from_the_mirror(server, published, tmp_path, capsys):
+    import pyarrow
+    import pyarrow.parquet
+
+    server.files["/datasets/tiny.zip"] = server.files["/datasets/tiny.zip"][:-1] + b"!"
+    paths = []
+    for split in ("train", "test"):
+        cells = {
+            side: [{"bytes": encoded(picture(i % 2)), "path": f"{split}{side}{i % 2}.jpg"} for i in range(4)]
+            for side in "AB"
+        }
+        table = pyarrow.table({"imageA": cells["A"], "imageB": cells["B"]})
+        pyarrow.parquet.write_table(table, f"{split}.parquet")
+        paths.append(f"data/{split}-00000-of-00001.parquet")
+        server.files[f"/datasets/huggan/tiny/resolve/main/{paths[-1]}"] = Path(f"{split}.parquet").read_bytes()
+    tree = [{"type": "file", "path": path, "size": 1, "oid": "a" * 40} for path in ("README.md", *paths)]
+    server.answers["/api/datasets/huggan/tiny/tree/main"] = lambda query: tree
+    result = fetch(config(server, None, name="tiny", min_size=0, limit=1000), patient_web())
+    assert result.counts == {"testA": 2, "testB": 2, "trainA": 2, "trainB": 2}
+    assert "SHA-256" in capsys.readouterr().err
+
+
+def test_the_checksum_of_a_set_without_a_known_one_is_recorded(server, published, tmp_path):
+    server.files["/datasets/unknown.zip"] = server.files["/datasets/tiny.zip"]
+    options = config(server, None, name="unknown", min_size=0, limit=1000)
+    fetch(options, patient_web())
+    # A picture was deleted, and the file on the server is another one now.
+    next(Path("datasets/unknown/trainA").iterdir()).unlink()
+    server.files["/datasets/unknown.zip"] += b"!"
+    with pytest.raises(OSError, match=r"SHA-256 is \w+, expected \w+; .*mirror failed too: huggan/unknown"):
+        fetch(options, patient_web())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../outside.jpg", "a file outside the data set"),
+        ("/etc/trainA/x.jpg", "a file outside the data set"),
+        ("..\\trainA\\x.jpg", "a file outside the data set"),
+        ("C:\\trainA\\x.jpg", "a file outside the data set"),
+        ("trainA/link.jpg", "is a link"),
+        ("trainA/huge.jpg", "20,000 bytes"),
+        ("trainA/broken.jpg", "damaged"),
+        ("elsewhere/x.jpg", "no pictures in trainA"),
+    ],
+)
+def test_a_malicious_archive_is_refused_whole(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(archives, "_LARGEST_MEMBER", 10_000)
+    member = zipfile.ZipInfo("placeholder")
+    member.filename = name
+    if said == "is a link":
+        member.external_attr = 0o120777 << 16
+    with zipfile.ZipFile("set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("elsewhere/fine.jpg" if said.startswith("no pictures") else "trainA/fine.jpg", b"fine")
+        archive.writestr(member, bytes(20_000) if "huge" in name else b"payload", zipfile.ZIP_DEFLATED)
+    if said == "damaged":
+        data = Path("set.zip").read_bytes()
+        Path("set.zip").write_bytes(data.replace(b"payload", b"another") if b"payload" in data else data[:-30])
+    with pytest.raises(ValueError, match=said):
+        archives.unpack(Path("set.zip"), tmp_path / "out" / "inner")
+    assert not list(tmp_path.rglob("outside.jpg")) and not list(tmp_path.glob("*/*/*/x.jpg"))
+
+
+def test_dry_run_writes_nothing(server, tmp_path, capsys):
+    offer_flickr(server, 50)
+    flags = ["--x", "flickr:group:landscapes", "-o", tmp_path / "set", "--dry-run", "--limit", 30, "--rate", 1000]
+    assert exit_code(main, "fetch", *flags, "--flickr-url", f"{server.url}/services/rest/") == 0
+    out = capsys.readouterr().out
+    assert "30 pictures" in out and "CC BY 2.0 (30)" in out and not (tmp_path / "set").exists()
+    lines = plan(FetchConfig("vangogh2photo", output=tmp_path / "set"))
+    assert "vangogh2photo.zip (307 MB)" in lines[0] and not (tmp_path / "set").exists()
+
+
+MISTAKES = [
+    (["vangogh2foto"], "no published set 'vangogh2foto'; expected one of vangogh2photo, monet2photo"),
+    (["--x", "flikr:sea", "-o", "set"], "neither a folder nor a source; expected flickr:TAG"),
+    (["--x", "flickr:group:nowhere", "-o", "set"], "Flickr knows no public group 'nowhere' (Group not found)"),
+    (["--y", "wikiart:nobody", "-o", "set"], "WikiArt has no paintings of the artist 'nobody'"),
+    (["--y", "wikiart:style:x", "--genre", "y", "-o", "set"], "--genre y goes with an artist"),
+    (["--y", "wikiart:page", "-o", "set"], "got a web page that is not JSON; try again later"),
+    (["--y", "wikiart:vincent", "-o", "full"], "full holds something else; choose another --output"),
+    (["--y", "wikiart:vincent", "-o", "file"], "file is not a folder"),
+    (["--y", "wikiart:vincent", "-o", "linked"], "linked/trainA is a link; nothing is written outside linked"),
+]
+
+
+@pytest.mark.parametrize(("flags", "said"), MISTAKES, ids=[said[:30] for _, said in MISTAKES])
+def test_a_mistake_gets_one_helpful_line(flags, said, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    offer_flickr(server, 1)
+    server.answers["/en/nobody/mode/all-paintings"] = lambda query: {"Paintings": None, "AllPaintingsCount": 0}
+    server.files["/en/page/mode/all-paintings"] = b"<html>Sign in</html>"
+    Path("full").mkdir()
+    Path("full/thesis.txt").write_text("mine")
+    Path("file").write_text("mine")
+    Path("linked").mkdir()
+    Path("linked/trainA").symlink_to(tmp_path)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    bases = ["--wikiart-url", server.url, "--flickr-url", f"{server.url}/services/rest/", "--rate", 1000]
+    assert exit_code(main, "fetch", *flags, *bases) == 2
+    assert said in one_error(capsys, "cyclegan")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before and ".fetch" not in path.parts] in (
+        [],
+        [tmp_path / "set"],
+    )
+
+
+def test_a_missing_or_wrong_key_is_explained(server, tmp_path, monkeypatch, capsys):
+    offer_flickr(server, 1)
+    flags = ["--x", "flickr:sea", "-o", tmp_path / "set", "--flickr-url", f"{server.url}/services/rest/"]
+    monkeypatch.setenv("FLICKR_API_KEY", "wrong-key")
+    assert exit_code(main, "fetch", *flags) == 2
+    said = one_error(capsys, "cyclegan")
+    assert "does not accept the key in FLICKR_API_KEY" in said and "wrong-key" not in said
+    monkeypatch.delenv("FLICKR_API_KEY")
+    assert exit_code(main, "fetch", *flags) == 2
+    assert "set FLICKR_API_KEY to yours" in one_error(capsys, "cyclegan")
+
+
+def test_without_a_network_there_is_one_line(tmp_path):
+    options = FetchConfig(y="wikiart:nobody", output=tmp_path / "set", wikiart_url="http://127.0.0.1:9")
+    with pytest.raises(
+        Unreachable,
+        match=r"^http://127.0.0.1:9/en.*: no connection \(Connection refused\), 2 times; check the network$",
+    ):
+        fetch(options, patient_web(attempts=2))
+
+
+def test_pictures_on_a_silent_server_end_the_run_and_keep_the_rest(server, tmp_path):
+    offer_flickr(server, 10)
+    options = config(server, tmp_path / "set", x="flickr:sea")
+    real = server.url
+    listing = server.answers["/services/rest/"]
+
+    def elsewhere(query):
+        answer = listing(query)
+        for photo in answer.get("photos", {}).get("photo", []):
+            photo["url_l"] = photo["url_l"].replace(real, "http://127.0.0.1:9")
+        return answer
+
+    server.answers["/services/rest/"] = elsewhere
+    with pytest.raises(Unreachable, match="no connection"):
+        fetch(options, patient_web(attempts=1))
+
+
+def test_a_full_disk_is_noticed_before_and_during(server, tmp_path, monkeypatch, capsys):
+    offer_flickr(server, 10)
+    options = config(server, tmp_path / "set", x="flickr:sea", connections=1)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(workspace.shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(OSError, match="needs about 0 MB, and 0 MB are free"):
+        fetch(options, patient_web())
+    monkeypatch.undo()
+    monkeypatch.setenv("FLICKR_API_KEY", "secret")
+    written = []
+
+    def full(self, url, path, *args, **keywords):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.append(path)
+        return original(self, url, path, *args, **keywords)
+
+    original = Web.file
+    with monkeypatch.context() as patch:
+        patch.setattr(Web, "file", full)
+        with pytest.raises(OSError, match="the disk is full; free some space and run the same command again"):
+            fetch(options, patient_web())
+    before = server.requests.copy()
+    assert sum(fetch(options, patient_web()).counts.values()) == 8
+    assert sum((server.requests - before)[path] for path in server.files) == 5
+
+
+def test_another_request_or_program_in_the_same_folder_is_refused(server, tmp_path):
+    offer_flickr(server, 10)
+    fetch(config(server, tmp_path / "set", x="flickr:sea"), patient_web())
+    with pytest.raises(ValueError, match="was fetched with x flickr:sea, not flickr:mountain; choose another"):
+        fetch(config(server, tmp_path / "set", x="flickr:mountain"), patient_web())
+    options = config(server, tmp_path / "set", x="flickr:sea")
+    with (
+        workspace.open_workspace(tmp_path / "set", fetching.request(options)),
+        pytest.raises(FileExistsError, match="another program is fetching"),
+    ):
+        fetch(options, patient_web())
+
+
+def test_a_redirect_that_never_ends_and_a_missing_picture_are_failures_with_a_reason(server, tmp_path, capsys):
+    offer_flickr(server, 10)
+    paths = sorted(server.files)
+    server.faults[paths[0]] = ["redirect"] * 99
+    del server.files[paths[1]]
+    result = fetch(config(server, tmp_path / "set", x="flickr:sea"), patient_web())
+    assert sorted(failed.reason.removeprefix(server.url) for failed in result.failed) == [
+        "/65535/5000_abc_l.jpg: redirected in a circle",
+        "/65535/5001_abc_l.jpg: the server answers 404 Not Found",
+    ]
+    assert fetching.report(result) == 1
+    assert "failed: 2 pictures; run the same command again to retry" in capsys.readouterr().err
+
+
+def test_nothing_left_is_no_success(server, tmp_path, capsys):
+    offer_flickr(server, 3)
+    result = fetch(config(server, tmp_path / "set", x="flickr:sea", min_size=100), patient_web())
+    assert result.left_out == {"too small": 3} and fetching.report(result) == 1
+    assert "no picture is left; see --min-size" in capsys.readouterr().err
