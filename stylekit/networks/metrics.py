@@ -187,7 +187,7 @@ def kid(fake: Tensor, real: Tensor) -> Estimate:
     equal = len(fake) == len(real)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)  # That the features are kept in memory.
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs as well.
         metric = KernelInceptionDistance(
             _Features(fake.shape[1]), subsets=1 if equal else 100, subset_size=min(len(fake), len(real))
         )
