@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from stylekit.atomic import atomic_folder, atomic_write, check_writable, partial_path
+from stylekit.atomic import atomic_folder, atomic_tree, atomic_write, check_writable, partial_path
 
 
 def names(folder):
@@ -90,3 +90,16 @@ def test_the_temporary_file_is_hidden_beside_the_final_one(tmp_path):
     # In the same folder, since a file cannot be renamed across file systems.
     partial = partial_path(tmp_path / "last.pt")
     assert partial.parent == tmp_path and partial.name.startswith(".last.pt.")
+
+
+def test_a_tree_replaces_the_old_one_as_a_whole_or_not_at_all(tmp_path):
+    best = tmp_path / "best"
+    for name in ("G", "F"):
+        with atomic_tree(best) as partial:
+            (partial / name).mkdir()
+            (partial / name / "config.json").write_text(name)
+    assert names(best) == ["F"] and names(tmp_path) == ["best"]
+    with pytest.raises(OSError, match=r"could not write .*best \(No space left"), atomic_tree(best) as partial:
+        (partial / "G").mkdir()
+        raise OSError(28, os.strerror(28))
+    assert names(best) == ["F"] and names(tmp_path) == ["best"]
