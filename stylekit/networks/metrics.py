@@ -374,7 +374,8 @@ def halo(after: Tensor, before: Tensor) -> float:
     """Brightening along the bright side of strong edges of the input, such as a pale rim in the sky, in grey levels.
 
     The change of luminance 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input,
-    near it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0.
+    near it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0. It is the mean
+    over all strong edges: one conspicuous rim counts little among many edges without one.
 
     Args:
         after: The output, (1, 3, H, W) in [0, 1].
