@@ -189,7 +189,10 @@ def kid(fake: Tensor, real: Tensor) -> Estimate:
         warnings.simplefilter("ignore", UserWarning)  # That the features are kept in memory.
         torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs as well.
         metric = KernelInceptionDistance(
-            _Features(fake.shape[1]), subsets=1 if equal else 100, subset_size=min(len(fake), len(real))
+            _Features(fake.shape[1]),
+            subsets=1 if equal else 100,
+            subset_size=min(len(fake), len(real)),
+            sync_on_compute=False,  # Under torchrun, other processes do not evaluate.
         )
         metric.update(fake, real=False)
         metric.update(real, real=True)
@@ -218,7 +221,7 @@ def fid(fake: Tensor, real: Tensor) -> Estimate:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     fake, real = fake.double().cpu(), real.double().cpu()
-    metric = FrechetInceptionDistance(_Features(fake.shape[1]))
+    metric = FrechetInceptionDistance(_Features(fake.shape[1]), sync_on_compute=False)
     metric.update(fake, real=False)
     metric.update(real, real=True)
     value = float(metric.compute())
