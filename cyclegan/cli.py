@@ -87,6 +87,7 @@ def evaluate(config: EvaluateConfig) -> int:
     """Measure a generator; print a table and write it as JSON."""
     from cyclegan import evaluate as evaluation
     from stylekit import devices
+    from stylekit.networks.figures import table
 
     devices.set_threads(config.threads)
     result = evaluation.evaluate(config)
@@ -94,12 +95,12 @@ def evaluate(config: EvaluateConfig) -> int:
     for error in result.errors:
         print(f"cyclegan evaluate: {error}", file=sys.stderr)
     x, y = ("A", "B") if result.direction == "x2y" else ("B", "A")
-    counts = result.counts
+    counts, measured = result.counts, result.weights or result.outputs
     print(
-        f"{result.weights}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
+        f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
         f"{counts['y_held_out']} of them against the others; weave in {counts['weave']}, halo in {counts['halo']}"
     )
-    print(f"{evaluation.table(result)}\n{config.output}")
+    print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
     return 1 if result.errors else 0
 
 

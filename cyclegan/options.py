@@ -120,8 +120,17 @@ class TrainConfig(RunConfig):
     serial_batches: bool = False
     """Take both collections in order, instead of shuffling X and drawing Y at random."""
 
+    # Evaluation.
+    eval_every: int = 0
+    """Measure G and F every N epochs and at the end, and keep the best in best/; 0: never. Needs the extra `eval`."""
+
+    eval_pictures: int = 50
+    """Test pictures of each collection to translate; they are compared with twice as many real ones."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_at_least(self, 0, "eval_every")
+        check_at_least(self, 2, "eval_pictures")
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
         check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "warmup_steps")
@@ -137,6 +146,11 @@ class TrainConfig(RunConfig):
     def is_one_sided(self, step: int) -> bool:
         """Whether a step, counted from 0, is one without the cycle."""
         return self.one_way or step < self.one_sided_steps
+
+    @property
+    def directions(self) -> tuple[str, str]:
+        """What G and F do with the folders: "x2y" translates A into B."""
+        return ("x2y", "y2x") if self.direction == "AtoB" else ("y2x", "x2y")
 
 
 @dataclass(frozen=True)
@@ -198,7 +212,8 @@ class EvaluateConfig:
     """Measure a generator: distances to real pictures (KID, FID), content kept, cycle error, weave, halo, palette.
 
     Translates DATAROOT/testA (trainA if there is none) and compares the result with trainB and testB together; with
-    --direction y2x, testB with trainA and testA. Needs the extra `eval`: pip install ".[eval]".
+    --direction y2x, testB with trainA and testA. --outputs measures pictures that another method has made of them.
+    Needs the extra `eval`: pip install ".[eval]".
     """
 
     dataroot: str
@@ -214,6 +229,9 @@ class EvaluateConfig:
         default_is("x2y, or y2x with --weights vangogh2landscape", "{x2y,y2x,AtoB,BtoA}"),
     ] = None
     """x2y (or AtoB) translates A with G of a run, y2x (or BtoA) B with F; a single network is used in both."""
+
+    outputs: Annotated[Path | None, default_is("translate with --weights", "DIR")] = None
+    """Measure the pictures in this folder, each made from the picture of X with its name. There is no cycle error."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
     """JSON file with all figures; replaced if it exists."""
@@ -238,6 +256,8 @@ class EvaluateConfig:
         check_at_least(self, 1, "max_dataset_size", "threads")
         if self.output.suffix != ".json":
             raise ValueError(f"--output {self.output}: expected a .json file")
+        if self.outputs is not None and self.weights is not None:
+            raise ValueError(f"--outputs {self.outputs} and --weights {self.weights} exclude each other; give one")
 
     @property
     def resolved_direction(self) -> Literal["x2y", "y2x"]:

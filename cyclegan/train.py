@@ -30,6 +30,7 @@ from cyclegan.data import (
 from cyclegan.diagnose import diagnose, diagnose_length
 from cyclegan.diffaugment import diffaugment
 from cyclegan.discriminators import DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator, Scores
+from cyclegan.evaluate import Monitor, score
 from cyclegan.losses import discriminator_loss, generator_loss, one_sided_loss
 from cyclegan.models import Generator, GeneratorPair
 from cyclegan.options import TrainConfig
@@ -65,7 +66,7 @@ def train(config: TrainConfig) -> Result:
         FileExistsError: The folder holds a run, and `resume` is not set.
         FileNotFoundError: There is no data, or no run to resume.
         ValueError: Too many pictures are unreadable; the checkpoint is damaged or of another network; the run is
-            finished.
+            finished; or the extra `eval` is missing.
         OSError: A file cannot be written; the last checkpoint is untouched.
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
         torch.OutOfMemoryError: The device has too little memory for these options.
@@ -76,6 +77,7 @@ def train(config: TrainConfig) -> Result:
         state = build_state(config, run.device)
         run.restore(state)
         print0(describe(state))
+        monitor = Monitor(config, run.device) if config.eval_every and distributed.is_main() else None
         for real_x, real_y in run.batches(data.loader):
             warmup = min(1.0, (run.step + 1) / (config.warmup_steps + 1))
             lr = set_learning_rate([state.generator_optimizer], config, run.progress, warmup)
@@ -91,6 +93,9 @@ def train(config: TrainConfig) -> Result:
                 run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.released_networks)
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
+            if monitor is not None and run.evaluation_due(config.eval_every):
+                figures = monitor.measure(state.ema_generators)
+                run.record(figures, score(figures), state.released_networks)
         if run.progress >= 1:
             pictures = config.batch_size * distributed.world_size()
             short = diagnose_length(run.step, run.seconds, run.steps_per_epoch, pictures, config)

@@ -1,13 +1,14 @@
-"""The command line: `johnson stylize`, `johnson train`, `johnson styles`. Heavy imports are inside functions."""
+"""The command line: `johnson stylize`, `train`, `evaluate`, `styles`. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from johnson.options import StylesConfig, StylizeConfig, TrainConfig
+from johnson.options import EvaluateConfig, StylesConfig, StylizeConfig, TrainConfig
 from stylekit import cli
 
-COMMANDS = {"stylize": StylizeConfig, "train": TrainConfig, "styles": StylesConfig}
+COMMANDS = {"stylize": StylizeConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "styles": StylesConfig}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -21,6 +22,8 @@ def main(args: Sequence[str] | None = None) -> int:
         config = cli.parse_command(COMMANDS, "johnson", about, args)
         if isinstance(config, TrainConfig):
             return train(config)
+        if isinstance(config, EvaluateConfig):
+            return evaluate(config)
         return stylize(config) if isinstance(config, StylizeConfig) else cli.list_networks("johnson")
 
 
@@ -49,3 +52,23 @@ def stylize(config: StylizeConfig) -> int:
     device = devices.choose_device(config.device)
     outcomes = stylize_files(jobs, load_network(config.style), config, device)
     return cli.report_outcomes(outcomes, jobs, config.output, sheet, "johnson stylize", "painted")
+
+
+def evaluate(config: EvaluateConfig) -> int:
+    """Measure a network; print a table and write it as JSON."""
+    from johnson import evaluate as evaluation
+    from stylekit import devices
+    from stylekit.networks.figures import table
+
+    devices.set_threads(config.threads)
+    result = evaluation.evaluate(config)
+    result.save(config.output)
+    for error in result.errors:
+        print(f"johnson evaluate: {error}", file=sys.stderr)
+    counts = result.counts
+    print(
+        f"{result.weights}: {counts['photographs']} photographs, style: {' '.join(result.style)}; weave in "
+        f"{counts['weave']}, halo in {counts['halo']}"
+    )
+    print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
+    return 1 if result.errors else 0

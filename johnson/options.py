@@ -136,8 +136,7 @@ class TrainConfig(RunConfig):
                     f"--layer-weights: got {len(self.layer_weights)} weights for {len(self.style_layers)} style layers"
                 )
             check_weights(self, "layer_weights")
-        if self.vgg_weights is not None and self.loss_network == "compact":
-            raise ValueError("--vgg-weights does not apply to the compact network; add --loss-network vgg19 or vgg16")
+        check_vgg_weights(self.vgg_weights, self.loss_network)
         self.check_crop_size(16, "the loss network")
 
 
@@ -196,6 +195,66 @@ class StylizeConfig:
             raise ValueError(f"--smoothing must be in [0, 1), got {self.smoothing}")
         check_at_least(self, 1, "size", "threads")
         check_at_least(self, 64, "tile")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a network: style loss by layer, content kept, weave and halo, beside the painting and the photographs.
+
+    Stylizes the photographs in DATAROOT. Style losses are relative: 0 for the style of the painting, 1 for a flat
+    picture.
+    """
+
+    dataroot: Annotated[str, also("--dataset")]
+    """Folder of photographs, searched recursively."""
+
+    weights: Annotated[str, tyro.conf.arg(aliases=("-w", "--model"))] = "starry-night"
+    """Network, given like --style of `johnson stylize`."""
+
+    style: Annotated[tuple[str, ...], default_is("the bundled style with that name", aliases=("-s",))] = ()
+    """The style it should have, given like --style of `johnson train`. Only pictures give the marks of the painting."""
+
+    style_size: int = 512
+    """Shrink paintings whose longer side exceeds this many pixels; use the value of the training."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
+    """JSON file with all figures; replaced if it exists."""
+
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink photographs whose longer side exceeds this many pixels."""
+
+    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
+    """Use only the first N photographs, sorted by name."""
+
+    loss_network: Literal["compact", "vgg16", "vgg19"] = "compact"
+    """Network of the style loss: compact (bundled), vgg16 or vgg19 (both downloaded once)."""
+
+    vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
+    """File with the weights of vgg16 or vgg19, with torchvision's or Caffe's tensor names."""
+
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 16, "size")
+        check_at_least(self, 32, "style_size")
+        check_at_least(self, 1, "max_dataset_size", "threads")
+        if self.output.suffix != ".json":
+            raise ValueError(f"--output {self.output}: expected a .json file")
+        check_vgg_weights(self.vgg_weights, self.loss_network)
+
+
+def check_vgg_weights(vgg_weights: str | None, loss_network: str) -> None:
+    """Refuse a file of weights for the bundled network.
+
+    Raises:
+        ValueError: It is given.
+    """
+    if vgg_weights is not None and loss_network == "compact":
+        raise ValueError("--vgg-weights does not apply to the compact network; add --loss-network vgg19 or vgg16")
 
 
 @dataclass(frozen=True)

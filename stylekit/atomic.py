@@ -77,6 +77,36 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def atomic_tree(path: str | Path) -> Iterator[Path]:
+    """Fill a temporary folder that takes the place of the folder `path`, with all it held, when the block succeeds.
+
+    If the process is killed between the two renames that this takes, the old folder remains under a hidden name.
+
+    Raises:
+        OSError: The folder is not writable or the disk is full; the message names `path`.
+    """
+    path = Path(path)
+    partial = _partial_path(path)
+    old = partial.with_suffix(".old")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            path.replace(old)
+        partial.replace(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise OSError(write_error(path, error.strerror or str(error))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links. Replaces `target` atomically.
 

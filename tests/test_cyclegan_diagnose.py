@@ -105,6 +105,15 @@ def test_a_generator_with_a_checkerboard(x, y, cell):
         assert found["checkerboard or weave in G"].cure.endswith(advice)
 
 
+def test_a_generator_with_a_weave_as_it_grows(x, y):
+    index = torch.arange(128.0)
+    cloth = torch.sin((index[:, None] + index) / 1.3) + torch.sin((index[:, None] - index) / 1.3)
+    found = [findings(x, y, G=lambda x, level=level: darker(x) + level * LEVEL * cloth) for level in (0.2, 2, 4, 8)]
+    assert [list(names) for names in found] == [[], *[["checkerboard or weave in G"]] * 3]
+    folds = [int(re.search(r"stands out (\d+)-fold", str(*names.values()))[1]) for names in found[1:]]
+    assert folds == sorted(set(folds)) and "every 8.0 px" in str(*found[1].values())
+
+
 def test_a_generator_that_hides_its_input_in_the_lowest_bits(x, y):
     def hide(x):
         visible = functional.interpolate(functional.avg_pool2d(darker(x), 16), scale_factor=16.0, mode="bilinear")

@@ -10,9 +10,10 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
 from cyclegan.cli import main
-from cyclegan.evaluate import Evaluation, Figure, find_pictures, load_generators, measure, table
+from cyclegan.evaluate import MARKS, Reference, find_pictures, load_generators, score
 from cyclegan.models import Generator
 from stylekit.networks import weights
+from stylekit.networks.figures import Figure, table
 from stylekit.networks.metrics import CompactVGG, Estimate
 from stylekit.pictures.images import to_tensor
 
@@ -34,18 +35,12 @@ def collections():
 
 
 @pytest.fixture(scope="module")
-def networks():
-    return {"vgg_compact": CompactVGG()}
+def reference(collections):
+    return Reference(*collections, {"vgg_compact": CompactVGG()})
 
 
 def run(*arguments):
     return exit_code(main, "evaluate", *arguments, "--device", "cpu")
-
-
-def figures(collections, networks, there, back=None):
-    evaluation = Evaluation("", "x2y", "", None, {})
-    measure(evaluation, *collections, there, back, networks)
-    return evaluation.figures
 
 
 def blur(x, side=7):
@@ -58,20 +53,20 @@ def cloth(x):
     return x + 0.02 * (torch.sin(rows * 1.1)[:, None] + torch.sin(columns * 1.1))
 
 
-def test_a_network_that_copies_gets_the_marks_of_the_untranslated_pictures(collections, networks):
-    copy = figures(collections, networks, lambda x: x, back=lambda x: x)
+def test_a_network_that_copies_gets_the_marks_of_the_untranslated_pictures(reference):
+    copy = reference.measure(lambda x: x, back=lambda x: x)
     for name in ("kid_vgg_compact", "palette_distance", "weave", "content_kept", "halo"):
         assert copy[name].output == pytest.approx(copy[name].untranslated, abs=1e-5), name
     assert copy["cycle_error"].output == (0, 0, 0)
 
 
-def test_planted_networks_rank_as_a_person_would_rank_them(collections, networks):
+def test_planted_networks_rank_as_a_person_would_rank_them(collections, reference):
     real = iter(collections[1])
     found = {
-        "copy": figures(collections, networks, lambda x: x),
-        "blur": figures(collections, networks, blur),
-        "cloth": figures(collections, networks, cloth),
-        "real": figures(collections, networks, lambda x: next(real)),
+        "copy": reference.measure(lambda x: x),
+        "blur": reference.measure(blur),
+        "cloth": reference.measure(cloth),
+        "real": reference.measure(lambda x: next(real)),
     }
 
     def values(name):
@@ -84,8 +79,8 @@ def test_planted_networks_rank_as_a_person_would_rank_them(collections, networks
     assert palette["real"] < 0.5 * palette["copy"] and palette["blur"] == pytest.approx(palette["copy"], rel=0.1)
 
 
-def test_the_marks_of_the_distances_lie_around_the_output(collections, networks):
-    figure = figures(collections, networks, lambda x: 0.5 * x + 0.5 * collections[1][0])["palette_distance"]
+def test_the_marks_of_the_distances_lie_around_the_output(collections, reference):
+    figure = reference.measure(lambda x: 0.5 * x + 0.5 * collections[1][0])["palette_distance"]
     assert figure.real.value < figure.output.value < figure.untranslated.value
 
 
@@ -119,8 +114,8 @@ def test_a_single_network_has_no_cycle_error_and_unreadable_pictures_are_reporte
 
 
 def test_pictures_of_the_test_folders_come_first(dataset):
-    x, y = find_pictures(dataset, "x2y", 3)
-    assert [path.parent.name for path in (*x, *y)] == ["testA"] * 2 + ["testB"] * 2 + ["trainB"]
+    x, y = find_pictures(dataset, "x2y")
+    assert [path.parent.name for path in (*x, *y)] == ["testA"] * 2 + ["testB"] * 2 + ["trainB"] * 4
     x, y = find_pictures(dataset, "y2x")
     assert ({path.parent.name for path in x}, len(y)) == ({"testB"}, 8)
 
@@ -135,11 +130,49 @@ def test_a_bundled_network_finds_the_one_that_translates_back():
 def test_the_table_names_the_features_and_scales_kid():
     kid = Figure(Estimate(0.0213, 0.0157, 0.03), Estimate(-0.001, -0.002, 0.001), Estimate(0.2051, 0.1, 0.3))
     halo = Figure(Estimate(2.5, -1.0, 4.5), None, Estimate(float("nan"), float("nan"), float("nan")))
-    shown = table(Evaluation("", "x2y", "", None, {}, {"kid_vgg_compact": kid, "halo": halo})).splitlines()
+    shown = table({"kid_vgg_compact": kid, "halo": halo}, MARKS).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown]
     assert rows[0] == ["", "output", "95 % interval", "real Y", "untranslated X"]
     assert rows[2] == ["kid_vgg_compact x 1000", "21.3", "15.7 to 30", "-1", "205"]
     assert rows[3] == ["halo", "2.5", "-1 to 4.5", "", "none"]
+
+
+def test_the_score_is_1_without_a_translation_and_names_no_feature_of_the_vgg():
+    copy, near = Estimate(0.2, 0.1, 0.3), Estimate(0.1, 0.0, 0.2)
+    figures = {name: Figure(near, None, copy) for name in ("kid_efficientnet_lite0", "palette_distance")}
+    figures["kid_vgg_compact"] = Figure(Estimate(9.0, 9.0, 9.0), None, near)
+    untranslated = {name: Figure(copy, None, copy) for name in figures}
+    assert score({"x2y": untranslated, "y2x": untranslated}) == 1
+    assert score({"x2y": figures, "y2x": untranslated}) == 0.75
+
+
+def test_pictures_that_another_method_has_made_are_measured(dataset, tmp_path, capsys, pictures):
+    made = tmp_path / "made"
+    made.mkdir()
+    for i in range(3):
+        pictures[i].point(lambda value: 255 - value).save(made / f"{i}.jpg")
+    pictures[0].save(made / "sheet.jpg")
+    shutil.rmtree(dataset / "testA")
+    out = tmp_path / "evaluation.json"
+    assert run("--dataroot", dataset, "--outputs", made, "-o", out) == 0
+    assert f"{made}: X, 3 pictures of A" in capsys.readouterr().out
+    result = json.loads(out.read_text())
+    assert (result["weights"], result["outputs"], result["counts"]["x"]) == (None, str(made), 3)
+    assert "cycle_error" not in result["figures"]
+    assert result["figures"]["content_kept"]["output"]["value"] < 0.9
+
+    pictures[1].resize((24, 24)).save(made / "1.jpg")
+    assert run("--dataroot", dataset, "--outputs", made, "-o", out) == 2
+    error = one_error(capsys, "cyclegan")
+    assert "1.jpg has 24 x 24 pixels, its input" in error and error.rstrip().endswith("shrink both with --size 24")
+    assert run("--dataroot", dataset, "--outputs", made, "-o", out, "--size", 24) == 0
+    assert run("--dataroot", dataset, "--outputs", tmp_path / "none", "-o", out) == 2
+    assert "no folder" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    assert run("--dataroot", dataset, "--outputs", tmp_path / "other", "-o", out) == 2
+    assert "no picture has the name of an input; expected names as in" in one_error(capsys, "cyclegan")
+    assert run("--dataroot", dataset, "--outputs", made, "-w", "landscape2vangogh") == 2
+    assert "exclude each other" in flag_error(capsys)
 
 
 def test_wrong_input_gets_one_line_and_exit_code_2(dataset, network, tmp_path, capsys, monkeypatch):

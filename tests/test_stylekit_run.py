@@ -1,7 +1,7 @@
 import json
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,11 +17,13 @@ from torch.utils.data import Dataset
 
 import cyclegan.train
 from cyclegan.cli import train_main
+from stylekit.networks.figures import Figure
+from stylekit.networks.metrics import Estimate
 from stylekit.options import RunConfig
 from stylekit.training import checkpoint
 from stylekit.training.data import make_loader
 from stylekit.training.diagnostics import Finding
-from stylekit.training.log import read_metrics
+from stylekit.training.log import read_figures, read_metrics
 from stylekit.training.optim import build_ema, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
@@ -31,6 +33,7 @@ class ToyConfig(RunConfig):
     """Options of the smallest method."""
 
     width: int = 4
+    eval_every: int = 0
 
 
 class Toy(nn.Module, PyTorchModelHubMixin):
@@ -73,8 +76,12 @@ class Hooks:
     after: dict[int, Callable[[], object]] = field(default_factory=dict)
 
 
-def train(config: ToyConfig, hooks: Hooks | None = None) -> Result:
-    """A loop as the methods have it; an epoch has six samples."""
+def train(config: ToyConfig, hooks: Hooks | None = None, scores: Mapping[int, float] | None = None) -> Result:
+    """A loop as the methods have it; an epoch has six samples.
+
+    Args:
+        scores: What evaluations give, by epoch.
+    """
     hooks = hooks or Hooks()
     with Run(config, fixed=("width",)) as run:
         torch.manual_seed(config.seed)
@@ -94,6 +101,10 @@ def train(config: ToyConfig, hooks: Hooks | None = None) -> Result:
                 run.save(state.state_dict(), {"model": state.ema.module})
             if run.samples_due:
                 run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
+            if run.evaluation_due(config.eval_every):
+                score = (scores or {}).get(run.epoch, 1.0)
+                figure = Figure(Estimate(score, 0.0, 9.0), None, Estimate(config.width, 0.0, 9.0))
+                run.record({"x2y": {"kid": figure}}, score, {"model": state.ema.module})
     return run.result
 
 
@@ -234,11 +245,47 @@ def test_max_minutes_end_a_run_with_a_learning_rate_near_zero(config, monkeypatc
     ticks = iter(range(10**6))
     # Every look at the clock is a second later than the one before.
     monkeypatch.setattr("stylekit.training.run.time", SimpleNamespace(monotonic=lambda: next(ticks)))
-    result = train(config(n_epochs=1000, n_epochs_decay=1000, max_minutes=1))
+    result = train(config(n_epochs=1000, n_epochs_decay=1000, max_minutes=1, eval_every=9))
     assert result.signal is None and 30 < result.step <= 60
+    # A step looks at the clock twice; what is saved, shown and evaluated after it takes no time of the run.
+    assert checkpoint.load(result.folder / "last.pt")["seconds"] == result.step
     rates = [line["lr"] for line in read_metrics(result.folder)]
     assert rates[0] == 0.01 and rates == sorted(rates, reverse=True) and rates[-1] <= 0.01 / 15
     assert checkpoint.load(result.folder / "last.pt")["step"] == result.step
+
+
+# Evaluation.
+
+
+def test_evaluations_are_logged_every_n_epochs_and_at_the_end_and_the_best_networks_are_kept(config, capsys):
+    options = dict(n_epochs=4, max_steps=21, eval_every=2)
+    folder = train(config(**options), scores={2: 0.5, 3: 0.7}).folder
+    lines = read_figures(folder)
+    assert [(line["step"], line["epoch"], line["score"]) for line in lines] == [(12, 2, 0.5), (21, 3.5, 0.7)]
+    assert lines[0]["x2y"]["kid"]["output"] == {"value": 0.5, "low": 0.0, "high": 9.0}
+    best = json.loads((folder / "best" / "figures.json").read_text())
+    assert best == lines[0] and (folder / "figures.png").is_file()
+    kept, last = (Toy.from_pretrained(path).state_dict() for path in (folder / "best/model", folder / "model"))
+    assert not torch.equal(kept["layers.0.weight"], last["layers.0.weight"])
+    assert "evaluation after epoch 2: score 0.500 (the best so far); x2y: kid 0.5" in capsys.readouterr().out
+
+    # A killed process may have logged an evaluation of a step that the checkpoint does not have.
+    with (folder / "figures.jsonl").open("a") as file:
+        file.write(json.dumps(lines[1] | {"step": 24}) + '\n{"step": 2')
+    train(config(n_epochs=6, eval_every=1, resume=True), scores={4: 0.6, 5: 0.4, 6: 0.9})
+    assert [line["step"] for line in read_figures(folder)] == [12, 21, 24, 30, 36]
+    assert json.loads((folder / "best" / "figures.json").read_text())["epoch"] == 5
+
+
+def test_the_best_networks_are_replaced_if_they_were_measured_on_other_pictures(config, capsys):
+    folder = train(config(n_epochs=1, eval_every=1), scores={1: 0.1}).folder
+    best = folder / "best" / "figures.json"
+    best.write_text(best.read_text().replace('"value": 4', '"value": 5'))
+    train(config(eval_every=1, resume=True), scores={2: 0.3})
+    assert json.loads(best.read_text())["score"] == 0.3
+    best.write_text("damaged")
+    train(config(n_epochs=3, eval_every=1, resume=True), scores={3: 0.4})
+    assert json.loads(best.read_text())["score"] == 0.4
 
 
 # Going on.

@@ -187,9 +187,12 @@ def kid(fake: Tensor, real: Tensor) -> Estimate:
     equal = len(fake) == len(real)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", UserWarning)  # That the features are kept in memory.
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed GPUs as well.
         metric = KernelInceptionDistance(
-            _Features(fake.shape[1]), subsets=1 if equal else 100, subset_size=min(len(fake), len(real))
+            _Features(fake.shape[1]),
+            subsets=1 if equal else 100,
+            subset_size=min(len(fake), len(real)),
+            sync_on_compute=False,  # Under torchrun, other processes do not evaluate.
         )
         metric.update(fake, real=False)
         metric.update(real, real=True)
@@ -218,7 +221,7 @@ def fid(fake: Tensor, real: Tensor) -> Estimate:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     fake, real = fake.double().cpu(), real.double().cpu()
-    metric = FrechetInceptionDistance(_Features(fake.shape[1]))
+    metric = FrechetInceptionDistance(_Features(fake.shape[1]), sync_on_compute=False)
     metric.update(fake, real=False)
     metric.update(real, real=True)
     value = float(metric.compute())
@@ -374,7 +377,8 @@ def halo(after: Tensor, before: Tensor) -> float:
     """Brightening along the bright side of strong edges of the input, such as a pale rim in the sky, in grey levels.
 
     The change of luminance 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input,
-    near it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0.
+    near it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0. It is the mean
+    over all strong edges: one conspicuous rim counts little among many edges without one.
 
     Args:
         after: The output, (1, 3, H, W) in [0, 1].

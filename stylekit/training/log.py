@@ -1,4 +1,4 @@
-"""The log of a run: standard output, metrics.jsonl, a plot of the losses and, on request, Weights & Biases."""
+"""The log of a run: standard output, metrics.jsonl, figures.jsonl, plots of both and, on request, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Log:
     stop a run: the first one is reported, and training continues.
 
     Args:
-        folder: Folder of the run; its metrics.jsonl is continued.
+        folder: Folder of the run; its metrics.jsonl and figures.jsonl are continued.
         config: Options, sent to Weights & Biases.
-        step: Step at which the run starts; later lines in metrics.jsonl, left by a killed process, are dropped.
+        step: Step at which the run starts; later lines in these files, left by a killed process, are dropped.
         wandb: Log to Weights & Biases with these options; None does not import it.
         run_id: The W&B run to continue.
 
@@ -74,18 +74,22 @@ class Log:
             return
         if wandb is not None:
             self._start_wandb(wandb, config)
-        path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(folder) if line["step"] <= step]
-        with atomic_write(path) as file:
-            file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
+        _drop_after(step, folder / "metrics.jsonl", read_metrics(folder))
+        if figures := read_figures(folder):
+            _drop_after(step, folder / "figures.jsonl", figures)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers at a step: a line in metrics.jsonl, and `train/NAME` in Weights & Biases."""
         if not distributed.is_main():
             return
-        with (self.folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        _append(self.folder / "metrics.jsonl", {"step": step, **values})
         self._to_wandb(lambda run: run.log({"train/step": step, **{f"train/{key}": v for key, v in values.items()}}))
+
+    def figures(self, step: int, line: Mapping[str, Any], values: Mapping[str, float]) -> None:
+        """Log an evaluation: a line in figures.jsonl, and `evaluation/NAME` in Weights & Biases."""
+        _append(self.folder / "figures.jsonl", {"step": step, **line})
+        named = {f"evaluation/{key}": value for key, value in values.items()}
+        self._to_wandb(lambda run: run.log({"train/step": step, **named}))
 
     def pictures(self, step: int, pictures: Mapping[str, Sequence[Image.Image]]) -> None:
         """Log groups of pictures to Weights & Biases as `val/NAME`, captioned by their name."""
@@ -159,8 +163,8 @@ class Log:
             self._ours = True
         self.run_id = self._run.id
         self._run.define_metric("train/step")
-        self._run.define_metric("train/*", step_metric="train/step")
-        self._run.define_metric("val/*", step_metric="train/step")
+        for group in ("train", "val", "evaluation"):
+            self._run.define_metric(f"{group}/*", step_metric="train/step")
 
     def _to_wandb(self, send: Callable[[Any], object]) -> None:
         if self._run is None:
@@ -175,14 +179,12 @@ class Log:
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, oldest first; a truncated last line is skipped."""
-    path = Path(folder) / "metrics.jsonl"
-    lines = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
+    return _read_lines(Path(folder) / "metrics.jsonl")
+
+
+def read_figures(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's figures.jsonl, oldest first; a truncated last line is skipped."""
+    return _read_lines(Path(folder) / "figures.jsonl")
 
 
 def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path | None:
@@ -229,6 +231,79 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
         figure.savefig(file, format="png", dpi=110)
     pyplot.close(figure)
     return path
+
+
+def plot_figures(folder: str | Path) -> Path | None:
+    """Plot the figures of all evaluations of a run to figures.png: one panel per figure, one colour per group.
+
+    Pale bands are intervals. Dotted lines show the value of real pictures, dashed ones that of untranslated pictures.
+
+    Args:
+        folder: Folder of the run.
+
+    Returns:
+        The file; None if nothing has been evaluated.
+    """
+    import matplotlib
+    import numpy as np
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_figures(folder)
+    if not lines:
+        return None
+    groups = [name for name, value in lines[-1].items() if isinstance(value, dict)]
+    names = list(dict.fromkeys(name for group in groups for name in lines[-1][group]))
+    rows = -(-len(names) // 4)
+    figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3.2 * rows), squeeze=False, layout="constrained")
+
+    def series(group: str, name: str, part: str, key: str) -> Any:
+        parts = [line.get(group, {}).get(name, {}).get(part) or {} for line in lines]
+        return np.array([part.get(key) for part in parts], dtype=float)
+
+    epochs = np.array([line["epoch"] for line in lines])
+    for axis, name in zip(axes.flat, names, strict=False):
+        for group in groups:
+            (line,) = axis.plot(epochs, series(group, name, "output", "value"), marker=".", label=group)
+            low, high = (series(group, name, "output", key) for key in ("low", "high"))
+            axis.fill_between(epochs, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+            for part, style in (("real", ":"), ("untranslated", "--")):
+                mark = series(group, name, part, "value")[-1]
+                if np.isfinite(mark):
+                    label = f"{group}, {part}"
+                    axis.axhline(mark, color=line.get_color(), linestyle=style, linewidth=1, label=label)
+        axis.set(title=name.replace("_", " "), xlabel="epoch")
+        axis.grid(alpha=0.25)
+    for axis in list(axes.flat)[len(names) :]:
+        axis.axis("off")
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes.flat), key=lambda found: len(found[1]))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+    path = Path(folder) / "figures.png"
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=100)
+    pyplot.close(figure)
+    return path
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def _drop_after(step: int, path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step).encode())
 
 
 def _logged_in() -> bool:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,15 +25,24 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from stylekit import devices, distributed
-from stylekit.atomic import atomic_write, link_or_copy
+from stylekit.atomic import atomic_tree, atomic_write, link_or_copy
 from stylekit.networks import weights
+from stylekit.networks.figures import Figure, shown, to_plain
 from stylekit.options import RunConfig
 from stylekit.pictures import images
 from stylekit.pictures.sheet import contact_sheet
 from stylekit.training import checkpoint
 from stylekit.training.data import EpochBatches, iterate
 from stylekit.training.diagnostics import Doctor, Finding
-from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_metrics
+from stylekit.training.log import (
+    Log,
+    WandbOptions,
+    format_duration,
+    plot_figures,
+    plot_losses,
+    print0,
+    read_metrics,
+)
 from stylekit.training.optim import learning_rate
 from stylekit.training.signals import collect_signals
 
@@ -83,7 +93,7 @@ class Run:
     step_in_epoch = 0
     """Steps done in the current epoch."""
     seconds = 0.0
-    """Training time, without saving and sampling."""
+    """Training time, without what follows `end_step`: saving, sampling, evaluating."""
     checkpoint_due = False
     """Whether to `save` after the current step: at the end of an epoch and of the run, and as the options say."""
     diagnosis_due = False
@@ -107,6 +117,8 @@ class Run:
         self._doctor = Doctor()
         self._since_diagnosis: list[dict[str, float]] = []
         """The lines logged since the last diagnosis."""
+        self._best = None if self.saved is None else _read_best(self.folder)
+        """The evaluation of the networks in best/, as in figures.jsonl."""
         self._pending: list[dict[str, Tensor]] = []
         """Terms of the steps since the last logged line, on the device."""
 
@@ -195,9 +207,9 @@ class Run:
         sampler.epoch, sampler.start = self.epoch, self.step_in_epoch
         batches = self._contexts.enter_context(iterate(loader))
         self._signals = self._contexts.enter_context(collect_signals())
-        self._clock = time.monotonic()
         self._logged_step, self._logged_seconds = self.step, self.seconds
         while not self.ended:
+            self._clock = time.monotonic()
             yield next(batches)
         if self.progress >= 1:
             print0(f"finished after {self.step} steps, {format_duration(self.seconds)}; results in {self.folder}")
@@ -217,8 +229,7 @@ class Run:
         self.step += 1
         self.step_in_epoch += 1
         self._pending.append(terms)
-        now = time.monotonic()
-        seconds, self._clock = self.seconds + now - self._clock, now
+        seconds = self.seconds + time.monotonic() - self._clock
         # Every process must see the same signal and the same clock, that of the main process, or ranks would diverge.
         signal, self.seconds = distributed.all_max(
             self._signals[0] if self._signals else 0, seconds if distributed.is_main() else 0.0
@@ -248,35 +259,34 @@ class Run:
             FloatingPointError: A value is no longer finite; nothing is written.
             OSError: A file cannot be written; the last checkpoint is untouched.
         """
-        with self._clock_paused():
-            self._check_finite(state)
-            if not distributed.is_main():
-                return
-            checkpoint.save(
-                self.folder / "last.pt",
-                **state,
-                config=self.config.plain(),
-                random=torch.get_rng_state(),
-                random_cuda=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-                step=self.step,
-                epoch=self.epoch,
-                step_in_epoch=self.step_in_epoch,
-                seconds=self.seconds,
-                wandb_run_id=self._wandb_run_id,
-            )
-            frequency = self.config.save_epoch_freq
-            keep_networks = bool(frequency) and self.step_in_epoch == 0 and self.epoch % frequency == 0
-            for name, network in networks.items():
-                weights.save(network, self.folder / name)
-                if keep_networks:
-                    weights.save(network, _epoch_folder(self.folder, self.epoch) / name)
-            if self.step_in_epoch == 0:
-                self._keep_state()
-            if keep_networks or self.progress >= 1:
-                assert self._log is not None
-                aliases = ["latest", f"epoch-{self.epoch}"]
-                metadata = {"step": self.step, "epoch": self.epoch}
-                self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
+        self._check_finite(state)
+        if not distributed.is_main():
+            return
+        checkpoint.save(
+            self.folder / "last.pt",
+            **state,
+            config=self.config.plain(),
+            random=torch.get_rng_state(),
+            random_cuda=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            step=self.step,
+            epoch=self.epoch,
+            step_in_epoch=self.step_in_epoch,
+            seconds=self.seconds,
+            wandb_run_id=self._wandb_run_id,
+        )
+        frequency = self.config.save_epoch_freq
+        keep_networks = bool(frequency) and self.step_in_epoch == 0 and self.epoch % frequency == 0
+        for name, network in networks.items():
+            weights.save(network, self.folder / name)
+            if keep_networks:
+                weights.save(network, _epoch_folder(self.folder, self.epoch) / name)
+        if self.step_in_epoch == 0:
+            self._keep_state()
+        if keep_networks or self.progress >= 1:
+            assert self._log is not None
+            aliases = ["latest", f"epoch-{self.epoch}"]
+            metadata = {"step": self.step, "epoch": self.epoch}
+            self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
 
     def mean_terms(self) -> dict[str, float]:
         """The mean of each present loss term since the last diagnosis; the next call starts anew."""
@@ -314,15 +324,64 @@ class Run:
             columns: Pictures of each column by its title.
             plots: The panels of losses.png, and the terms in each.
         """
-        with self._clock_paused():
-            assert self._log is not None
-            if columns:
-                epoch = f"epoch-{self.epoch:04d}"
-                name = f"{epoch}-step-{self.step:07d}" if self.step_in_epoch else epoch
-                rows = zip(*columns.values(), strict=False)
-                images.save(contact_sheet(rows, list(columns)), self.folder / "samples" / f"{name}.png")
-                self._log.pictures(self.step, columns)
-            plot_losses(self.folder, plots)
+        assert self._log is not None
+        if columns:
+            epoch = f"epoch-{self.epoch:04d}"
+            name = f"{epoch}-step-{self.step:07d}" if self.step_in_epoch else epoch
+            rows = zip(*columns.values(), strict=False)
+            images.save(contact_sheet(rows, list(columns)), self.folder / "samples" / f"{name}.png")
+            self._log.pictures(self.step, columns)
+        plot_losses(self.folder, plots)
+
+    def evaluation_due(self, every: int) -> bool:
+        """Whether to evaluate after the current step: in the main process, every so many epochs and at the end.
+
+        Args:
+            every: Epochs between two evaluations; 0 for none.
+        """
+        return self.samples_due and bool(every) and (self.progress >= 1 or self.epoch % every == 0)
+
+    def record(
+        self,
+        figures: Mapping[str, Mapping[str, Figure]],
+        score: float,
+        networks: Mapping[str, PyTorchModelHubMixin],
+    ) -> None:
+        """Log and plot an evaluation, and keep the networks in best/ if they are the best so far.
+
+        They are compared with the networks in best/, even if the run has gone back to an earlier epoch since, unless
+        those were measured on other pictures.
+
+        Args:
+            figures: By group and name.
+            score: Smaller is better.
+            networks: Those that were measured, and those that belong to them, by folder name.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        assert self._log is not None
+        epoch = self.epoch + self.step_in_epoch / self.steps_per_epoch
+        plain = {group: to_plain(found) for group, found in figures.items()}
+        line = {"epoch": epoch, "score": score, **plain}
+        values = {"score": score}
+        values |= {f"{name}_{group}": f.output.value for group, found in figures.items() for name, f in found.items()}
+        self._log.figures(self.step, line, {key: value for key, value in values.items() if math.isfinite(value)})
+        plot_figures(self.folder)
+        best = self._best is None or score < self._best["score"] or not _same_marks(self._best, line)
+        if best:
+            with atomic_tree(self.folder / "best") as partial:
+                for name, network in networks.items():
+                    weights.save(network, partial / name)
+                with atomic_write(partial / "figures.json") as file:
+                    file.write((json.dumps({"step": self.step, **line}, indent=2) + "\n").encode())
+            self._best = line
+        groups = [
+            f"{group}: " + ", ".join(f"{name} {shown(figure.output.value)}" for name, figure in found.items())
+            for group, found in figures.items()
+        ]
+        compared = "the best so far" if best else f"best: {cast(dict[str, Any], self._best)['score']:.3f}"
+        print0(f"evaluation after epoch {epoch:.4g}: score {score:.3f} ({compared}); {'; '.join(groups)}")
 
     def _begin(self) -> None:
         """Report what is about to happen, write config.json, open the log and the progress bar."""
@@ -396,12 +455,6 @@ class Run:
                 f"training diverged by step {self.step}: {error}; {kept}; try a smaller --lr or --amp off"
             ) from error
 
-    @contextmanager
-    def _clock_paused(self) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        self._clock += time.monotonic() - start
-
 
 def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> dict[str, Any] | None:
     path = folder / "last.pt"
@@ -423,6 +476,30 @@ def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> d
     if differences := config.differences(_entry(saved, "config", dict, path), *fixed):
         raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
     return saved
+
+
+def _read_best(folder: Path) -> dict[str, Any] | None:
+    """The evaluation of the best networks of a run; None if there are none, or the file has been damaged."""
+    try:
+        best = json.loads((folder / "best" / "figures.json").read_text())
+        return best if isinstance(best["score"], float) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _same_marks(best: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
+    """Whether two evaluations were made with the same pictures: untranslated, they have the same figures."""
+
+    def marks(evaluation: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+        return {
+            (group, name): (figure["untranslated"] or {}).get("value") or 0.0
+            for group, found in evaluation.items()
+            if isinstance(found, dict)
+            for name, figure in found.items()
+        }
+
+    before, now = marks(best), marks(line)
+    return before.keys() == now.keys() and all(math.isclose(before[k], now[k], rel_tol=0.01) for k in now)
 
 
 def _epoch_folder(folder: Path, epoch: int) -> Path:

@@ -1,0 +1,202 @@
+"""Measure a style network: how near the style of its pictures is to that of the painting, what it keeps and adds.
+
+Every figure has two marks: what it would be if (crops of) the painting took the place of the output, and if the
+untouched photograph did. A style without a picture, a preset, has no marks of the first kind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gatys.objective import gram_matrices
+from gatys.options import STYLE_LAYERS
+from gatys.styles import bundled_presets
+from johnson.data import find_photographs
+from johnson.models import TransformerNet
+from johnson.options import EvaluateConfig, TrainConfig
+from johnson.stylize import load_network, stylize
+from johnson.train import style_grams
+from stylekit import devices
+from stylekit.atomic import atomic_write, check_writable
+from stylekit.networks import figures, metrics
+from stylekit.networks.figures import Figure
+from stylekit.networks.vgg import VGGFeatures
+from stylekit.pictures import images
+from stylekit.pictures.collection import Collection
+
+MARKS = ("painting", "untouched photograph")
+"""The columns of the table with the marks."""
+
+
+@dataclass
+class Evaluation:
+    """All figures of a style network, with what they were measured on."""
+
+    weights: str
+    style: tuple[str, ...]
+    style_size: int
+    loss_network: str
+    dataroot: str
+    size: int | None
+    counts: dict[str, int] = field(default_factory=dict)
+    """Photographs, and those that count for weave and halo: not every one has smooth areas or strong edges."""
+    figures: dict[str, Figure] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    """Pictures that could not be read."""
+
+    def save(self, path: Path) -> None:
+        """Write JSON, completely or not at all; null instead of NaN.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        plain = dataclasses.asdict(self) | {"figures": figures.to_plain(self.figures)}
+        with atomic_write(path) as file:
+            file.write((json.dumps(plain, indent=2) + "\n").encode())
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Stylize a folder of photographs and compute all figures.
+
+    Raises:
+        FileNotFoundError: There is no such network, style or folder.
+        ValueError: The weights are damaged or of another network, the style belongs to another VGG, or no photograph
+            can be read.
+        OSError: The result could not be written.
+        MemoryError: A picture is too large.
+    """
+    check_writable(config.output)
+    device = devices.choose_device(config.device)
+    network = devices.to_device(load_network(config.weights), device)
+    style = config.style or _bundled_style(config.weights)
+    evaluation = Evaluation(config.weights, style, config.style_size, config.loss_network, config.dataroot, config.size)
+    vgg = VGGFeatures(STYLE_LAYERS, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
+    vgg = devices.to_device(vgg, device)
+    # The style as training computes it.
+    options = {"style_size": config.style_size, "style_layers": STYLE_LAYERS, "loss_network": config.loss_network}
+    grams = style_grams(TrainConfig(config.dataroot, style=style, **options), vgg)  # type: ignore[arg-type]
+    paintings = Collection(find_paintings(style), config.style_size, device, evaluation.errors)
+    paths = find_photographs(config.dataroot)[: config.max_dataset_size]
+    photographs = Collection(paths, config.size, device, evaluation.errors)
+    try:
+        measure(evaluation, photographs, paintings, network, vgg, grams)
+    except (RuntimeError, MemoryError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        raise MemoryError("out of memory; shrink the photographs, as with --size 1000") from error
+    return evaluation
+
+
+@torch.inference_mode()
+def measure(
+    evaluation: Evaluation,
+    photographs: Collection,
+    paintings: Collection,
+    network: TransformerNet,
+    vgg: VGGFeatures,
+    grams: Mapping[str, Tensor],
+) -> None:
+    """Compute all figures of a network and put them into `evaluation`.
+
+    Args:
+        paintings: The style, if it has pictures.
+        vgg: With all layers of `grams`.
+        grams: The style, (1, C, C) by layer.
+
+    Raises:
+        ValueError: No photograph can be read.
+    """
+    content_network = devices.to_device(VGGFeatures("relu4_1", "compact", normalize=True), vgg.mean.device)
+    output, painted, untouched = _Numbers(), _Numbers(), _Numbers()
+    contents = []
+    for painting in paintings:
+        contents.append(content_network(painting)["relu4_1"])
+        painted.note("weave", metrics.weave(painting, painting))
+        for crop in _crops(painting):
+            painted.note_all(style_distances(gram_matrices(vgg, crop, STYLE_LAYERS), grams))
+    for photograph in tqdm(photographs, desc="stylize", unit="picture", disable=None, delay=1):
+        before = content_network(photograph)["relu4_1"]
+        for numbers, picture in ((output, stylize(photograph, network)), (untouched, photograph)):
+            numbers.note_all(style_distances(gram_matrices(vgg, picture, STYLE_LAYERS), grams))
+            numbers.note("content_kept", metrics.content_kept(before, content_network(picture)["relu4_1"]))
+            numbers.note("weave", metrics.weave(picture, photograph))
+            numbers.note("halo", metrics.halo(picture, photograph))
+        for content in contents:
+            painted.note("content_kept", metrics.content_kept(before, content))
+    if not output.values:
+        raise ValueError(f"no photograph in {evaluation.dataroot} can be read")
+    for name in output.values:
+        estimate = metrics.mean(torch.tensor(output.values[name]))
+        evaluation.figures[name] = Figure(estimate, painted.mean(name), untouched.mean(name))
+    evaluation.counts["photographs"] = len(output.values["content_kept"])
+    for name in ("weave", "halo"):
+        evaluation.counts[name] = int((~torch.tensor(output.values[name]).isnan()).sum())
+
+
+def style_distances(found: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> dict[str, float]:
+    """The style loss of each layer (Johnson et al., eq. 4), as `style_LAYER`, relative to the norm of the style.
+
+    The squared Frobenius distance of the Gram matrices, divided by the squared norm of that of the style: 0 for the
+    same style, 1 for a picture without any features.
+
+    Args:
+        found: Gram matrices of a picture by layer, (1, C, C).
+        grams: Those of the style.
+    """
+    return {
+        f"style_{layer}": float((found[layer] - gram).square().sum() / gram.square().sum())
+        for layer, gram in grams.items()
+    }
+
+
+def find_paintings(style: tuple[str, ...]) -> list[Path]:
+    """The pictures among styles; presets have none.
+
+    Raises:
+        FileNotFoundError: A folder has no pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, style):
+        if path.is_dir():
+            found += find_photographs(path)
+        elif path.suffix.lower() in images.FORMATS:
+            found.append(path)
+    return found
+
+
+def _bundled_style(name: str) -> tuple[str]:
+    if name not in bundled_presets():
+        raise ValueError(f"there is no bundled style {name}; add --style with the painting of the network")
+    return (name,)
+
+
+class _Numbers:
+    """Numbers of several pictures by name."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def note(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def note_all(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.note(name, value)
+
+    def mean(self, name: str) -> metrics.Estimate | None:
+        return metrics.mean(torch.tensor(self.values[name])) if name in self.values else None
+
+
+def _crops(painting: Tensor) -> list[Tensor]:
+    """The four quarters of a painting and its centre."""
+    h, w = painting.shape[2] // 2, painting.shape[3] // 2
+    corners = [(y, x) for y in (0, painting.shape[2] - h) for x in (0, painting.shape[3] - w)]
+    return [painting[..., y : y + h, x : x + w] for y, x in (*corners, (h // 2, w // 2))]

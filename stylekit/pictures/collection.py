@@ -1,0 +1,60 @@
+"""A collection of pictures that is larger than the memory: files that are read whenever they are iterated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stylekit.pictures import images
+
+SMALLEST = 16
+"""Shorter side of the smallest pictures, in pixels: what feature networks need."""
+
+
+class Collection:
+    """Pictures of files, (1, 3, H, W) in [0, 1], by index or one after the other.
+
+    Iterating reports those that cannot be read and skips them from then on.
+
+    Args:
+        size: Shrink pictures to this longer side; None keeps their size.
+        errors: Receives a message for each picture that cannot be read.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int | None, device: torch.device | str, errors: list[str]) -> None:
+        self.paths = list(paths)
+        self.size = size
+        self.device = device
+        self.errors = errors
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Read a picture.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no picture, damaged, or too small.
+        """
+        picture = images.load(self.paths[index])
+        picture = images.resize(picture, self.size) if self.size is not None else picture
+        if min(picture.size) < SMALLEST:
+            width, height = picture.size
+            raise ValueError(f"{self.paths[index]}: {width} x {height} pixels; expected at least {SMALLEST}")
+        return images.to_tensor(picture).to(self.device)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        bad = []
+        for i, path in enumerate(self.paths):
+            try:
+                picture = self[i]
+            except ValueError as error:
+                self.errors.append(str(error))
+                bad.append(path)
+            else:
+                yield picture
+        self.paths = [path for path in self.paths if path not in bad]
