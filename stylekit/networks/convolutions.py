@@ -1,7 +1,7 @@
 """A convolution that computes the usual result with less work where PyTorch's own is slow: on CPUs, in float32.
 
-It applies to contiguous tensors, the format that `stylekit.devices.to_device` chooses for CPUs without AMX, where it was
-measured (benchmarks/README.md). In channels_last, in bfloat16 and on GPUs, PyTorch's convolution runs.
+It applies to contiguous tensors, the format that `stylekit.devices.to_device` chooses for CPUs without AMX; it was
+measured on one with AVX2 (benchmarks/README.md). In channels_last, in bfloat16 and on GPUs, PyTorch's convolution runs.
 """
 
 from __future__ import annotations
