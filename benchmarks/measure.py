@@ -16,20 +16,25 @@ from stylekit.devices import cores
 README = Path(__file__).parent / "README.md"
 
 
-def alternate(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def alternate(
+    variants: Mapping[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each call by variant. Variants take turns, so that other load on the machine affects all of them.
 
     A first round, which chooses algorithms and fills caches, is not counted.
+
+    Args:
+        clock: `time.process_time` counts the time of all threads, but not while other programs have the processor.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for i in range(rounds + 1):
         for name, run in variants.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if i:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

@@ -15,6 +15,9 @@ from torch.nn import functional
 WINOGRAD_CHANNELS = 64
 """With fewer input or output channels, transforming the tiles costs more than it saves."""
 
+STRIP = 2**25
+"""Values in the tiles that are transformed at once (128 MB): larger pictures are processed in strips."""
+
 # The transforms of input, kernel and output of Lavin & Gray (2016) for F(4 x 4, 3 x 3).
 _INPUT = torch.tensor(
     [
@@ -67,7 +70,11 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         (B, N, H - 2, W - 2), contiguous.
     """
-    y: Tensor = _Winograd.apply(x, weight)  # type: ignore[no-untyped-call]
+    batch, inputs, height, width = x.shape
+    # A row of tiles holds 36 values for every 4 outputs.
+    rows = max(1, STRIP // (9 * batch * inputs * width)) * 4
+    strips = [_Winograd.apply(x[:, :, top : top + rows + 2], weight) for top in range(0, height - 2, rows)]
+    y: Tensor = torch.cat(strips, dim=2) if len(strips) > 1 else strips[0]
     return y if bias is None else y + bias[:, None, None]
 
 
