@@ -40,7 +40,7 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-bench: $(VENV)/installed  ## compare with a plain reading of the papers (ten minutes); writes benchmarks/README.md
+bench: $(VENV)/installed  ## compare with a plain reading of the papers (up to ten minutes); writes benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py
 
 lock: $(VENV)/installed  ## update requirements.lock to the newest compatible versions
