@@ -40,10 +40,8 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-bench: $(VENV)/installed  ## run the training benchmarks (takes minutes)
-	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/threads.py
+bench: $(VENV)/installed  ## compare with a plain reading of the papers (up to ten minutes); writes benchmarks/README.md
+	$(BIN)/python benchmarks/bench.py
 
 lock: $(VENV)/installed  ## update requirements.lock to the newest compatible versions
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev --extra demo \

@@ -5,11 +5,14 @@
 The variants take turns, round by round. A sample is a picture of each domain; compare with images/s in a training log.
 """
 
+from __future__ import annotations
+
 import argparse
 import statistics
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -19,8 +22,26 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.measure import alternate
 from cyclegan.data import UnpairedImages, build_pipelines
 from stylekit.training.data import EpochBatches, check_pictures
+
+
+def write_pictures(folder: Path, count: int = 100) -> list[Path]:
+    """Write crops of a photograph; return their paths."""
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    paths = [folder / f"{i:03}.jpg" for i in range(count)]
+    for i, path in enumerate(paths):
+        left, top = 3 * i % (photograph.width - 256), i % (photograph.height - 256)
+        photograph.crop((left, top, left + 256, top + 256)).save(path, quality=92)
+    return paths
+
+
+def ours(paths: list[Path], augment: str, cached: bool, workers: int) -> Iterator[object]:
+    """Endless batches of one sample."""
+    cache = check_pictures(paths, decode=True, progress=False)[0] if cached else None
+    data = UnpairedImages(paths, paths, build_pipelines(augment, 286, 256), cache=cache)
+    return iter(DataLoader(data, batch_sampler=EpochBatches(len(data), 1), num_workers=workers))
 
 
 def main() -> None:
@@ -28,35 +49,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=300, help="per round")
     given = parser.parse_args()
-    photograph = Image.fromarray(load_sample_image("china.jpg"))
     with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for i in range(100):
-            left, top = 3 * i % (photograph.width - 256), i % (photograph.height - 256)
-            paths.append(Path(folder) / f"{i:03}.jpg")
-            photograph.crop((left, top, left + 256, top + 256)).save(paths[-1], quality=92)
-        cache, _ = check_pictures(paths, decode=True, progress=False)
-        loaders = {}
-        for augment in ("paper", "strong"):
-            for kept in (False, True):
-                for workers in (0, 1, 2):
-                    data = UnpairedImages(
-                        paths, paths, build_pipelines(augment, 286, 256), cache=cache if kept else None
-                    )
-                    batches = EpochBatches(len(data), 1)
-                    name = f"--augment {augment:6} --cache {'on ' if kept else 'off'} --num-workers {workers}"
-                    loaders[name] = iter(DataLoader(data, batch_sampler=batches, num_workers=workers))
-        speeds: dict[str, list[float]] = {name: [] for name in loaders}
-        for _ in range(given.rounds):
-            for name, loader in loaders.items():
-                # Skip samples that the workers prepared while other variants had their turn.
-                waiting = 8
-                list(islice(loader, waiting))
-                start = time.perf_counter()
-                list(islice(loader, given.samples))
-                speeds[name].append(given.samples / (time.perf_counter() - start))
-        for name, values in speeds.items():
-            print(f"{name}: median {statistics.median(values):.0f} samples/s ({min(values):.0f} to {max(values):.0f})")
+        paths = write_pictures(Path(folder))
+        loaders = {
+            f"--augment {augment:6} --cache {'on ' if cached else 'off'} --num-workers {workers}": ours(
+                paths, augment, cached, workers
+            )
+            for augment in ("paper", "strong")
+            for cached in (False, True)
+            for workers in (0, 1, 2)
+        }
+
+        def take(loader: Iterator[object]) -> None:
+            list(islice(loader, given.samples))
+
+        seconds = alternate({name: partial(take, loader) for name, loader in loaders.items()}, given.rounds)
+        for name, values in seconds.items():
+            speeds = sorted(given.samples / value for value in values)
+            print(f"{name}: median {statistics.median(speeds):.0f} samples/s ({speeds[0]:.0f} to {speeds[-1]:.0f})")
 
 
 if __name__ == "__main__":

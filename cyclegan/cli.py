@@ -63,7 +63,7 @@ def train(config: TrainConfig, command: str) -> int:
 
     config = cli.sweep_name(config)
     devices.set_threads(config.threads)
-    with cli.memory_hint(config, f"--n-blocks 6 or --ngf {max(1, config.ngf // 2)}"):
+    with cli.training_hint(config, f"--n-blocks 6 or --ngf {max(1, config.ngf // 2)}"):
         result = training.train(config)
     return cli.report_training(result, config, command)
 

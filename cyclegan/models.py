@@ -23,6 +23,7 @@ from stylekit.networks.blocks import (
     UpsampleConv2d,
     normal_init,
 )
+from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.weights import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
@@ -82,7 +83,7 @@ class Generator(
             *_upsample(4 * ngf, 2 * ngf, upsample),
             *_upsample(2 * ngf, ngf, upsample),
             nn.ReflectionPad2d(3),
-            nn.Conv2d(ngf, 3, 7),
+            Conv2d(ngf, 3, 7),
             nn.Tanh(),
         )
         self.apply(normal_init)

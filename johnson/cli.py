@@ -34,7 +34,7 @@ def train(config: TrainConfig) -> int:
 
     config = cli.sweep_name(config)
     devices.set_threads(config.threads)
-    with cli.memory_hint(config, f"or --width {max(1, config.width // 2)}"):
+    with cli.training_hint(config, f"or --width {max(1, config.width // 2)}"):
         result = training.train(config)
     return cli.report_training(result, config, "johnson train")
 

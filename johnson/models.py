@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, Interpolation, ResidualBlock, UpsampleConv2d
+from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.weights import check_shapes, load_tensors
 
 N_BLOCKS = 5
@@ -86,7 +87,7 @@ class TransformerNet(
             *_upsample(4 * width, 2 * width, upsample),
             *_upsample(2 * width, width, upsample),
             nn.ReflectionPad2d(4),
-            nn.Conv2d(width, 3, 9),
+            Conv2d(width, 3, 9),
             *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
             skip=skip,
         )

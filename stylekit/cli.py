@@ -146,8 +146,8 @@ def sweep_name(config: C) -> C:
 
 
 @contextmanager
-def memory_hint(config: RunConfig, smaller: str) -> Iterator[None]:
-    """Turn an out-of-memory error of training into one that names the options that save memory.
+def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
+    """Turn errors of training into ones that name the options that help: out of memory, and failing --compile.
 
     Args:
         smaller: Options of a smaller network.
@@ -157,6 +157,12 @@ def memory_hint(config: RunConfig, smaller: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"--compile: PyTorch cannot compile the networks ({reason}); it needs a C++ compiler such as g++; "
+                "install one, or train without --compile"
+            ) from error
         if not is_out_of_memory(error):
             raise
         raise MemoryError(

@@ -293,7 +293,7 @@ def test_every_trial_of_a_sweep_gets_its_own_folder(monkeypatch):
 @pytest.mark.parametrize(("batch_size", "smaller_batch"), [(1, ""), (8, "--batch-size 4, ")])
 def test_out_of_memory_names_options_that_need_less(error, batch_size, smaller_batch):
     config = Training(dataroot="photographs", batch_size=batch_size, crop_size=100)
-    with pytest.raises(MemoryError) as raised, cli.memory_hint(config, "--width 8"):
+    with pytest.raises(MemoryError) as raised, cli.training_hint(config, "--width 8"):
         raise error
     assert str(raised.value) == (
         f"out of memory with --batch-size {batch_size} --crop-size 100; "
@@ -302,8 +302,21 @@ def test_out_of_memory_names_options_that_need_less(error, batch_size, smaller_b
     assert raised.value.__cause__ is error
 
 
+def test_networks_that_cannot_be_compiled_give_one_line_that_names_the_flag():
+    # Importing PyTorch's compiler takes seconds, so its error is built here.
+    failed = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    error = failed("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 ...")
+    config = Training(dataroot="x", compile=True)
+    with pytest.raises(ValueError, match="--compile: ") as raised, cli.training_hint(config, "--width 8"):
+        raise error
+    assert str(raised.value) == (
+        "--compile: PyTorch cannot compile the networks (InvalidCxxCompiler: No working C++ compiler found); "
+        "it needs a C++ compiler such as g++; install one, or train without --compile"
+    )
+
+
 def test_other_errors_of_training_are_not_changed():
-    with pytest.raises(RuntimeError, match="shape mismatch"), cli.memory_hint(Training(dataroot="x"), "--width 8"):
+    with pytest.raises(RuntimeError, match="shape mismatch"), cli.training_hint(Training(dataroot="x"), "--width 8"):
         raise RuntimeError("shape mismatch")
 
 

@@ -80,6 +80,28 @@ def test_bfloat16_can_be_switched_on_and_off_on_every_device(monkeypatch):
         assert devices.use_bfloat16("off", device) is False
 
 
+@pytest.mark.parametrize(
+    ("device", "amx", "expected"),
+    [
+        ("cpu", False, torch.contiguous_format),
+        ("cpu", True, torch.channels_last),
+        ("cuda", False, torch.channels_last),
+        ("mps", False, torch.channels_last),
+    ],
+)
+def test_the_memory_format_is_the_fastest_of_the_device(monkeypatch, device, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert devices.memory_format(torch.device(device)) == devices.memory_format(device) == expected
+
+
+@pytest.mark.parametrize("amx", [False, True])
+def test_networks_and_batches_get_the_memory_format_of_the_device(monkeypatch, amx):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    weight = devices.to_device(nn.Conv2d(3, 4, 3), CPU).weight
+    for moved in (weight, devices.to_device(torch.rand(2, 3, 8, 8), CPU)):
+        assert moved.is_contiguous(memory_format=torch.channels_last) is amx
+
+
 def test_networks_and_batches_keep_their_values_on_their_way_to_the_device():
     network, batch = nn.Conv2d(3, 4, 3), torch.rand(2, 3, 8, 8)
     expected, weight = network(batch), network.weight.clone()

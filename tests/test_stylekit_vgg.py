@@ -79,7 +79,8 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name in expected:
         assert expected[name].std() > 0.01, f"{name} is flat, which would make the comparison meaningless"
-        assert torch.equal(found[name], expected[name]), f"{name} differs"
+        # Winograd's algorithm rounds differently.
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].std()))
 
 
 @pytest.mark.parametrize(

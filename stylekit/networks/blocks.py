@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stylekit.networks.convolutions import Conv2d
+
 Interpolation = Literal["bilinear", "nearest"]
 Statistics = tuple[Tensor, Tensor]
 """Mean and variance of each channel, (B or 1, C, 1, 1) each."""
@@ -33,6 +35,9 @@ class InstanceNorm2d(nn.InstanceNorm2d):
                 scale, shift = scale * self.weight[:, None, None], self.bias[:, None, None]
             return torch.addcmul(shift - mean * scale, x, scale)
         # nn.InstanceNorm2d.forward raises an error for a single position, to which tiny pictures are reduced.
+        if x.is_contiguous():
+            # Groups of one channel are the same, in half the time on CPUs; channels_last takes twice as long with them.
+            return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
         return torch.instance_norm(
             x,
             self.weight,
@@ -63,12 +68,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv_block = nn.Sequential(
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Conv2d(channels, channels, 3),
             InstanceNorm2d(channels, affine=affine),
             nn.ReLU(inplace=True),
             *([nn.Dropout(0.5)] if dropout else []),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
+            Conv2d(channels, channels, 3),
             InstanceNorm2d(channels, affine=affine),
         )
 
@@ -96,7 +101,7 @@ class DownsampleConv2d(nn.Conv2d):
         return super().forward(functional.conv2d(padded, cast(Tensor, self.blur), groups=x.shape[1]))
 
 
-class UpsampleConv2d(nn.Conv2d):
+class UpsampleConv2d(Conv2d):
     """Up-sampling by 2, then a 3x3 convolution with reflection padding.
 
     Every output pixel depends on equally many inputs, which avoids the checkerboard of transposed convolutions (Odena

@@ -136,8 +136,7 @@ class _Measure:
 
     def __call__(self, x: Tensor) -> Statistics:
         rows, columns = self.inside(*x.shape[2:])
-        variance, mean = torch.var_mean(x[..., rows, columns], dim=(2, 3), keepdim=True, correction=0)
-        return self.smooth((mean, variance))
+        return self.smooth(_mean_variance(x[..., rows, columns]))
 
     def inside(self, height: int, width: int) -> tuple[slice, slice]:
         """Rows and columns, in features of this size, that are not part of the margin."""
@@ -231,6 +230,12 @@ def _crop(picture: Tensor, rows: _Span, columns: _Span, x: Tensor) -> Tensor:
     return picture[..., outer_rows, columns.outer_start * scale : columns.outer_end * scale]
 
 
+def _mean_variance(x: Tensor) -> Statistics:
+    """Mean and variance of each channel; `torch.var_mean` takes three times as long on CPUs."""
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    return mean, (x - mean).square_().mean(dim=(2, 3), keepdim=True)
+
+
 def _statistics(parts: Iterator[Tensor]) -> Statistics:
     """Mean and variance of each channel over all tiles, combined as in Chan et al. (1983)."""
     count = 0
@@ -242,7 +247,7 @@ def _statistics(parts: Iterator[Tensor]) -> Statistics:
         n = part.shape[2] * part.shape[3]
         if not n:
             continue
-        variance, own = torch.var_mean(part.float(), dim=(2, 3), keepdim=True, correction=0)
+        own, variance = _mean_variance(part.float())
         difference = own.double() - mean
         squares = squares + variance.double() * n + difference.square() * (count * n / (count + n))
         mean = mean + difference * (n / (count + n))

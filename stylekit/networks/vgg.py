@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
+from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.weights import bundled_file, load_tensors
 from stylekit.pictures.images import to_tensor
 
@@ -140,7 +141,7 @@ class LowRankConv2d(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int, rank: int) -> None:
-        super().__init__(nn.Conv2d(inputs, rank, 3, padding=1, bias=False), nn.Conv2d(rank, outputs, 1))
+        super().__init__(Conv2d(inputs, rank, 3, padding=1, bias=False), nn.Conv2d(rank, outputs, 1))
 
     @property
     def reduce(self) -> nn.Conv2d:
@@ -214,7 +215,7 @@ def _modules(
             if rank:
                 yield LowRankConv2d(channels, width, rank)
             else:
-                yield nn.Conv2d(channels, width, 3, padding=1, padding_mode="zeros" if previous else padding)
+                yield Conv2d(channels, width, 3, padding=1, padding_mode="zeros" if previous else padding)
             channels = width
         elif name.startswith("relu"):
             # In place saves memory but overwrites the output of the convolution, unless that is requested.
