@@ -136,7 +136,7 @@ class _Winograd(torch.autograd.Function):
 
 
 def _overlap(tiles: Tensor, dim: int) -> Tensor:
-    """Add tiles of 6, along `dim` + 1, that start at every fourth position: n tiles along `dim` give n + 1 groups of 4."""
+    """Add up overlapping tiles of 6, along `dim` + 1: n of them, along `dim`, give n + 1 groups of 4."""
     # Two steps of one addition each: torch.compile takes minutes for more additions to parts of one tensor.
     total = functional.pad(tiles.narrow(dim + 1, 0, 4), (0,) * (2 * (tiles.ndim - dim - 1)) + (0, 1))
     total.narrow(dim, 1, tiles.shape[dim]).narrow(dim + 1, 0, 2).add_(tiles.narrow(dim + 1, 4, 2))
