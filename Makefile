@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 PHOTO ?=
 SIZE ?= 640
 OUTPUT ?= demo
+# The shell reads these from its environment, so that no character in a name is a command.
+export PHOTO SIZE OUTPUT
 
 .DEFAULT_GOAL := help
 .PHONY: help demo gallery notebooks test check lint types bench lock clean
@@ -19,8 +21,8 @@ $(VENV)/installed: requirements.lock setup.py pyproject.toml
 	@touch $@
 
 demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg paints yours, SIZE=1200 sets its longer side
-	$(BIN)/cyclegan translate "$(or $(PHOTO),$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")'))" \
-		--size $(SIZE) --output $(OUTPUT) --sheet --overwrite
+	$(BIN)/cyclegan translate "$${PHOTO:-$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')}" \
+		--size "$$SIZE" --output "$$OUTPUT" --sheet --overwrite
 
 gallery: $(VENV)/installed  ## generate the pictures of the README (a quarter of an hour)
 	$(BIN)/python benchmarks/gallery.py

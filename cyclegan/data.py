@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from stylekit.pictures import images
 from stylekit.training.data import (
     center_crop,
-    load_crop,
+    load_any_crop,
     pipeline_from_dict,
     random_crop,
     read_pipeline_file,
@@ -173,11 +173,11 @@ class UnpairedImages(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         draws = np.random.default_rng((self.seed, index)).integers(2**31, size=3)
         seed_x, seed_y, any_y = (int(n) for n in draws)
-        path_x = self.paths_x[index % len(self) % len(self.paths_x)]
-        path_y = self.paths_y[(index % len(self) if self.serial else any_y) % len(self.paths_y)]
+        index_x = index % len(self)
+        index_y = index_x if self.serial else any_y
         return Pair(
-            load_crop(path_x, self.pipelines.x, seed_x, self.cache),
-            load_crop(path_y, self.pipelines.y, seed_y, self.cache),
+            load_any_crop(self.paths_x, index_x, self.pipelines.x, seed_x, self.cache),
+            load_any_crop(self.paths_y, index_y, self.pipelines.y, seed_y, self.cache),
         )
 
 

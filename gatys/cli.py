@@ -226,6 +226,13 @@ def _save(image: Tensor, path: Path, config: StylizeCommand) -> None:
     """Write a picture with the options in its metadata; TIFF with 16 bits."""
     from stylekit.pictures import images
 
-    options = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    options = {name: _without_folders(value) for name, value in dataclasses.asdict(config).items()}
     tiff = path.suffix.lower().startswith(".tif")
     images.save(image, path, f"gatys {json.dumps(options)}", bits=16 if tiff else 8)
+
+
+def _without_folders(value: Any) -> Any:
+    """Pictures are published, and the names of one's folders are nobody's business."""
+    if isinstance(value, tuple | list):
+        return [_without_folders(part) for part in value]
+    return Path(value).name if isinstance(value, str | Path) else value

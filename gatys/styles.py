@@ -26,6 +26,8 @@ from stylekit.pictures import images
 
 SIZES = (128, 256, 512, 1024)
 """Longer sides in pixels at which the paintings of a preset are evaluated; paintings are never enlarged."""
+MAX_CHANNELS = 512
+"""No layer of a VGG network has more; a larger matrix would take gigabytes."""
 DISCARDED = 2e-3
 """Fraction of the squared norm of a Gram matrix that a file may discard: 1/50 of the error of the compact network."""
 
@@ -156,6 +158,10 @@ def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) ->
     known = next(iter(preset.grams.values()))
     if missing := [layer for layer in layers if layer not in known]:
         raise ValueError(f"--style-layers: this style has no {', '.join(missing)}; it has {', '.join(known)}")
+    channels = {name: x.shape[1] for name, x in network(torch.zeros(1, 3, 32, 32).to(network.mean)).items()}
+    for grams in preset.grams.values():
+        if wrong := [layer for layer in layers if layer in channels and grams[layer].shape[-1] != channels[layer]]:
+            raise ValueError(f"this style is damaged: its {wrong[0]} does not fit the network; recreate it")
 
 
 def bundled_presets() -> dict[str, Path]:
@@ -169,6 +175,6 @@ def style_network(network: str, vgg_weights: str | None, pooling: str) -> VGGFea
 
 
 def _gram(factor: Tensor) -> Tensor:
-    if factor.ndim != 2:
-        raise ValueError("not a matrix")
+    if factor.ndim != 2 or max(factor.shape) > MAX_CHANNELS:
+        raise ValueError(f"expected a matrix of at most {MAX_CHANNELS} x {MAX_CHANNELS}, got {tuple(factor.shape)}")
     return (factor.float() @ factor.float().mT / len(factor))[None]

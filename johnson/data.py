@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylekit.pictures import images
-from stylekit.training.data import center_crop, load_crop, pipeline_from_dict, random_crop, read_pipeline_file
+from stylekit.training.data import center_crop, load_any_crop, pipeline_from_dict, random_crop, read_pipeline_file
 
 
 def find_photographs(dataroot: str | Path) -> list[Path]:
@@ -85,6 +85,6 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         draw = np.random.default_rng((self.seed, index))
         seed = int(draw.integers(2**31))
-        photograph = load_crop(self.paths[index % len(self)], self.pipeline, seed, self.cache)
+        photograph = load_any_crop(self.paths, index, self.pipeline, seed, self.cache)
         noise = draw.standard_normal((1, *photograph.shape[1:]), np.float32)
         return photograph, torch.from_numpy(noise)

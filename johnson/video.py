@@ -52,12 +52,14 @@ def process_video(
         The first frame before and after.
 
     Raises:
-        ValueError: The source is not a video or is damaged, or the target format does not support its audio codec.
+        ValueError: The source is not a video, or is damaged, truncated or smaller than 2 x 2 pixels; or the target
+            format does not support its audio codec.
         OSError: The target cannot be written.
     """
     source, target = Path(source), Path(target)
     first: tuple[Image.Image, Image.Image] | None = None
     kind = FORMATS[target.suffix.lower()]
+    check_complete(source)
     with (
         _open(source) as reader,
         atomic_write(target) as file,
@@ -92,11 +94,42 @@ def process_video(
     return first
 
 
+def check_complete(source: Path) -> None:
+    """Check, without decoding, that a video is as long as it claims to be.
+
+    A truncated file would otherwise give a shorter one without a word.
+
+    Raises:
+        ValueError: It is not a video, or more than a second and a twentieth of it are missing.
+    """
+    with _open(source) as reader:
+        stream = reader.streams.video[0]
+        expected = float(reader.duration / av.time_base) if reader.duration else 0.0
+        frames, end = 0, 0.0
+        start = float((stream.start_time or 0) * (stream.time_base or 0))
+        for packet in reader.demux(stream):
+            if packet.pts is not None and packet.time_base is not None:
+                frames += 1
+                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
+        # Sound may be longer than the pictures, so a difference alone is no proof.
+        audio_ends = [float(s.duration * s.time_base) for s in reader.streams.audio if s.duration and s.time_base]
+        missing = stream.frames - frames > max(1, stream.frames / 20)
+        short = not audio_ends and expected - end > max(1.0, expected / 20)
+    if missing or short:
+        raise ValueError(
+            f"{source}: truncated: {frames} frames, {end:.1f} of {expected:.1f} s, can be read; repair it, for example "
+            "with `ffmpeg -i FILE -c copy NEW`"
+        )
+
+
 @contextmanager
 def _open(source: Path) -> Iterator[InputContainer]:
     """Open a video and convert FFmpeg's errors to ValueError with a one-line message."""
+    if not source.is_file():
+        raise ValueError(f"{source}: not a file")
     try:
-        with av.open(str(source)) as reader:
+        # Without "file:", FFmpeg takes "Trip: day 1.mp4" for an address.
+        with av.open(f"file:{source}") as reader:
             if not reader.streams.video:
                 raise ValueError(f"{source}: contains no video stream")
             reader.streams.video[0].thread_type = "AUTO"
@@ -113,16 +146,19 @@ def _copy_audio_streams(reader: InputContainer, writer: OutputContainer, target:
     """Add an output stream without re-encoding for each audio stream of the source."""
     streams = {}
     for stream in reader.streams.audio:
-        if stream.codec_context.name not in writer.supported_codecs:
+        codec = getattr(stream.codec_context, "name", "unknown")
+        if codec not in writer.supported_codecs:
             raise ValueError(
-                f"{target}: does not support the audio codec of the source ({stream.codec_context.name}); try .mkv or "
-                "the suffix of the source"
+                f"{target}: does not support the audio codec of the source ({codec}); try .mkv or the suffix of the "
+                "source"
             )
         streams[stream] = writer.add_stream_from_template(stream)
     return streams
 
 
 def _add_video_stream(writer: OutputContainer, target: Path, source: VideoStream, first: Image.Image) -> VideoStream:
+    if min(first.size) < 2:
+        raise ValueError(f"{target}: a video needs at least 2 x 2 pixels, got {first.width} x {first.height}")
     rate = source.average_rate or Fraction(25)
     options = {"crf": "18"} if target.suffix.lower() != ".webm" else {"crf": "24", "b": "0", "row-mt": "1"}
     stream = writer.add_stream("libvpx-vp9" if target.suffix.lower() == ".webm" else "libx264", rate, options)

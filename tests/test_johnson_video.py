@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -103,3 +106,26 @@ def test_an_interruption_leaves_no_partial_file(frames, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         process_video(source, tmp_path / "out.mp4", process)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".avi"])
+def test_a_truncated_video_is_named_before_any_frame_is_processed(tmp_path, suffix):
+    noise = np.random.default_rng(0)
+    frames = [noise.integers(0, 255, (48, 64, 3)) for _ in range(60)]
+    whole = write_video(tmp_path / f"whole{suffix}", frames, sound=None)
+    half = tmp_path / f"half{suffix}"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"half.*: (truncated: \d+ frames|damaged)"):
+        process_video(half, tmp_path / f"out{suffix}", lambda x: x)
+    assert not (tmp_path / f"out{suffix}").exists()
+    process_video(whole, tmp_path / f"out{suffix}", lambda x: x)
+
+
+def test_names_that_look_like_addresses_are_files(frames, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(Path("plain.mp4"), frames).rename("Trip: day 1.mp4")
+    process_video("Trip: day 1.mp4", "out.mp4", lambda x: x)
+    assert Path("out.mp4").stat().st_size > 0
+    os.mkfifo("pipe.mp4")
+    with pytest.raises(ValueError, match=r"pipe\.mp4: not a file"):
+        process_video("pipe.mp4", "other.mp4", lambda x: x)

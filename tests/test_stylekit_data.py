@@ -20,6 +20,7 @@ from stylekit.training.data import (
     check_pictures,
     evenly_spaced,
     iterate,
+    load_any_crop,
     load_crop,
     make_loader,
     pipeline_from_dict,
@@ -229,3 +230,16 @@ def test_evenly_spaced_files_come_from_the_whole_list():
     assert evenly_spaced(list("abcdefgh"), 3) == ["a", "c", "f"]
     assert evenly_spaced(list("ab"), 4) == ["a", "b"]
     assert evenly_spaced([], 4) == evenly_spaced(list("ab"), 0) == []
+
+
+def test_a_picture_that_vanishes_during_training_is_replaced_by_the_next_one(photographs, capsys):
+    pipeline = center_crop(36, 32)
+    before = [load_any_crop(photographs, i, pipeline, 1) for i in range(2)]
+    photographs[0].unlink()
+    after = [load_any_crop(photographs, i, pipeline, 1) for i in range(2)]
+    assert torch.equal(after[0], before[1]) and torch.equal(after[1], before[1])
+    assert f"skipped: no picture {photographs[0]}" in capsys.readouterr().err
+    for path in photographs[1:]:
+        path.unlink()
+    with pytest.raises(FileNotFoundError):
+        load_any_crop(photographs, 0, pipeline, 1)

@@ -206,3 +206,20 @@ def test_the_sweep_file_names_flags_that_exist():
         given.append(f"--{name}" if value is True else f"--{name}={value}")
     fixed = [word for word in sweep["command"] if word.startswith("--")]
     assert cli.parse(TrainConfig, "train.py", [*given, *fixed]).wandb
+
+
+def test_lines_that_are_no_metrics_are_skipped(tmp_path):
+    lines = ['{"step": 1, "loss": 2.0}', "5", "{}", "[]", '{"step": "x"}', "[" * 100_000, '{"step": 2, "lo']
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_a_reader_that_has_gone_stops_nothing(monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+        flush = write
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    print0("nobody reads this")

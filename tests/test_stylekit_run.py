@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -449,6 +451,33 @@ def test_weights_that_are_not_finite_are_not_saved(stopped, config):
 
 
 # The same through a real command.
+
+
+def test_a_second_process_is_kept_out_and_the_lock_of_a_dead_one_is_not_in_the_way(config, tmp_path):
+    folder = config().checkpoints_dir / "run"
+    script = "import sys, time; from pathlib import Path; from stylekit.training.run import _lock\n" + (
+        "with _lock(Path(sys.argv[1])):\n    print('locked', flush=True); time.sleep(60)"
+    )
+    folder.mkdir(parents=True)
+    holder = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"locked\n"
+    with pytest.raises(BlockingIOError, match=rf"is in use by process {holder.pid} on .+; choose another --name"):
+        train(config())
+    assert not (folder / "last.pt").exists()
+    holder.kill()
+    holder.communicate()
+    assert train(config()).step > 0
+
+
+def test_a_killed_data_loading_process_is_started_again_and_loses_no_step(config, capsys):
+    def kill():
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    whole = train(config(name="whole")).folder
+    parts = train(config(name="parts", num_workers=1), Hooks(after={3: kill})).folder
+    assert "a data loading process was killed at step" in capsys.readouterr().out
+    assert_same_run(whole, parts)
 
 
 @pytest.fixture

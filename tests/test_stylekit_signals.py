@@ -16,12 +16,22 @@ def usual_handlers():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_collected_and_the_program_continues(number):
     with collect_signals() as caught:
         assert caught == []
         signal.raise_signal(number)
         assert caught == [number]
+
+
+def test_nohup_keeps_its_meaning():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with collect_signals() as caught:
+            signal.raise_signal(signal.SIGHUP)
+        assert caught == [] and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_has_its_usual_effect():

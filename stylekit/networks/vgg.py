@@ -241,8 +241,13 @@ def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
     for name in sorted(tensors):
         # Files with and without the classifier have the same fingerprint.
         if not name.startswith("classifier"):
-            digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+            digest.update(_bytes(tensors[name]))
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The values as they are in memory; NumPy itself has no bfloat16."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 @functools.cache

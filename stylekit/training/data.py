@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -49,6 +50,27 @@ def load_crop(
     pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
     result = np.ascontiguousarray(pipeline(image=pixels)["image"])
     return torch.from_numpy(result).permute(2, 0, 1).float() / 255
+
+
+def load_any_crop(
+    paths: Sequence[Path],
+    index: int,
+    pipeline: albumentations.Compose,
+    seed: int,
+    cache: dict[Path, Tensor] | None = None,
+) -> Tensor:
+    """As `load_crop`, of picture `index` or, if it can no longer be read, of the next one that can.
+
+    Raises:
+        OSError, ValueError: No picture can be read.
+    """
+    for step in range(len(paths)):
+        try:
+            return load_crop(paths[(index + step) % len(paths)], pipeline, seed, cache)
+        except (OSError, ValueError) as error:
+            reason: OSError | ValueError = error
+            print(f"skipped: {error}", file=sys.stderr)
+    raise reason
 
 
 def resize_shorter_side(load_size: int) -> albumentations.BasicTransform:

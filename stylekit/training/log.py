@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -28,10 +29,14 @@ class WandbOptions:
 
 
 def print0(text: str) -> None:
-    """Print a line in the main process only, without breaking a progress bar."""
+    """Print a line in the main process only, without breaking a progress bar.
+
+    A reader that has gone (`| head`, a closed terminal) does not stop anything.
+    """
     if distributed.is_main():
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
 
 
 def format_duration(seconds: float) -> str:
@@ -292,12 +297,15 @@ def _append(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects with a step in a file of JSON lines; what a kill or an editor left between them is skipped."""
     lines = []
-    for text in path.read_text().splitlines() if path.is_file() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            lines.append(line)
     return lines
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
+import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
+from filelock import FileLock, Timeout
 from huggingface_hub import PyTorchModelHubMixin
 from PIL import Image
 from torch import Tensor
@@ -81,7 +84,7 @@ class Run:
         FileExistsError: The folder holds a run, and `config.resume` is not set.
         FileNotFoundError: There is no run to resume.
         ValueError: The checkpoint is damaged, or an option in `fixed` has changed; or the device does not exist.
-        OSError: Entering: the folder cannot be created.
+        OSError: Entering: the folder cannot be created, or another process trains in it.
     """
 
     saved: dict[str, Any] | None
@@ -129,6 +132,8 @@ class Run:
             raise OSError(
                 f"cannot create the folder {self.folder} ({error.strerror}); choose another --checkpoints-dir"
             ) from error
+        if distributed.is_main():
+            self._contexts.enter_context(_lock(self.folder))
         self._contexts.enter_context(distributed.process_group(self.device))
         return self
 
@@ -138,9 +143,11 @@ class Run:
         if self._log is not None:
             self._log.close(exit_code=0 if error is None else 1)
         self._contexts.close()
-        if error is not None:
+        if error is not None and distributed.is_main():
             with contextlib.suppress(OSError):
-                self.folder.rmdir()  # Only if nothing was written.
+                if [path.name for path in self.folder.iterdir()] == [".lock"]:  # Nothing was written.
+                    (self.folder / ".lock").unlink()
+                    self.folder.rmdir()
 
     @property
     def progress(self) -> float:
@@ -203,9 +210,8 @@ class Run:
         epochs = self.config.n_epochs + self.config.n_epochs_decay
         self.total_steps = min(self.steps_per_epoch * epochs, self.config.max_steps or self.steps_per_epoch * epochs)
         self._begin()
-        # One iterator for all epochs: workers start once and prepare the next epoch while this one ends.
-        sampler.epoch, sampler.start = self.epoch, self.step_in_epoch
-        batches = self._contexts.enter_context(iterate(loader))
+        batches = self._endless(loader, sampler)
+        self._contexts.callback(batches.close)
         self._signals = self._contexts.enter_context(collect_signals())
         self._logged_step, self._logged_seconds = self.step, self.seconds
         while not self.ended:
@@ -213,6 +219,27 @@ class Run:
             yield next(batches)
         if self.progress >= 1:
             print0(f"finished after {self.step} steps, {format_duration(self.seconds)}; results in {self.folder}")
+
+    def _endless(self, loader: DataLoader[T], sampler: EpochBatches) -> Generator[T, None, None]:
+        """The batches of all epochs from the current step on; a loader that lost a process is started anew.
+
+        One iterator serves all epochs: workers start once and prepare the next epoch while this one ends.
+        """
+        lost_at = -1
+        while True:
+            sampler.epoch, sampler.start = self.epoch, self.step_in_epoch
+            try:
+                with iterate(loader) as batches:
+                    yield from batches
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                if self.step == lost_at:
+                    raise MemoryError(
+                        "data loading processes are killed again and again; try --num-workers 0"
+                    ) from error
+                lost_at = self.step
+                print0(f"a data loading process was killed at step {self.step}; it is started again")
 
     def end_step(self, terms: dict[str, Tensor], lr: float) -> None:
         """Count a step, decide what is due, and every `print_freq` steps log the mean of the loss terms.
@@ -401,7 +428,7 @@ class Run:
                 _keep_last_state(self.folder)
             if differences := config.differences(self.saved["config"]):
                 print0("options that differ from the saved ones: " + ", ".join(differences))
-            rates = [line["lr"] for line in read_metrics(self.folder) if line["step"] <= self.step]
+            rates = [line["lr"] for line in read_metrics(self.folder) if line["step"] <= self.step and "lr" in line]
             if rates and (lr := learning_rate(config, self.progress)) > 1.1 * rates[-1]:
                 hint = "train in parts with --lr-policy constant to avoid this"
                 print0(f"the extension raises the learning rate from {rates[-1]:.3g} to {lr:.3g}; {hint}")
@@ -500,6 +527,23 @@ def _same_marks(best: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
 
     before, now = marks(best), marks(line)
     return before.keys() == now.keys() and all(math.isclose(before[k], now[k], rel_tol=0.01) for k in now)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder. The system releases the lock of a process that ends, however it ends."""
+    lock, owner = FileLock(folder / ".lock"), folder / ".owner"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = owner.read_text() if owner.is_file() else "another process"
+        raise BlockingIOError(f"{folder} is in use by {who}; choose another --name, or stop it first") from error
+    try:
+        owner.write_text(f"process {os.getpid()} on {platform.node()}")
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
 
 
 def _epoch_folder(folder: Path, epoch: int) -> Path:

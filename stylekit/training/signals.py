@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: finish the step, save, stop."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP) during training: finish the step, save, stop."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Windows has no SIGHUP."""
+
 
 @contextmanager
 def collect_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of exiting; a second one has its usual effect."""
+    """Collect `SIGNALS` in a list instead of exiting; a second one has its usual effect."""
     caught: list[int] = []
     previous: dict[signal.Signals, Any] = {}
 
@@ -20,7 +23,9 @@ def collect_signals() -> Iterator[list[int]]:
         signal.signal(number, previous[signal.Signals(number)])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
+            if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # nohup asks to ignore it.
             previous[number] = signal.signal(number, handle)
     except ValueError:
         pass  # Not in the main thread, as in some notebooks, where the host handles signals.
@@ -33,5 +38,5 @@ def collect_signals() -> Iterator[list[int]]:
 
 def ignore_signals(worker: int) -> None:
     """For `DataLoader(worker_init_fn=...)`: Ctrl-C reaches all processes of a terminal, but only the main one acts."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
