@@ -357,7 +357,7 @@ def _load_initial_weights(generators: GeneratorPair, discriminators: Discriminat
         pairs += [(generators.F, weights.find(name)) for name in config.init[1:]]
     for network, found in pairs:
         initial = weights.load(type(network), found, "a network of CycleGAN", "a training run with G and F")
-        weights.copy_weights(initial, network, "--init " + " ".join(config.init))
+        weights.copy_weights(initial, network, "--init " + " ".join(config.init), amounts=("noise",))
 
 
 def _build_discriminators(config: TrainConfig) -> DiscriminatorPair:

@@ -498,6 +498,15 @@ def test_one_way_trains_and_releases_only_what_paints(dataset):
     assert torch.equal(state.generators.G.model[1].weight, Generator.from_pretrained(folder / "G").model[1].weight)
 
 
+def test_fine_tuning_may_change_the_amount_of_noise_but_not_remove_the_channel(dataset, tmp_path):
+    network_weights.save(start := Generator(4, 1, noise=0.2), tmp_path / "start")
+    state = build_state(config(dataset, init=(str(tmp_path / "start"),), noise=0.02), CPU)
+    assert state.generators.G.noise == 0.02
+    assert torch.equal(state.generators.G.model[1].weight, start.model[1].weight)
+    with pytest.raises(ValueError, match=r"add --noise 0\.2"):
+        build_state(config(dataset, init=(str(tmp_path / "start"),)), CPU)
+
+
 def test_on_one_batch_one_sided_training_keeps_more_and_more_of_the_picture(dataset):
     options = config(dataset, lr=2e-3, one_way=True)
     state = build_state(options, CPU)

@@ -12,7 +12,7 @@ import json
 import pickle
 import textwrap
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -154,17 +154,22 @@ def save(network: PyTorchModelHubMixin, folder: Path) -> None:
         (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
 
 
-def copy_weights(source: Any, target: Any, given: str) -> None:
+def copy_weights(source: Any, target: Any, given: str, amounts: Collection[str] = ()) -> None:
     """Copy the weights of a network to another of the same class.
 
     Args:
         given: The flag and its value, for the error message.
+        amounts: Numbers in the configuration that may differ, unless one of them is 0.
 
     Raises:
         ValueError: Their architectures differ; the message names the flags that make them equal.
     """
     found, expected = source._hub_mixin_config, target._hub_mixin_config
-    different = {name: value for name, value in found.items() if value != expected.get(name)}
+    different = {
+        name: value
+        for name, value in found.items()
+        if value != expected.get(name) and not (name in amounts and value and expected.get(name))
+    }
     if different:
         flags = " ".join(_flag(name, value) for name, value in different.items())
         raise ValueError(f"{given}: its architecture differs from the options; add {flags}")
