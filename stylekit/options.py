@@ -152,7 +152,7 @@ class RunConfig(RunName):
     """Mixed precision (bfloat16). auto: on CUDA GPUs since Ampere and CPUs with AMX. Try on with AVX512-BF16."""
 
     compile: bool = False
-    """Compile the networks with torch.compile: slower to start, but each step is faster."""
+    """Compile the networks (torch.compile): minutes to start; steps are slower on CPUs with AVX2. For GPUs."""
 
     # Output.
     print_freq: int = 50
