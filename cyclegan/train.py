@@ -7,6 +7,7 @@ the cycle, with the same discriminators.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -389,6 +390,7 @@ def _halves(scores: Scores) -> tuple[Scores, Scores]:
     return tuple(first for first, _ in halves), tuple(second for _, second in halves)
 
 
+@functools.cache
 def _content_network(device: torch.device) -> VGGFeatures:
     return devices.to_device(VGGFeatures("relu4_1", "compact", padding="replicate", normalize=True), device)
 

@@ -229,7 +229,7 @@ def test_an_initial_network_of_another_architecture_names_the_flags_that_fit(pho
 def test_a_run_leaves_the_network_and_samples_beside_what_every_run_leaves(photographs, painting):
     folder = train(config(photographs, painting, save_epoch_freq=1)).folder
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
+        ".lock", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
     }  # fmt: skip
     sheet = Image.open(folder / "samples" / "epoch-0001.png")
     assert sheet.width > 2 * 256 and np.asarray(sheet).std() > 10

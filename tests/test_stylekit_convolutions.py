@@ -43,20 +43,21 @@ def test_the_layer_pads_like_pytorch_and_has_the_same_parameters(mode, inputs, o
     ours = Conv2d(inputs, outputs, side, padding=side // 2, padding_mode=mode)
     theirs = nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode=mode)
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(1, inputs, 10, 9)
+    x = torch.randn(1, inputs, 24, 23)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("convolution", "x", "expected"),
     [
-        (Conv2d(64, 64, 3), torch.rand(1, 64, 6, 6), "winograd"),
+        (Conv2d(64, 64, 3), torch.rand(1, 64, 24, 24), "winograd"),
+        (Conv2d(64, 64, 3), torch.rand(1, 64, 6, 6), None),
         (Conv2d(8, 3, 7), torch.rand(1, 8, 9, 9), "sum_rows"),
-        (Conv2d(64, 32, 3), torch.rand(1, 64, 6, 6), None),
-        (Conv2d(64, 64, 3, stride=2), torch.rand(1, 64, 6, 6), None),
-        (Conv2d(64, 64, 3, groups=64), torch.rand(1, 64, 6, 6), None),
-        (Conv2d(64, 64, 3).double(), torch.rand(1, 64, 6, 6).double(), None),
-        (Conv2d(64, 64, 3), torch.rand(1, 64, 6, 6).to(memory_format=torch.channels_last), None),
+        (Conv2d(64, 32, 3), torch.rand(1, 64, 24, 24), None),
+        (Conv2d(64, 64, 3, stride=2), torch.rand(1, 64, 24, 24), None),
+        (Conv2d(64, 64, 3, groups=64), torch.rand(1, 64, 24, 24), None),
+        (Conv2d(64, 64, 3).double(), torch.rand(1, 64, 24, 24).double(), None),
+        (Conv2d(64, 64, 3), torch.rand(1, 64, 24, 24).to(memory_format=torch.channels_last), None),
     ],
 )
 def test_the_cheaper_way_is_taken_only_where_it_pays(monkeypatch, convolution, x, expected):

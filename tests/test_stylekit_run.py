@@ -173,7 +173,7 @@ def test_a_run_leaves_what_the_documentation_lists(config):
     folder = result.folder
     assert (result.step, result.signal) == (12, None)
     assert set(names(folder)) == {
-        "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
+        ".lock", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
     }  # fmt: skip
     assert names(folder / "samples") == ["epoch-0001.png", "epoch-0002.png"]
     assert names(folder / "epochs") == ["0001", "0002"]

@@ -3,14 +3,15 @@ import threading
 
 import pytest
 
-from stylekit.training.signals import collect_signals, ignore_signals
+from stylekit.training.signals import SIGNALS, collect_signals, ignore_signals
 
 
 @pytest.fixture(autouse=True)
 def usual_handlers():
     """The handlers of a fresh Python, restored after the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -314,8 +314,9 @@ def test_weights_of_another_network_are_recognised(held, wanted, naming, layer, 
     with torch.device("meta"):
         features = getattr(torchvision.models, held)(weights=None).features
     tensors = prefixed("", features) if naming == "indices" else caffe_names(held, features)
-    # Only names and shapes matter; expanding a single zero keeps the file small.
-    file = write(tmp_path / "other.pth", {key: torch.zeros(()).expand(tensor.shape) for key, tensor in tensors.items()})
+    # Only names and shapes matter; bytes keep the file small.
+    zeros = {key: torch.zeros(tensor.shape, dtype=torch.int8) for key, tensor in tensors.items()}
+    file = write(tmp_path / "other.pth", zeros)
     VGGFeatures([layer], network=held, weights=file)
     with pytest.raises(ValueError, match=rf"other\.pth: .*The file contains {held}: pass network='{held}'"):
         VGGFeatures([layer], network=wanted, weights=file)

@@ -15,6 +15,9 @@ from torch.nn import functional
 WINOGRAD_CHANNELS = 64
 """With fewer input or output channels, transforming the tiles costs more than it saves."""
 
+WINOGRAD_TILES = 32
+"""With fewer tiles of 4 x 4 outputs, transforming the kernel costs more than it saves."""
+
 STRIP = 2**25
 """Values in the tiles that are transformed at once (128 MB): larger pictures are processed in strips."""
 
@@ -41,7 +44,8 @@ class Conv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         outputs, inputs, height, width = weight.shape
-        wide = (height, width) == (3, 3) and min(outputs, inputs) >= WINOGRAD_CHANNELS
+        tiles = len(input) * input.shape[2] * input.shape[3] / 16
+        wide = (height, width) == (3, 3) and min(outputs, inputs) >= WINOGRAD_CHANNELS and tiles >= WINOGRAD_TILES
         few = height >= 7 and outputs <= 3
         if (
             not (wide or few)
