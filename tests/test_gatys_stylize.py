@@ -55,7 +55,7 @@ def test_the_loss_falls(content, painting, network, optimizer):
 
 
 def test_lbfgs_falls_faster_than_adam(content, painting, network):
-    ends = [losses(content, [painting], changed(steps=40, optimizer=o), network=network)[-1] for o in ("lbfgs", "adam")]
+    ends = [losses(content, [painting], changed(steps=20, optimizer=o), network=network)[-1] for o in ("lbfgs", "adam")]
     assert ends[0] < ends[1]
 
 
@@ -181,7 +181,7 @@ def test_low_memory_gives_the_same_picture_in_tiles(content, painting, network):
 
 
 def test_the_photograph_emerges_from_noise(content, network):
-    config = changed(init="noise", beta=0.0, steps=60, content_layer="relu1_1")
+    config = changed(init="noise", beta=0.0, steps=40, content_layer="relu1_1")
     result = stylize(content, [content], config, network=build_network(config))
     photograph = stylize(content, [content], changed(beta=0.0, steps=1), network=network)
     correlation = np.corrcoef(result.flatten().numpy(), photograph.flatten().numpy())[0, 1]

@@ -60,7 +60,7 @@ def teacher(folder):
 
 @pytest.fixture(scope="module")
 def crops(folder):
-    return recipe.Pictures(recipe.DistillConfig((str(folder / "pictures"),), crop_size=96)).crops(5, perturb=False)
+    return recipe.Pictures(recipe.DistillConfig((str(folder / "pictures"),), crop_size=96)).crops(8, perturb=False)
 
 
 @pytest.fixture(scope="module")
