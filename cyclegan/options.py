@@ -71,7 +71,7 @@ class TrainConfig(RunConfig):
     """Shift pictures and vary their brightness and contrast before the discriminators see them. Recommended."""
 
     noise: float = 0.0
-    """Standard deviation of a noise channel beside the input, which seeds strokes in flat regions; 0.2 works well."""
+    """Standard deviation of a noise channel that seeds strokes. Train with 0.2; 0.02 in use keeps flat regions calm."""
 
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
