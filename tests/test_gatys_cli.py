@@ -48,6 +48,11 @@ def test_the_picture_tells_its_options(folder):
         assert options["beta"] == 7 and options["inputs"] == ["photo.png", "painting.png"]
 
 
+def test_the_picture_does_not_tell_the_folders_of_its_author(folder):
+    assert gatys(folder / "photo.png", "painting.png", "-o", folder / "out.png", *TINY) == 0
+    assert str(folder) not in Image.open("out.png").getexif()[270]
+
+
 def test_a_tiff_has_16_bits(folder):
     import tifffile
 

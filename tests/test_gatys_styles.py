@@ -6,7 +6,16 @@ from sklearn.datasets import load_sample_image
 
 from gatys.losses import gram_matrix
 from gatys.options import STYLE_LAYERS
-from gatys.styles import DISCARDED, Preset, bundled_presets, load_preset, make_preset, save_preset, style_network
+from gatys.styles import (
+    DISCARDED,
+    Preset,
+    bundled_presets,
+    check_preset,
+    load_preset,
+    make_preset,
+    save_preset,
+    style_network,
+)
 from stylekit.pictures import images
 
 
@@ -95,3 +104,16 @@ def test_a_damaged_style_file_is_named(preset, tmp_path):
 def test_a_style_needs_at_least_one_painting(network):
     with pytest.raises(ValueError, match="at least one painting"):
         make_preset([], network)
+
+
+def test_a_factor_that_would_take_gigabytes_is_refused(tmp_path):
+    save_file({"256.relu1_1": torch.zeros(40_000, 1).half()}, tmp_path / "big.safetensors", {"fingerprint": "x"})
+    with pytest.raises(ValueError, match=r"big\.safetensors: damaged"):
+        load_preset(tmp_path / "big.safetensors")
+
+
+def test_matrices_of_another_size_than_the_layers_are_refused(preset, network):
+    check_preset(preset, network, STYLE_LAYERS)
+    grams = {size: layers | {"relu2_1": torch.zeros(1, 7, 7)} for size, layers in preset.grams.items()}
+    with pytest.raises(ValueError, match="its relu2_1 does not fit the network"):
+        check_preset(Preset(grams, preset.fingerprint), network, STYLE_LAYERS)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stylekit.networks.vgg import VGGFeatures, layer_names
+from stylekit.networks.weights import bundled_file, load_tensors
 
 OXFORD = Path(__file__).resolve().parents[2] / "shared" / "weights" / "vgg19_features_oxford_fp16.pth"
 
@@ -351,3 +352,13 @@ def test_the_oxford_weights_give_the_known_mean_activations_for_a_photograph():
     assert found.keys() == known.keys()
     for name, mean in known.items():
         assert mean / 2 < found[name].mean().item() < mean * 2, name
+
+
+def test_weights_in_bfloat16_can_be_read(tmp_path):
+    whole = VGGFeatures("relu1_1", "compact")
+    tensors = {
+        name: tensor.bfloat16() for name, tensor in load_tensors(bundled_file("vgg-compact/model.safetensors")).items()
+    }
+    found = VGGFeatures("relu1_1", "compact", write(tmp_path / "half.pth", tensors))
+    x = random_picture()
+    torch.testing.assert_close(found(x)["relu1_1"], whole(x)["relu1_1"], rtol=0.1, atol=0.1)
