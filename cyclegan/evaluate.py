@@ -6,8 +6,6 @@ input did. Names follow the direction X -> Y; for y2x the roles of the collectio
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +21,9 @@ from cyclegan.models import Generator, GeneratorPair
 from cyclegan.options import EvaluateConfig, TrainConfig
 from cyclegan.translate import load_generator, translate
 from stylekit import devices
-from stylekit.atomic import atomic_write, check_writable
-from stylekit.networks import figures, metrics, weights
-from stylekit.networks.figures import Figure
+from stylekit.atomic import check_writable
+from stylekit.networks import metrics, weights
+from stylekit.networks.figures import Figure, Saved
 from stylekit.networks.metrics import Estimate
 from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
@@ -43,7 +41,7 @@ SCORE = ("kid_efficientnet_lite0", "palette_distance")
 
 
 @dataclass
-class Evaluation:
+class Evaluation(Saved):
     """All figures of a generator, with what they were measured on."""
 
     weights: str | None
@@ -59,16 +57,6 @@ class Evaluation:
     figures: dict[str, Figure] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """Pictures that could not be read."""
-
-    def save(self, path: Path) -> None:
-        """Write JSON, completely or not at all; null instead of NaN.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
-        plain = dataclasses.asdict(self) | {"figures": figures.to_plain(self.figures)}
-        with atomic_write(path) as file:
-            file.write((json.dumps(plain, indent=2) + "\n").encode())
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:

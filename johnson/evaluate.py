@@ -6,8 +6,6 @@ untouched photograph did. A style without a picture, a preset, has no marks of t
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +23,9 @@ from johnson.options import EvaluateConfig, TrainConfig
 from johnson.stylize import load_network, stylize
 from johnson.train import style_grams
 from stylekit import devices
-from stylekit.atomic import atomic_write, check_writable
-from stylekit.networks import figures, metrics
-from stylekit.networks.figures import Figure
+from stylekit.atomic import check_writable
+from stylekit.networks import metrics
+from stylekit.networks.figures import Figure, Saved
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
@@ -37,7 +35,7 @@ MARKS = ("painting", "untouched photograph")
 
 
 @dataclass
-class Evaluation:
+class Evaluation(Saved):
     """All figures of a style network, with what they were measured on."""
 
     weights: str
@@ -51,16 +49,6 @@ class Evaluation:
     figures: dict[str, Figure] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """Pictures that could not be read."""
-
-    def save(self, path: Path) -> None:
-        """Write JSON, completely or not at all; null instead of NaN.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
-        plain = dataclasses.asdict(self) | {"figures": figures.to_plain(self.figures)}
-        with atomic_write(path) as file:
-            file.write((json.dumps(plain, indent=2) + "\n").encode())
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:

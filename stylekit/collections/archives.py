@@ -195,7 +195,7 @@ def unpack(path: Path, folder: Path) -> None:
                 with archive.open(member) as packed, target.open("xb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
                 count += 1
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
         path.unlink(missing_ok=True)
         raise ValueError(f"{path.name}: not a zip file, or damaged ({error})") from error
     if not count:

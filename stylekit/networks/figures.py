@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from stylekit.atomic import atomic_write
 from stylekit.networks.metrics import Estimate
 
 
@@ -19,6 +23,22 @@ class Figure:
     """With real pictures of the target (paintings) as output: what a perfect network would reach."""
     untranslated: Estimate | None = None
     """With the input as output."""
+
+
+class Saved:
+    """A dataclass with figures that can be written to a file."""
+
+    figures: dict[str, Figure]
+
+    def save(self, path: Path) -> None:
+        """Write JSON, completely or not at all; null instead of NaN.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        plain = dataclasses.asdict(self) | {"figures": to_plain(self.figures)}  # type: ignore[call-overload]
+        with atomic_write(path) as file:
+            file.write((json.dumps(plain, indent=2) + "\n").encode())
 
 
 def to_plain(figures: Mapping[str, Figure]) -> dict[str, Any]:
