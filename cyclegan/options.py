@@ -213,6 +213,7 @@ class EvaluateConfig:
 
     Translates DATAROOT/testA (trainA if there is none) and compares the result with trainB and testB together; with
     --direction y2x, testB with trainA and testA. --outputs measures pictures that another method has made of them.
+
     Needs the extra `eval`: pip install ".[eval]".
     """
 

@@ -78,7 +78,7 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
     if isinstance(found, Path):
         if found.is_file():
             official = network.from_official(found)
-            check_finite(official, found)
+            _check_finite(official, found)
             return official
         missing = [file for file in ("config.json", "model.safetensors") if not (found / file).is_file()]
         if missing:
@@ -105,11 +105,11 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
         raise
     except Exception as error:  # Libraries raise almost anything on files that nobody meant to write.
         raise ValueError(f"{found}: not {what} ({type(error).__name__}: {_first_line(error)})") from error
-    check_finite(loaded, found)
+    _check_finite(loaded, found)
     return loaded
 
 
-def check_finite(network: torch.nn.Module, source: Path | str) -> None:
+def _check_finite(network: torch.nn.Module, source: Path | str) -> None:
     """Refuse a network that can only paint black.
 
     Raises:
