@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from johnson.stylize import load_network, stylize
-from johnson.video import process_video
 from stylekit.networks.tiling import Smoothing
 from stylekit.pictures import images
+from stylekit.pictures.video import process_video
 
 THRESHOLD = 6
 """Change in grey levels that is attributed to noise and compression."""

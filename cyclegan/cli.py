@@ -72,14 +72,14 @@ def translate(config: TranslateConfig) -> int:
     """Translate files and folders; report pictures that fail and continue."""
     from cyclegan.translate import load_generator, translate_files
     from stylekit import devices
+    from stylekit.pictures import images
     from stylekit.pictures.jobs import plan_jobs
 
-    jobs = plan_jobs(config.inputs, config.output, config.format)
+    jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
     jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)
-    generator = load_generator(config.weights, config.direction)
-    outcomes = translate_files(jobs, generator, device, config.size, config.tile)
+    outcomes = translate_files(jobs, load_generator(config.weights, config.direction), config, device)
     return cli.report_outcomes(outcomes, jobs, config.output, sheet, "cyclegan translate", "translated")
 
 

@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from stylekit.options import (
-    FORMATS,
     THREADS,
-    Format,
+    PaintConfig,
     RunConfig,
     Switch,
     also,
@@ -154,17 +153,8 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class TranslateConfig:
-    """Translate pictures, or whole folders, with a trained generator. Their size is kept unless --size is given."""
-
-    inputs: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="PICTURE [PICTURE ...]", help_behavior_hint="(required)"),
-    ]
-    """Pictures and folders. Folders are searched for pictures; their structure is kept."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out")
-    """Output folder, or output file for a single picture."""
+class TranslateConfig(PaintConfig):
+    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given."""
 
     weights: Annotated[
         str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
@@ -173,33 +163,6 @@ class TranslateConfig:
 
     direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
     """Which generator of a training run to use: x2y (or AtoB) is G, y2x (or BtoA) is F."""
-
-    size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink pictures whose longer side exceeds this many pixels; smaller pictures get broader strokes."""
-
-    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
-    """Output format."""
-
-    tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
-    """Side of the tiles in which large pictures are processed, in pixels."""
-
-    sheet: bool = False
-    """Also write sheet.jpg (NAME-sheet.jpg for a single file) with each picture before and after."""
-
-    overwrite: bool = False
-    """Replace existing output. Inputs are never replaced."""
-
-    device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ValueError("no input: give a picture or a folder, as in `cyclegan translate photo.jpg`")
-        check_at_least(self, 1, "size", "threads")
-        check_at_least(self, 64, "tile")
 
 
 @dataclass(frozen=True)

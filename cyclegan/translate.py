@@ -10,18 +10,28 @@ import torch
 from torch import Tensor
 
 from cyclegan.models import Generator
+from cyclegan.options import TranslateConfig
 from stylekit.devices import to_device
 from stylekit.networks import weights
-from stylekit.networks.tiling import run_tiled
+from stylekit.networks.tiling import Smoothing, run_tiled, untiled
 from stylekit.pictures.images import to_signed, to_unit
-from stylekit.pictures.jobs import Job, Outcome, process_files
+from stylekit.pictures.jobs import Job, Outcome, Process, process_files
+from stylekit.pictures.strokes import paint
 
 Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
 @torch.inference_mode()
-def translate(image: Tensor, generator: Generator, tile: int | None = None) -> Tensor:
-    """Translate pictures of any size. Threads may share a generator.
+def translate(
+    image: Tensor,
+    generator: Generator,
+    tile: int | None = None,
+    strength: float = 1.0,
+    preserve_color: bool = False,
+    stroke_size: float = 1.0,
+    smoothing: Smoothing | None = None,
+) -> Tensor:
+    """Translate pictures of any size. Threads may share a generator, but not the smoothing.
 
     Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). The authors' test.py
     computes `to_unit(generator(to_signed(image)))` for pictures of 256 x 256 pixels.
@@ -29,11 +39,19 @@ def translate(image: Tensor, generator: Generator, tile: int | None = None) -> T
     Args:
         image: (B, 3, H, W) in [0, 1], on the generator's device.
         tile: Side of the tiles in pixels. None: as large as memory allows.
+        strength, preserve_color, stroke_size: See `stylekit.pictures.strokes.paint`.
+        smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    return to_unit(run_tiled(generator.with_noise(to_signed(image)), generator, tile)).clamp(0, 1)
+
+    def network(picture: Tensor) -> Tensor:
+        return to_unit(run_tiled(generator.with_noise(to_signed(picture)), generator, tile, smoothing)).clamp(0, 1)
+
+    if smoothing is not None:
+        smoothing.start_frame(image)
+    return paint(image, network, strength, preserve_color, stroke_size)
 
 
 def load_generator(name: str | Path | None = None, direction: Direction = "x2y") -> Generator:
@@ -65,21 +83,26 @@ def load_generator(name: str | Path | None = None, direction: Direction = "x2y")
 
 
 def translate_files(
-    jobs: Sequence[Job],
-    generator: Generator,
-    device: torch.device | str = "cpu",
-    size: int | None = None,
-    tile: int | None = None,
+    jobs: Sequence[Job], generator: Generator, config: TranslateConfig, device: torch.device | str = "cpu"
 ) -> Iterator[Outcome]:
-    """Translate pictures one by one; each result is written completely or not at all. Errors do not stop the batch.
+    """Translate pictures and videos one by one; each result is written completely or not at all.
+
+    A file that cannot be read does not stop the batch.
 
     Args:
         generator: It is moved to `device`.
-        size: Shrink pictures to this longer side first.
-        tile: Side of the tiles in pixels. None: as large as memory allows.
 
     Raises:
         OSError: A result cannot be written.
     """
     generator = to_device(generator, device)
-    return process_files(jobs, lambda image: translate(image, generator, tile), device, size)
+    look = config.strength, config.preserve_color, config.stroke_size
+
+    def process(image: Tensor) -> Tensor:
+        return translate(image, generator, config.tile, *look)
+
+    def process_frames() -> Process:
+        smoothing = Smoothing(config.smoothing)
+        return lambda frame: translate(frame, generator, untiled(frame), *look, smoothing)
+
+    return process_files(jobs, process, device, config.size, process_frames)

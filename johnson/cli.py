@@ -42,11 +42,11 @@ def train(config: TrainConfig) -> int:
 def stylize(config: StylizeConfig) -> int:
     """Stylize pictures, folders and videos; report those that fail and continue."""
     from johnson.stylize import load_network, stylize_files
-    from johnson.video import FORMATS
     from stylekit import devices
+    from stylekit.pictures import images
     from stylekit.pictures.jobs import plan_jobs
 
-    jobs = plan_jobs(config.inputs, config.output, config.format, FORMATS)
+    jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
     jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)

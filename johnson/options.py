@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gatys.options import STYLE_LAYERS
-from stylekit.options import FORMATS, THREADS, Format, RunConfig, also, check_at_least, check_weights, default_is
+from stylekit.options import THREADS, PaintConfig, RunConfig, also, check_at_least, check_weights, default_is
 
 
 @dataclass(frozen=True)
@@ -141,60 +141,11 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class StylizeConfig:
+class StylizeConfig(PaintConfig):
     """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given."""
-
-    inputs: Annotated[
-        tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="INPUT [INPUT ...]", help_behavior_hint="(required)"),
-    ]
-    """Pictures, videos and folders. Folders are searched for pictures; their structure is kept."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out")
-    """Output folder, or output file for a single picture or video."""
 
     style: Annotated[str, tyro.conf.arg(aliases=("-s", "--weights", "-w", "--model"))] = "starry-night"
     """A bundled style (see `johnson styles`), a training run, a folder, a fast_neural_style .pth file, or a Hub id."""
-
-    strength: float = 1.0
-    """Opacity of the result over the photograph, from 0 to 1."""
-
-    preserve_color: bool = False
-    """Keep the colours of the photograph: only its luminance changes."""
-
-    size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink pictures whose longer side exceeds this many pixels; smaller pictures get broader strokes."""
-
-    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
-    """Output format of pictures."""
-
-    smoothing: float = 0.98
-    """Videos: decay of the normalisation statistics over frames; high values reduce flicker, 0 disables smoothing."""
-
-    tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
-    """Side of the tiles in which large pictures are processed, in pixels. Video frames are never tiled."""
-
-    sheet: bool = False
-    """Also write sheet.jpg (NAME-sheet.jpg for a single file) with each picture before and after."""
-
-    overwrite: bool = False
-    """Replace existing output. Inputs are never replaced."""
-
-    device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
-    def __post_init__(self) -> None:
-        if not self.inputs:
-            raise ValueError("no input: give a picture, a folder or a video, as in `johnson stylize photo.jpg`")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"--strength must be in [0, 1], got {self.strength}")
-        if not 0 <= self.smoothing < 1:
-            raise ValueError(f"--smoothing must be in [0, 1), got {self.smoothing}")
-        check_at_least(self, 1, "size", "threads")
-        check_at_least(self, 64, "tile")
 
 
 @dataclass(frozen=True)

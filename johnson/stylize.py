@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from johnson import video
 from johnson.models import TransformerNet
 from johnson.options import StylizeConfig
-from stylekit.devices import is_out_of_memory, to_device
+from stylekit.devices import to_device
 from stylekit.networks import weights
-from stylekit.networks.tiling import MARGIN, Smoothing, run_tiled
-from stylekit.pictures import images
-from stylekit.pictures.jobs import Job, Outcome, process_files
+from stylekit.networks.tiling import Smoothing, run_tiled, untiled
+from stylekit.pictures.jobs import Job, Outcome, Process, process_files
+from stylekit.pictures.strokes import paint
 
 KIND = "johnson"
 """Subfolder of weights/ with the bundled styles."""
@@ -29,6 +28,7 @@ def stylize(
     preserve_color: bool = False,
     tile: int | None = None,
     smoothing: Smoothing | None = None,
+    stroke_size: float = 1.0,
 ) -> Tensor:
     """Stylize photographs of any size. Threads may share a network, but not the smoothing.
 
@@ -37,22 +37,22 @@ def stylize(
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the network's device.
-        strength: Weight of the result against the photograph, from 0 to 1.
-        preserve_color: Combine the chroma of the photograph with the luminance of the result.
+        strength, preserve_color, stroke_size: See `stylekit.pictures.strokes.paint`.
         tile: Side of the tiles in pixels. None: as large as memory allows.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    noise = torch.randn(1, 1, *image.shape[2:], generator=torch.Generator().manual_seed(0)).to(image)
+
+    def paint_once(picture: Tensor) -> Tensor:
+        noise = torch.randn(1, 1, *picture.shape[2:], generator=torch.Generator().manual_seed(0)).to(picture)
+        noisy = network.with_noise(picture, noise.expand(len(picture), -1, -1, -1))
+        return run_tiled(noisy, network, tile, smoothing).clamp(0, 1)
+
     if smoothing is not None:
         smoothing.start_frame(image)
-    noisy = network.with_noise(image, noise.expand(len(image), -1, -1, -1))
-    stylized = run_tiled(noisy, network, tile, smoothing).clamp(0, 1)
-    if preserve_color:
-        stylized = images.with_luminance_of(stylized, image)
-    return torch.lerp(image, stylized, strength)
+    return paint(image, paint_once, strength, preserve_color, stroke_size)
 
 
 def load_network(name: str | Path = "starry-night") -> TransformerNet:
@@ -89,29 +89,11 @@ def stylize_files(
     network = to_device(network, device)
 
     def process(image: Tensor) -> Tensor:
-        return stylize(image, network, config.strength, config.preserve_color, config.tile)
+        return stylize(image, network, config.strength, config.preserve_color, config.tile, None, config.stroke_size)
 
-    for job in jobs:
-        if job.source.suffix.lower() in video.FORMATS:
-            yield _stylize_video(job, network, config, device)
-        else:
-            yield from process_files([job], process, device, config.size)
+    def process_frames() -> Process:
+        smoothing = Smoothing(config.smoothing)
+        look = config.strength, config.preserve_color
+        return lambda frame: stylize(frame, network, *look, untiled(frame), smoothing, config.stroke_size)
 
-
-def _stylize_video(job: Job, network: TransformerNet, config: StylizeConfig, device: torch.device | str) -> Outcome:
-    smoothing = Smoothing(config.smoothing)
-
-    def process(frame: Tensor) -> Tensor:
-        # Tiles at least as large as the padded frame: frames are never split, so that all are processed alike.
-        tile = max(frame.shape) + 2 * MARGIN + 4
-        return stylize(frame, network, config.strength, config.preserve_color, tile, smoothing)
-
-    try:
-        before, after = video.process_video(job.source, job.target, process, device, config.size)
-    except ValueError as error:
-        return Outcome(job, error=str(error))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return Outcome(job, error=f"{job.source}: out of memory; try --size 1280")
-    return Outcome(job, before, after)
+    return process_files(jobs, process, device, config.size, process_frames)

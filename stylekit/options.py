@@ -1,4 +1,4 @@
-"""Options of training commands: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
+"""Options that commands share: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] =
     """What `--help` shows as the default of a flag whose value is None or empty unless it is given."""
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, aliases=aliases)
 
+
+STROKE_SIZES = (0.25, 8.0)
+"""Smallest and largest --stroke-size."""
 
 FORMATS = "{jpg,png,webp,tiff,bmp,avif}"
 THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
@@ -64,6 +67,66 @@ def check_weights(options: Any, name: str) -> None:
     if weights and not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
         shown = " ".join(map(str, weights))
         raise ValueError(f"--{name.replace('_', '-')} must not be negative or all 0, got {shown}")
+
+
+@dataclass(frozen=True)
+class PaintConfig:
+    """Options of commands that paint pictures and videos with a trained network."""
+
+    inputs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="INPUT [INPUT ...]", help_behavior_hint="(required)"),
+    ]
+    """Pictures, videos and folders. Folders are searched for pictures; their structure is kept."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out")
+    """Output folder, or output file for a single picture or video."""
+
+    strength: float = 1.0
+    """Opacity of the result over the photograph, from 0 to 1."""
+
+    preserve_color: Annotated[bool, also("--preserve-colour")] = False
+    """Keep the colours of the photograph: only its luminance changes."""
+
+    stroke_size: float = 1.0
+    """Size of the strokes. 2 paints at half the size, and enlarges with the photograph's detail; 0.5 is finer."""
+
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink pictures whose longer side exceeds this many pixels; the results stay that small."""
+
+    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
+    """Output format of pictures."""
+
+    smoothing: float = 0.98
+    """Videos: decay of the normalisation statistics over frames; high values reduce flicker, 0 disables smoothing."""
+
+    tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
+    """Side of the tiles in which large pictures are processed, in pixels. Video frames are never tiled."""
+
+    sheet: bool = False
+    """Also write sheet.jpg (NAME-sheet.jpg for a single file) with each picture before and after."""
+
+    overwrite: bool = False
+    """Replace existing output. Inputs are never replaced."""
+
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ValueError("no input: give a picture, a folder or a video, such as photo.jpg")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"--strength must be in [0, 1], got {self.strength}")
+        least, largest = STROKE_SIZES
+        if not least <= self.stroke_size <= largest:
+            raise ValueError(f"--stroke-size must be in [{least:g}, {largest:g}], got {self.stroke_size}")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"--smoothing must be in [0, 1), got {self.smoothing}")
+        check_at_least(self, 1, "size", "threads")
+        check_at_least(self, 64, "tile")
 
 
 @dataclass(frozen=True, kw_only=True)

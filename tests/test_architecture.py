@@ -35,7 +35,7 @@ PROGRAMS = {
 # A module of a method imports modules of the same layer or below, and no cli.py.
 LAYERS = {
     3: ("cli",),
-    2: ("train", "stylize", "translate", "video", "diagnose", "evaluate", "fetch", "check"),
+    2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
     1: ("models", "discriminators", "diffaugment", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
     0: ("options", "official"),
 }

@@ -173,10 +173,10 @@ def test_there_must_be_a_thread(trained, translated, capsys, args):
 def test_translate_passes_its_options_on(translated, network):
     flags = ["-w", network, "-o", "out", "--format", "png", "--size", 300, "--tile", 128, "--device", "cpu"]
     assert translate("photo.jpg", *flags) == 0
-    jobs, generator, device, size, tile, _ = translated[0]
+    jobs, generator, config, device, _ = translated[0]
     assert [(str(job.source), str(job.target)) for job in jobs] == [("photo.jpg", "out/photo.png")]
     assert torch.equal(generator.state_dict()["model.1.weight"], Generator.from_pretrained(network).model[1].weight)
-    assert (device, size, tile) == (torch.device("cpu"), 300, 128)
+    assert (device, config.size, config.tile) == (torch.device("cpu"), 300, 128)
 
 
 def test_translate_reports_each_failure_and_continues(photo, network, capsys):
@@ -215,7 +215,7 @@ def test_existing_results_are_noticed_before_a_network_is_loaded(translated, mon
 @pytest.mark.parametrize(
     ("args", "messages"),
     [
-        (["translate"], ["no input: give a picture or a folder, as in `cyclegan translate photo.jpg`"]),
+        (["translate"], ["no input: give a picture, a folder or a video, such as photo.jpg"]),
         (["translate", "photo.jpg", "--wieghts", "x"], ["--wieghts", "Perhaps you meant", "--weights"]),
         (["translate", "photo.jpg", "--tile", "2"], ["--tile must be at least 64, got 2"]),
         (["translate", "photo.jpg", "--direction", "back"], ["invalid choice 'back'", "'x2y', 'y2x'"]),

@@ -3,7 +3,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import exit_code, flag_error, one_error
+from conftest import exit_code, flag_error, one_error, read_video, write_video
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -52,12 +52,26 @@ def test_a_folder_keeps_its_structure_and_names(network, photographs, tmp_path, 
 
 
 def test_the_command_writes_the_output_of_translate(network, photographs, tmp_path):
-    assert run(photographs / "holiday" / "b.PNG", "-o", tmp_path / "out.png", "-w", network) == 0
+    look = ["--strength", "0.8", "--stroke-size", "2", "--preserve-color"]
+    assert run(photographs / "holiday" / "b.PNG", "-o", tmp_path / "out.png", "-w", network, *look) == 0
     before = images.to_tensor(images.load(photographs / "holiday" / "b.PNG"))
-    expected = images.to_image(translate(before, load_generator(network)))
+    look = {"strength": 0.8, "stroke_size": 2, "preserve_color": True}
+    expected = images.to_image(translate(before, load_generator(network), **look))
     # The command uses another memory format, which changes rounding errors.
     difference = np.asarray(Image.open(tmp_path / "out.png"), int) - np.asarray(expected, int)
     assert np.abs(difference).max() <= 1 and np.mean(difference != 0) < 0.01
+
+
+def test_a_video_is_translated_frame_by_frame(network, photographs, pictures, tmp_path, capsys):
+    frames = [np.asarray(picture.resize((64, 48))) for picture in pictures[:3]]
+    video = write_video(tmp_path / "clip.mp4", frames)
+    assert run(photographs / "a.jpg", video, "-o", tmp_path / "out", "-w", network, "--smoothing", "0") == 0
+    translated = read_video(tmp_path / "out" / "clip.mp4")[1]
+    generator = load_generator(network)
+    expected = [np.asarray(images.to_image(translate(images.to_tensor(Image.fromarray(f)), generator))) for f in frames]
+    assert len(translated) == 3
+    assert np.abs(np.stack(translated).astype(int) - np.stack(expected)).mean() < 20 < np.stack(expected).std()
+    assert "translated 2 files" in capsys.readouterr().out
 
 
 def test_unreadable_files_are_reported_and_the_rest_is_translated(network, photographs, tmp_path, capsys):

@@ -179,7 +179,7 @@ def test_wrong_input_of_stylize_gets_one_line(stylized, capsys, args, message):
 @pytest.mark.parametrize(
     ("args", "messages"),
     [
-        (["stylize"], ["no input: give a picture, a folder or a video, as in `johnson stylize photo.jpg`"]),
+        (["stylize"], ["no input: give a picture, a folder or a video, such as photo.jpg"]),
         (["stylize", "photo.jpg", "--stile", "x"], ["--stile", "Perhaps you meant", "--style"]),
         (["stylize", "photo.jpg", "--strength", "1.5"], ["--strength must be in [0, 1], got 1.5"]),
         (["train", "--dataroot", "data"], ["no style: add --style with a painting or a name listed by `gatys styles`"]),

@@ -64,7 +64,7 @@ def test_unusual_options_of_a_training_are_accepted(options):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no input: give a picture, a folder or a video, as in `johnson stylize photo.jpg`"),
+        ({"inputs": ()}, "no input: give a picture, a folder or a video, such as photo.jpg"),
         ({"strength": 1.5}, "--strength must be in [0, 1], got 1.5"),
         ({"strength": float("nan")}, "--strength must be in [0, 1], got nan"),
         ({"smoothing": 1.0}, "--smoothing must be in [0, 1), got 1.0"),

@@ -125,6 +125,11 @@ def run_tiled(
     return network(padded)[..., top : top + height, left : left + width]
 
 
+def untiled(picture: Tensor) -> int:
+    """A side for which `run_tiled` never splits the picture: the frames of a video are all processed alike."""
+    return max(picture.shape) + 2 * MARGIN + 4
+
+
 @dataclass(frozen=True)
 class _Measure:
     """Computes the statistics of a normalisation layer without the margin of the picture."""

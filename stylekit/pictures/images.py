@@ -31,6 +31,9 @@ FORMATS = {
 }
 """Suffixes of the formats that are read and written, with Pillow's names for them."""
 
+VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
+"""Suffixes of video files that are read and written, with FFmpeg's names of their formats."""
+
 _READABLE = (*dict.fromkeys(FORMATS.values()), "GIF")
 """Formats accepted in a file whatever its suffix: on the web, GIFs often have another one."""
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from stylekit.devices import is_out_of_memory
 from stylekit.pictures import images
 
+Process = Callable[[Tensor], Tensor]
+"""(1, 3, H, W) in [0, 1], on the device -> the same."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -85,36 +88,62 @@ def plan_jobs(
 
 def process_files(
     jobs: Sequence[Job],
-    process: Callable[[Tensor], Tensor],
+    process: Process,
     device: torch.device | str = "cpu",
     size: int | None = None,
+    process_frames: Callable[[], Process] | None = None,
 ) -> Iterator[Outcome]:
-    """Process pictures one by one; each result is written completely or not at all. Bad pictures are reported.
+    """Process pictures and videos one by one; each result is written completely or not at all. Bad ones are reported.
 
     Args:
-        process: (1, 3, H, W) in [0, 1], on the device -> the same.
         size: Shrink pictures to this longer side first.
+        process_frames: Makes the function for the frames of one video, which may remember earlier frames; None: there
+            are no videos among the jobs.
 
     Raises:
         OSError: A result cannot be written.
     """
     for job in jobs:
         try:
-            before = images.load(job.source)
-            if size is not None:
-                before = images.resize(before, size)
-            after = images.to_image(process(images.to_tensor(before).to(device)))
-            images.save(after, job.target)
+            if process_frames is not None and job.source.suffix.lower() in images.VIDEOS:
+                before, after = _process_video(job, process_frames(), device, size)
+            else:
+                before, after = _process_picture(job, process, device, size)
         except (ValueError, FileNotFoundError) as error:  # Damaged, vanished, or too large for the format.
             yield Outcome(job, error=str(error))
-            continue
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            pixels = f"{before.width} x {before.height}"
-            yield Outcome(job, error=f"{job.source}: out of memory at {pixels} pixels; try --size 2000")
-            continue
-        yield Outcome(job, before, after)
+        else:
+            yield Outcome(job, before, after)
+
+
+def _process_video(
+    job: Job, process: Process, device: torch.device | str, size: int | None
+) -> tuple[Image.Image, Image.Image]:
+    from stylekit.pictures.video import process_video  # FFmpeg takes a quarter of a second to load.
+
+    try:
+        return process_video(job.source, job.target, process, device, size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(f"{job.source}: out of memory; try --size 1280") from error
+
+
+def _process_picture(
+    job: Job, process: Process, device: torch.device | str, size: int | None
+) -> tuple[Image.Image, Image.Image]:
+    before = images.load(job.source)
+    if size is not None:
+        before = images.resize(before, size)
+    try:
+        after = images.to_image(process(images.to_tensor(before).to(device)))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"{job.source}: out of memory at {before.width} x {before.height} pixels; try --size 2000"
+        ) from error
+    images.save(after, job.target)
+    return before, after
 
 
 def _with_suffix(target: Path, format: str | None, videos: Collection[str]) -> Path:

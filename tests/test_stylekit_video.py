@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import read_video, write_video
 
-from johnson.video import process_video
+from stylekit.pictures.video import process_video
 
 SIZE = (64, 48)
 

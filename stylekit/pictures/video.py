@@ -24,9 +24,6 @@ from tqdm import tqdm
 from stylekit.atomic import atomic_write
 from stylekit.pictures import images
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
-"""Suffixes of supported video files and FFmpeg's names of their formats."""
-
 BT709 = 1
 LIMITED = 1
 """FFmpeg's codes for the colour space of HD video and for the value range 16 to 235."""
@@ -58,7 +55,7 @@ def process_video(
     """
     source, target = Path(source), Path(target)
     first: tuple[Image.Image, Image.Image] | None = None
-    kind = FORMATS[target.suffix.lower()]
+    kind = images.VIDEOS[target.suffix.lower()]
     check_complete(source)
     with (
         _open(source) as reader,

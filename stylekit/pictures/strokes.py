@@ -1,0 +1,86 @@
+"""How a painting replaces its photograph: strength, colours, and the size of the strokes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stylekit.options import STROKE_SIZES
+from stylekit.pictures import images
+
+
+def paint(
+    photograph: Tensor,
+    network: Callable[[Tensor], Tensor],
+    strength: float = 1.0,
+    preserve_color: bool = False,
+    stroke_size: float = 1.0,
+) -> Tensor:
+    """Run a network on a photograph, and combine the result with it.
+
+    Args:
+        photograph: (B, 3, H, W) in [0, 1].
+        network: Paints pictures of any size, (B, 3, H, W) in [0, 1] -> the same.
+        strength: Weight of the painting against the photograph, from 0 to 1.
+        preserve_color: Combine the chroma of the photograph with the luminance of the painting.
+        stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
+
+    Returns:
+        (B, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: The strength or the stroke size is out of range.
+    """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength must be in [0, 1], got {strength}")
+    painting = network(photograph) if stroke_size == 1 else with_stroke_size(photograph, network, stroke_size)
+    if preserve_color:
+        painting = images.with_luminance_of(painting, photograph)
+    return torch.lerp(photograph, painting, strength)
+
+
+def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float) -> Tensor:
+    """Paint a smaller picture for broader strokes, a larger one for finer strokes, and return to the first size.
+
+    Enlarging blurs. The detail that the photograph lost when it was shrunk is therefore added to the painting, scaled
+    by how strongly the painting follows the photograph there: the slope of the local linear regression of the one on
+    the other, as in the guided filter (He et al. 2010), between 0 and 1.
+
+    Raises:
+        ValueError: The stroke size is not within `STROKE_SIZES`.
+    """
+    least, largest = STROKE_SIZES
+    if not least <= stroke_size <= largest:
+        raise ValueError(f"stroke size must be in [{least:g}, {largest:g}], got {stroke_size}")
+    height, width = photograph.shape[2:]
+    resized = _resize(photograph, max(1, round(height / stroke_size)), max(1, round(width / stroke_size)))
+    painted = network(resized)
+    painting = _resize(painted, height, width)
+    if stroke_size > 1:
+        detail = _luminance(photograph) - _luminance(_resize(resized, height, width))
+        gain = _local_slope(_luminance(resized), _luminance(painted))
+        painting = painting + detail * functional.interpolate(gain, (height, width), mode="bilinear")
+    return painting.clamp(0, 1)
+
+
+def _resize(picture: Tensor, height: int, width: int) -> Tensor:
+    return functional.interpolate(picture, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _luminance(picture: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), ITU-R BT.601."""
+    return torch.einsum("bchw,c->bhw", picture, picture.new_tensor([0.299, 0.587, 0.114]))[:, None]
+
+
+def _local_slope(x: Tensor, y: Tensor) -> Tensor:
+    """The slope of the regression of y on x within 7 x 7 pixels, between 0 and 1."""
+
+    def mean(values: Tensor) -> Tensor:
+        return functional.avg_pool2d(functional.pad(values, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+
+    covariance = mean(x * y) - mean(x) * mean(y)
+    variance = mean(x * x) - mean(x) ** 2
+    return (covariance / (variance + 1e-4)).clamp(0, 1)

@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+from stylekit.pictures import images
+from stylekit.pictures.strokes import paint, with_stroke_size
+
+
+@pytest.fixture
+def photograph(pictures):
+    return images.to_tensor(pictures[0].resize((120, 90)))
+
+
+def negative(picture):
+    return 1 - picture
+
+
+def test_strength_interpolates_between_the_photograph_and_the_painting(photograph):
+    before, half, after = (paint(photograph, negative, strength) for strength in (0, 0.5, 1))
+    assert torch.equal(before, photograph) and torch.equal(after, 1 - photograph)
+    torch.testing.assert_close(half, torch.full_like(half, 0.5))
+
+
+def test_preserve_color_combines_the_chroma_of_the_photograph_with_the_luminance_of_the_painting():
+    photograph = 0.3 + 0.4 * torch.rand(1, 3, 32, 32)
+    kept = paint(photograph, negative, preserve_color=True)
+    luminance = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    inside = ((kept > 0) & (kept < 1)).all(1)
+    assert inside.sum() > 200
+    torch.testing.assert_close((kept * luminance).sum(1)[inside], (negative(photograph) * luminance).sum(1)[inside])
+    red_less_blue = [(picture[:, 0] - picture[:, 2])[inside] for picture in (kept, photograph)]
+    torch.testing.assert_close(*red_less_blue)
+
+
+@pytest.mark.parametrize(("stroke_size", "painted"), [(0.5, (180, 240)), (1, (90, 120)), (3, (30, 40)), (8, (11, 15))])
+def test_broad_strokes_are_painted_on_a_smaller_picture(photograph, stroke_size, painted):
+    sizes = []
+
+    def network(picture):
+        sizes.append(tuple(picture.shape[2:]))
+        return picture
+
+    assert paint(photograph, network, stroke_size=stroke_size).shape == photograph.shape
+    assert sizes == [painted]
+
+
+def resized(picture, *size):
+    return torch.nn.functional.interpolate(picture, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def test_the_detail_of_the_photograph_returns_where_the_painting_follows_it(photograph):
+    blurred = resized(resized(photograph, 30, 40), 90, 120)
+    kept = with_stroke_size(photograph, lambda picture: picture, 3)
+    assert (kept - photograph).abs().mean() < 0.4 * (blurred - photograph).abs().mean()
+
+
+def test_no_detail_of_the_photograph_shows_through_a_painting_without_it(photograph):
+    flat = with_stroke_size(photograph, lambda picture: torch.full_like(picture, 0.5), 3)
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.5))
+    opposite = with_stroke_size(photograph, negative, 3)
+    torch.testing.assert_close(opposite, resized(1 - resized(photograph, 30, 40), 90, 120))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (7, 5)])
+def test_tiny_pictures_have_broad_strokes_too(size):
+    assert paint(torch.rand(2, 3, *size), negative, stroke_size=4).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize(
+    ("look", "says"),
+    [
+        ({"strength": 1.1}, "strength must be in [0, 1], got 1.1"),
+        ({"strength": float("nan")}, "got nan"),
+        ({"stroke_size": 0.1}, "stroke size must be in [0.25, 8], got 0.1"),
+        ({"stroke_size": 9}, "got 9"),
+    ],
+)
+def test_looks_out_of_range_are_refused(photograph, look, says):
+    with pytest.raises(ValueError, match="must be in") as error:
+        paint(photograph, negative, **look)
+    assert says in str(error.value)
