@@ -80,34 +80,37 @@ def generator_loss(
 def one_sided_loss(
     real: Tensor,
     fake: Tensor,
-    features_real: Tensor,
-    features_fake: Tensor,
+    content: tuple[Tensor, Tensor],
+    style: Tensor,
     scores: Scores,
     gan_loss: GANLoss = "lsgan",
     lambda_content: float = 0.7,
     lambda_tone: float = 4.0,
     lambda_colour: float = 2.0,
+    lambda_style: float = 2.0,
 ) -> dict[str, Tensor]:
     """The weighted terms of one generator in the one-sided stage, a departure from the paper without the way back.
 
-    Instead of the cycle, VGG features keep the content, and local means of brightness and colour the light.
+    Instead of the cycle, VGG features keep the content, and local means of brightness and colour the light. The style
+    loss of Gatys et al. (2016) says what the other collection looks like, from the first step.
 
     Args:
         real: Pictures, (B, 3, H, W) in [-1, 1].
         fake: Their translations.
-        features_real: VGG features of `real`, (B, C, h, w).
-        features_fake: The same features of `fake`.
+        content: VGG features of `real` and of `fake`, (B, C, h, w).
+        style: Distance of the style of `fake` from that of the collection.
         scores: Scores of `fake`.
 
     Returns:
-        Scalars: adversarial, content, tone, colour.
+        Scalars: adversarial, content, tone, colour, style.
     """
     tone, colour = _tone_and_colour_loss(real, _at_least_float32(fake))
     return {
         "adversarial": adversarial_loss(scores, True, gan_loss),
-        "content": lambda_content * _content_loss(features_real, features_fake),
+        "content": lambda_content * _content_loss(*content),
         "tone": lambda_tone * tone,
         "colour": lambda_colour * colour,
+        "style": lambda_style * style,
     }
 
 

@@ -100,6 +100,9 @@ class TrainConfig(RunConfig):
     lambda_colour: float = 2.0
     """One-sided steps: weight of the difference in local colour; less leaves more to the painter's palette."""
 
+    lambda_style: float = 2.0
+    """One-sided steps: weight of the style loss (Gatys et al.) against the mean style of the other collection."""
+
     lr_d: Annotated[float | None, default_is("that of --lr", "FLOAT")] = None
     """Learning rate of the discriminators."""
 
@@ -132,7 +135,8 @@ class TrainConfig(RunConfig):
         check_at_least(self, 2, "eval_pictures")
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
-        check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "warmup_steps")
+        check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
+        check_at_least(self, 0, "warmup_steps")
         check_positive(self, "lr_d")
         if len(self.init) > 2:
             raise ValueError(f"--init: expected a run, or one or two networks (G, F), got {len(self.init)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +36,7 @@ from cyclegan.losses import discriminator_loss, generator_loss, one_sided_loss
 from cyclegan.models import Generator, GeneratorPair
 from cyclegan.options import TrainConfig
 from cyclegan.pool import ImagePool
+from cyclegan.style import CONTENT_LAYER, STYLE_LAYERS, MeanStyle
 from cyclegan.translate import translate
 from stylekit import devices, distributed
 from stylekit.networks import weights
@@ -53,7 +54,8 @@ ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout", "
 PLOTS = {
     "adversarial": ("adversarial_g", "adversarial_f", "d_x", "d_y"),
     "cycle and identity": ("cycle_x", "cycle_y", "identity_x", "identity_y"),
-    "content, tone and colour": ("content_x", "content_y", "tone_x", "tone_y", "colour_x", "colour_y"),
+    "content and style": ("content_g", "content_f", "style_g", "style_f"),
+    "tone and colour": ("tone_g", "tone_f", "colour_g", "colour_f"),
 }
 """The panels of losses.png and the terms in each."""
 
@@ -146,9 +148,12 @@ def one_sided_step(
     with _autocast(real_x, amp), frozen(discriminators):
         fake_y, fake_x = state.generators(real_x, None if config.one_way else real_y, cycle=False)
         scores_x, scores_y = discriminators(_augment(fake_x, config), _augment(fake_y, config))
-        generator_terms = _one_sided_terms(state, "g", real_x, fake_y, scores_y, config)
+        x, y = _features(state, real_x), _features(state, real_y)
+        state.style_y.update(y)
+        generator_terms = _one_sided_terms(state, "g", (real_x, x), fake_y, state.style_y, scores_y, config)
         if fake_x is not None:
-            generator_terms |= _one_sided_terms(state, "f", real_y, fake_x, scores_x, config)
+            state.style_x.update(x)
+            generator_terms |= _one_sided_terms(state, "f", (real_y, y), fake_x, state.style_x, scores_x, config)
     optimizer_step(state.generator_optimizer, generator_terms)
     state.ema.update_parameters(distributed.unwrap(state.generators))
     discriminator_terms = _update_discriminators(state, (real_x, real_y), (fake_x, fake_y), config, amp)
@@ -156,16 +161,32 @@ def one_sided_step(
 
 
 def _one_sided_terms(
-    state: State, name: str, real: Tensor, fake: Tensor, scores: Scores, config: TrainConfig
+    state: State,
+    name: str,
+    real: tuple[Tensor, dict[str, Tensor]],
+    fake: Tensor,
+    style: MeanStyle,
+    scores: Scores,
+    config: TrainConfig,
 ) -> dict[str, Tensor]:
-    """The loss terms of one generator, "g" or "f"."""
-    assert state.vgg is not None
-    with torch.no_grad():
-        before = state.vgg(images.to_unit(real))["relu4_1"]
-    after = state.vgg(images.to_unit(fake))["relu4_1"]
-    weights = config.lambda_content, config.lambda_tone, config.lambda_colour
-    terms = one_sided_loss(real, fake, before, after, scores, config.gan_loss, *weights)
+    """The loss terms of one generator, "g" or "f".
+
+    Args:
+        real: Pictures and their features.
+        style: Of the collection that `fake` should belong to.
+    """
+    picture, before = real
+    after = _features(state, fake)
+    content = before[CONTENT_LAYER], after[CONTENT_LAYER]
+    weights = config.lambda_content, config.lambda_tone, config.lambda_colour, config.lambda_style
+    terms = one_sided_loss(picture, fake, content, style.loss(after), scores, config.gan_loss, *weights)
     return {f"{term}_{name}": value for term, value in terms.items()}
+
+
+def _features(state: State, pictures: Tensor) -> dict[str, Tensor]:
+    """The features of content and style."""
+    assert state.vgg is not None
+    return state.vgg(images.to_unit(pictures))
 
 
 def _update_discriminators(
@@ -203,8 +224,10 @@ class State:
     discriminator_optimizer: torch.optim.Optimizer
     pool_x: ImagePool
     pool_y: ImagePool
+    style_x: MeanStyle = field(default_factory=MeanStyle)
+    style_y: MeanStyle = field(default_factory=MeanStyle)
     vgg: VGGFeatures | None = None
-    """The frozen network of the content loss; only the one-sided stage has one."""
+    """The frozen network of the content and the style loss; only the one-sided stage has one."""
     unused: frozenset[str] = frozenset()
     """Names of the networks that --one-way leaves untrained."""
 
@@ -229,6 +252,7 @@ class State:
             "generator_optimizer": self.generator_optimizer.state_dict(),
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "pools": distributed.gather({"x": self.pool_x.state_dict(), "y": self.pool_y.state_dict()}),
+            "styles": distributed.gather({"x": self.style_x.state_dict(), "y": self.style_y.state_dict()}),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -237,11 +261,16 @@ class State:
         self.ema.load_state_dict(saved["average"])
         load_optimizer(self.generator_optimizer, saved["generator_optimizer"])
         load_optimizer(self.discriminator_optimizer, saved["discriminator_optimizer"])
-        # With more processes than before, the additional ones start with empty pools.
+        # With more processes than before, the additional ones start with empty pools and new means.
         if distributed.rank() < len(saved["pools"]):
             device = next(self.generators.parameters()).device
-            self.pool_x.load_state_dict(saved["pools"][distributed.rank()]["x"], device)
-            self.pool_y.load_state_dict(saved["pools"][distributed.rank()]["y"], device)
+            pools = saved["pools"][distributed.rank()]
+            self.pool_x.load_state_dict(pools["x"], device)
+            self.pool_y.load_state_dict(pools["y"], device)
+            if "styles" in saved:  # A run of an earlier version has none.
+                styles = saved["styles"][distributed.rank()]
+                self.style_x.load_state_dict(styles["x"], device)
+                self.style_y.load_state_dict(styles["y"], device)
 
 
 def build_state(config: TrainConfig, device: torch.device) -> State:
@@ -392,7 +421,7 @@ def _halves(scores: Scores) -> tuple[Scores, Scores]:
 
 @functools.cache
 def _content_network(device: torch.device) -> VGGFeatures:
-    return devices.to_device(VGGFeatures("relu4_1", "compact", padding="replicate", normalize=True), device)
+    return devices.to_device(VGGFeatures(STYLE_LAYERS, "compact", padding="replicate", normalize=True), device)
 
 
 def _to_network(pictures: Tensor, device: torch.device) -> Tensor:

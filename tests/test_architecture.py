@@ -36,7 +36,9 @@ PROGRAMS = {
 LAYERS = {
     3: ("cli",),
     2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
-    1: ("models", "discriminators", "diffaugment", "losses", "pool", "data", "optim", "objective", "regions", "styles"),
+    1: tuple(
+        "models discriminators diffaugment losses pool style data optim objective regions styles".split()  # noqa: SIM905
+    ),
     0: ("options", "official"),
 }
 
@@ -50,8 +52,11 @@ STYLEKIT_LAYERS = {
     0: ("devices", "distributed", "atomic", "options"),
 }
 
-# Johnson et al. minimise the objective of Gatys et al.
-ALLOWED_METHODS = {"johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"}}
+# Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
+ALLOWED_METHODS = {
+    "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
+    "cyclegan": {"gatys", "gatys.losses"},
+}
 
 # Networks and pictures do not know each other, except that VGG turns a picture into a tensor.
 ALLOWED_PAIRS = {("stylekit.networks.vgg", "stylekit.pictures.images")}

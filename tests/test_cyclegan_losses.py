@@ -84,16 +84,18 @@ def test_several_discriminators_count_equally_however_many_scores_they_give():
 def test_the_one_sided_terms_by_hand():
     grey, features = torch.zeros(1, 3, 16, 16), torch.full((1, 4, 2, 2), 2.0)
     brighter = grey + 0.5
-    found = one_sided_loss(grey, brighter, features, features + 1, torch.zeros(1), lambda_content=8.0, lambda_tone=2.0)
+    weights = {"lambda_content": 8.0, "lambda_tone": 2.0, "lambda_style": 3.0}
+    style = torch.tensor(0.5)
+    found = one_sided_loss(grey, brighter, (features, features + 1), style, torch.zeros(1), **weights)
     # Content: the squared difference 1 over the mean square 4.
-    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0}
+    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 1.5}
     assert {name: round(term.item(), 6) for name, term in found.items()} == expected
     redder = grey + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
-    found = one_sided_loss(grey, redder, features, features, torch.ones(1))
+    found = one_sided_loss(grey, redder, (features, features), style, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["colour"].item() > 0.2
     # Only means over 8 x 8 pixels count: brush strokes are free.
     stripes = grey + torch.tensor([0.5, -0.5]).repeat(8)
-    found = one_sided_loss(grey, stripes, features, features, torch.ones(1))
+    found = one_sided_loss(grey, stripes, (features, features), style, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-6)
 
 

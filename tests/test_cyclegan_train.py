@@ -170,7 +170,8 @@ def test_a_checkpoint_has_the_documented_entries(dataset):
     # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
     assert saved.keys() == {
         "pipelines", "generators", "discriminators", "average", "generator_optimizer", "discriminator_optimizer",
-        "pools", "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id",
+        "pools", "styles", "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds",
+        "wandb_run_id",
     }  # fmt: skip
     assert {key.split(".")[0] for key in saved["generators"]} == {"G", "F"}
     assert {key.split(".")[0] for key in saved["discriminators"]} == {"D_X", "D_Y"}
@@ -509,7 +510,7 @@ def test_fine_tuning_may_change_the_amount_of_noise_but_not_remove_the_channel(d
 
 
 def test_on_one_batch_one_sided_training_keeps_more_and_more_of_the_picture(dataset):
-    options = config(dataset, lr=2e-3, one_way=True)
+    options = config(dataset, lr=2e-3, one_way=True, lambda_style=0.0)
     state = build_state(options, CPU)
     x, y = batch()
     terms = [one_sided_step(state, x * 0.1 + 0.5, y * 0.1 - 0.5, options) for _ in range(40)]
