@@ -40,8 +40,28 @@ def main(args: Sequence[str] | None = None) -> int:
     with cli.exit_on_error("gatys"):
         config = cli.parse_command(COMMANDS, "gatys", about, args)
         if isinstance(config, StylizeCommand):
-            return stylize(config)
+            return stylize_all(config) if config.several else stylize(config)
         return make_style(config) if isinstance(config, MakeStyleConfig) else styles()
+
+
+def stylize_all(config: StylizeCommand) -> int:
+    """Stylize photographs one by one; a failure is reported and does not stop the others, a signal does."""
+    from stylekit.pictures.jobs import plan_jobs
+
+    output = Path("out") if config.output == StylizeCommand.output else config.output
+    jobs, _ = cli.select_jobs(plan_jobs(config.photographs, output), output, False, config.overwrite)
+    failed = 0
+    for job in jobs:
+        inputs = (str(job.source), *config.paintings)
+        try:
+            code = stylize(dataclasses.replace(config, inputs=inputs, content=(), output=job.target))
+        except (ValueError, FileNotFoundError, MemoryError) as error:
+            print(f"gatys: {cli.printable(str(error))}", file=sys.stderr)
+            failed += 1
+        else:
+            if code:
+                return code
+    return 1 if failed else 0
 
 
 def stylize(config: StylizeCommand) -> int:
@@ -120,7 +140,7 @@ def _check_output(config: StylizeCommand) -> None:
 
     if config.output.suffix.lower() not in images.FORMATS:
         raise ValueError(f"--output {config.output}: expected a file name ending in {', '.join(images.FORMATS)}")
-    inputs = [*config.inputs, *config.style_mask, *filter(None, [config.content_mask])]
+    inputs = [*config.photographs, *config.paintings, *config.style_mask, *filter(None, [config.content_mask])]
     if any(Path(name).resolve() == config.output.resolve() for name in inputs):
         raise ValueError(f"--output {config.output} is also an input, which is never replaced; choose another --output")
     if not config.dry_run:
@@ -140,7 +160,7 @@ def _load_inputs(config: StylizeCommand) -> dict[str, Any]:
     def load(name: str) -> Tensor:
         return images.to_tensor(images.load(name))
 
-    content, *paintings = (load(name) for name in config.inputs)
+    content, *paintings = (load(name) for name in (*config.photographs, *config.paintings))
     return {
         "content": content,
         "styles": [*paintings, *(load_preset(name) for name in config.style)],

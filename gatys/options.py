@@ -125,13 +125,16 @@ class StylizeCommand(StylizeConfig):
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="PHOTO [PAINTING ...]", help_behavior_hint="(required)"),
     ] = ()
-    """The photograph, then paintings, if any."""
+    """The photograph, or a folder of them, then paintings, if any."""
+
+    content: Annotated[tuple[str, ...], default_is("the first input", "PHOTO [PHOTO ...]")] = ()
+    """Several photographs and folders; all other inputs are then paintings."""
 
     style: Annotated[tuple[str, ...], default_is("none")] = ()
     """Names of bundled styles (`gatys styles` lists them), or files written by `gatys make-style`."""
 
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out.png")
-    """File to write: PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF. All but BMP store the options in their metadata."""
+    output: Annotated[Path, default_is("out.png, or the folder out", "PATH", ("-o",))] = Path("out.png")
+    """PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF (all but BMP store the options); a folder for several photographs."""
 
     content_mask: Annotated[str | None, default_is("none", "FILE")] = None
     """Regions of the photograph in black, white and pure colours. Without --style-mask, only white is stylized."""
@@ -152,16 +155,18 @@ class StylizeCommand(StylizeConfig):
         super().__post_init__()
         check_at_least(self, 1, "threads")
         check_at_least(self, 0, "save_every")
-        if not self.inputs:
+        if not self.photographs:
             raise ValueError(
                 "no photograph given; try `gatys photo.jpg painting.jpg` or `gatys photo.jpg --style NAME`"
             )
-        paintings = len(self.inputs) - 1
+        paintings = len(self.paintings)
         styles = paintings + len(self.style)
         if styles == 0:
             raise ValueError("no style given; add a painting, or --style NAME (`gatys styles` lists names)")
         if self.style_weights and len(self.style_weights) != styles:
             raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {styles} styles")
+        if self.content_mask is not None and self.several:
+            raise ValueError("--content-mask marks the regions of one photograph, but there are several")
         if self.style_mask and self.content_mask is None:
             raise ValueError("--style-mask needs --content-mask, which marks the regions of the photograph")
         if self.style_mask and len(self.style_mask) != paintings:
@@ -172,6 +177,21 @@ class StylizeCommand(StylizeConfig):
             raise ValueError("--init style needs a painting; a style given with --style has no picture to start from")
         if self.preserve_color == "histogram" and self.style:
             raise ValueError("--preserve-color histogram needs paintings, not --style; use --preserve-color luminance")
+
+    @property
+    def photographs(self) -> tuple[str, ...]:
+        """The pictures to paint, and folders of them."""
+        return self.content or self.inputs[:1]
+
+    @property
+    def paintings(self) -> tuple[str, ...]:
+        """The pictures whose style is taken."""
+        return self.inputs if self.content else self.inputs[1:]
+
+    @property
+    def several(self) -> bool:
+        """Whether the result is a folder."""
+        return len(self.photographs) > 1 or Path(self.photographs[0]).is_dir()
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,23 @@ def test_the_picture_does_not_tell_the_folders_of_its_author(folder):
     assert str(folder) not in Image.open("out.png").getexif()[270]
 
 
+def test_folders_and_several_photographs_become_a_folder_of_pictures(folder, capsys):
+    (folder / "holiday" / "sea").mkdir(parents=True)
+    for name in ("holiday/a.png", "holiday/sea/b.jpg"):
+        Image.open("photo.png").save(name)
+    assert gatys("holiday", "painting.png", *TINY) == 0
+    assert sorted(map(str, (folder / "out").rglob("*.*"))) == [f"{folder}/out/a.png", f"{folder}/out/sea/b.jpg"]
+    capsys.readouterr()
+    (folder / "holiday" / "damaged.png").write_text("no picture")
+    # What is there already is kept, and a damaged picture does not stop the others.
+    assert gatys("painting.png", "--content", "holiday", "photo.png", "-o", "out", *TINY) == 1
+    out, err = capsys.readouterr()
+    assert "skipped results that already exist: 2" in out and "painted out/photo.png" in out
+    assert err.startswith("gatys: holiday/damaged.png: not a supported picture") and err.count("\n") == 1
+    assert gatys("--content", "photo.png", "--style", "sunflowers", "-o", "one.png", *TINY) == 0
+    assert Image.open("one.png").size == Image.open("out/photo.png").size == (40, 27)
+
+
 def test_a_tiff_has_16_bits(folder):
     import tifffile
 
