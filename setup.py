@@ -15,6 +15,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=[
+        "image_translation",
         "stylekit",
         "stylekit.networks",
         "stylekit.collections",
@@ -28,6 +29,7 @@ setup(
     # Trained networks are in weights/; an installed package has them inside stylekit.
     package_dir={"stylekit._weights": "weights"},
     package_data={
+        "image_translation": ["py.typed"],
         "stylekit": ["py.typed"],
         "gatys": ["py.typed"],
         "johnson": ["py.typed"],
