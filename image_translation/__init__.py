@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from cyclegan.models import Generator as Generator
     from cyclegan.translate import load_generator as load_generator
     from cyclegan.translate import translate as translate
+    from gatys.options import StylizeConfig as StylizeConfig
     from gatys.styles import load_preset as load_preset
-    from gatys.stylize import StylizeConfig as StylizeConfig
     from gatys.stylize import stylize as optimize  # noqa: F401
     from johnson.models import TransformerNet as TransformerNet
     from johnson.stylize import load_network as load_network
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _SOURCES = {
     "Generator": "cyclegan.models",
-    "StylizeConfig": "gatys.stylize",
+    "StylizeConfig": "gatys.options",
     "TransformerNet": "johnson.models",
     "VGGFeatures": "stylekit.networks.vgg",
     "images": "stylekit.pictures",
