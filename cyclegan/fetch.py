@@ -84,11 +84,7 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
 
 
 def plan(config: FetchConfig, web: Web | None = None) -> list[str]:
-    """What `fetch` would do, in lines of text; nothing is written.
-
-    Raises:
-        The errors of `fetch`.
-    """
+    """What `fetch` would do, in lines of text; nothing is written. Raises what `fetch` raises."""
     web = web or Web(config.rate, config.connections)
     output = config.resolved_output
     check_folder(output, request(config))

@@ -29,6 +29,10 @@ def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_loss: GA
 
     Returns:
         The mean over all patches: a scalar, at least float32.
+
+    Examples:
+        >>> adversarial_loss(torch.tensor([0.5, 1.0]), real=True)  # (0.5^2 + 0^2) / 2
+        tensor(0.1250)
     """
     if not isinstance(scores, Tensor):
         return torch.stack([adversarial_loss(part, real, gan_loss) for part in scores]).mean()

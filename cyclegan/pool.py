@@ -17,6 +17,11 @@ class ImagePool:
 
     Raises:
         ValueError: The size is negative.
+
+    Examples:
+        >>> pool = ImagePool(50)
+        >>> pool(torch.zeros(2, 3, 8, 8)).shape  # As many pictures as were given.
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(self, size: int = 50, seed: int = 0) -> None:

@@ -39,11 +39,18 @@ def translate(
     Args:
         image: (B, 3, H, W) in [0, 1], on the generator's device.
         tile: Side of the tiles in pixels. None: as large as memory allows.
-        strength, preserve_color, stroke_size: See `stylekit.pictures.strokes.paint`.
+        strength: Weight of the painting against the photograph, from 0 to 1.
+        preserve_color: Keep the colours of the photograph.
+        stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
         (B, 3, H, W) in [0, 1].
+
+    Examples:
+        >>> generator = load_generator("landscape2vangogh")
+        >>> translate(torch.rand(1, 3, 60, 80), generator, stroke_size=2).shape
+        torch.Size([1, 3, 60, 80])
     """
 
     def network(picture: Tensor) -> Tensor:

@@ -33,6 +33,12 @@ def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
 
     Returns:
         (B, N, N), symmetric and positive semi-definite.
+
+    Examples:
+        >>> features = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])  # 2 channels, 1 x 2 positions
+        >>> gram_matrix(features)
+        tensor([[[1.2500, 1.5000],
+                 [1.5000, 2.2500]]])
     """
     n, m = features.shape[1], features.shape[2] * features.shape[3]
     # (B, M, N): the network's output is channels last in memory, and the backward pass wants it so.

@@ -37,12 +37,18 @@ def stylize(
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the network's device.
-        strength, preserve_color, stroke_size: See `stylekit.pictures.strokes.paint`.
+        strength: Weight of the painting against the photograph, from 0 to 1.
+        preserve_color: Keep the colours of the photograph.
         tile: Side of the tiles in pixels. None: as large as memory allows.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
+        stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
 
     Returns:
         (B, 3, H, W) in [0, 1].
+
+    Examples:
+        >>> stylize(torch.rand(1, 3, 60, 80), load_network("starry-night"), strength=0.7).shape
+        torch.Size([1, 3, 60, 80])
     """
 
     def paint_once(picture: Tensor) -> Tensor:

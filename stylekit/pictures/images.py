@@ -157,7 +157,12 @@ def save(image: Image.Image | Tensor, path: str | Path, description: str = "", b
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """PIL image -> (1, 3, H, W), float32 RGB in [0, 1]."""
+    """PIL image -> (1, 3, H, W), float32 RGB in [0, 1].
+
+    Examples:
+        >>> to_tensor(Image.new("RGB", (4, 2), "white"))[0, :, 0, 0]
+        tensor([1., 1., 1.])
+    """
     pixels = torch.from_numpy(np.array(image.convert("RGB")))
     return pixels.permute(2, 0, 1)[None].float() / 255
 
