@@ -77,7 +77,7 @@ def printable(text: str) -> str:
     """One line without control characters, which a file name may contain and a terminal would obey; not endless."""
     line = " ".join(text.split())
     if len(line) > LINE_LIMIT:
-        line = f"{line[:LINE_LIMIT]} ..."
+        line = f"{line[:LINE_LIMIT].rstrip()} ..."
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 

@@ -322,7 +322,11 @@ LAUGHS = "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in itertoo
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (f"a: &a [x]\n{LAUGHS}transform: {{__class_fullname__: Compose, transforms: *j}}", "more than 10,000 values"),
+        (
+            f"a: &a [x]\n{LAUGHS}"
+            + yaml.safe_dump(pipeline(("Resize", {"height": "HEIGHT", "width": 32}))).replace("HEIGHT", "*j"),
+            "more than 10,000 values",
+        ),
         ("transform: &a {__class_fullname__: Compose, p: 1.0, transforms: [*a]}", "more than 10,000 values"),
         (
             yaml.safe_dump(pipeline(("Resize", {"height": 10**6, "width": 10**6}))),
