@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fuzz.targets import TARGETS, judge
 
-EXAMPLES = 32
+EXAMPLES = 30
 """Of each kind of file; `make fuzz` tries 1,000, and keeps those that show something wrong."""
 
 files = functools.cache(lambda name: TARGETS[name].files())
