@@ -69,6 +69,7 @@ setup(
             "scikit-image>=0.22",
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
             "ruff>=0.12",
             "mypy>=1.13",
             "build>=1.2",
@@ -84,7 +85,7 @@ setup(
         ],
     },
     entry_points={
-        "console_scripts": ["cyclegan = cyclegan.cli:main", "gatys = gatys.cli:main", "johnson = johnson.cli:main"]
+        "console_scripts": [f"{program} = {program}.__main__:main" for program in ("cyclegan", "gatys", "johnson")]
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",

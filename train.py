@@ -2,7 +2,9 @@
 
 import sys
 
-from cyclegan.cli import train_main
+from stylekit.interrupt import ExitOnInterrupt
 
 if __name__ == "__main__":
+    with ExitOnInterrupt():
+        from cyclegan.cli import train_main
     sys.exit(train_main())

@@ -1,5 +1,16 @@
+"""The program `cyclegan`, also `python -m cyclegan`."""
+
 import sys
 
-from cyclegan.cli import main
+from stylekit.interrupt import ExitOnInterrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line; Ctrl-C while it is imported is no traceback."""
+    with ExitOnInterrupt():
+        from cyclegan import cli
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

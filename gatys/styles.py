@@ -136,6 +136,8 @@ def load_preset(name: str | Path) -> Preset:
             grams: dict[int, dict[str, Tensor]] = {}
             for key in list(file.keys()):
                 size, layer = key.split(".")
+                if int(size) < 1:
+                    raise ValueError(f"size {size}")
                 grams.setdefault(int(size), {})[layer] = _gram(file.get_tensor(key))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: damaged, or not written by `gatys make-style`") from error
@@ -177,4 +179,7 @@ def style_network(network: str, vgg_weights: str | None, pooling: str) -> VGGFea
 def _gram(factor: Tensor) -> Tensor:
     if factor.ndim != 2 or max(factor.shape) > MAX_CHANNELS:
         raise ValueError(f"expected a matrix of at most {MAX_CHANNELS} x {MAX_CHANNELS}, got {tuple(factor.shape)}")
-    return (factor.float() @ factor.float().mT / len(factor))[None]
+    gram = (factor.float() @ factor.float().mT / len(factor))[None]
+    if not gram.isfinite().all():
+        raise ValueError("infinite or NaN")
+    return gram

@@ -1,5 +1,16 @@
+"""The program `johnson`, also `python -m johnson`."""
+
 import sys
 
-from johnson.cli import main
+from stylekit.interrupt import ExitOnInterrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line; Ctrl-C while it is imported is no traceback."""
+    with ExitOnInterrupt():
+        from johnson import cli
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from gatys.objective import gram_matrices
-from gatys.styles import check_preset, load_preset
+from gatys.styles import Preset, check_preset, load_preset
 from johnson.data import Photographs, build_pipeline, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
@@ -148,7 +148,10 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
     layers = dict.fromkeys((config.content_layer, *config.style_layers))
     loss_network = VGGFeatures(layers, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
     loss_network = devices.to_device(loss_network, device)
-    grams = style_grams(config, loss_network) if grams is None else grams
+    if grams is None:
+        grams = style_grams(config, loss_network)
+    else:
+        _check_grams(grams, config, loss_network)
     torch.manual_seed(config.seed)
     network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip, config.noise)
     if config.init is not None and not config.resume:
@@ -161,6 +164,23 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
         loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
     )
+
+
+def _check_grams(grams: Mapping[str, Tensor], config: TrainConfig, loss_network: VGGFeatures) -> None:
+    """Check that the style in a checkpoint is one.
+
+    Raises:
+        ValueError: It is damaged, or does not fit the loss network.
+    """
+    for gram in grams.values():
+        if (
+            not isinstance(gram, Tensor)
+            or gram.ndim != 3
+            or gram.shape != (1, gram.shape[2], gram.shape[2])
+            or not gram.isfinite().all()
+        ):
+            raise ValueError("the style in the checkpoint is damaged; start a new run with another --name")
+    check_preset(Preset({config.style_size: dict(grams)}, loss_network.fingerprint), loss_network, config.style_layers)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:

@@ -35,6 +35,9 @@ C = TypeVar("C", bound=RunConfig)
 SHEET_LIMIT = 120
 """Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
 
+LINE_LIMIT = 1000
+"""Characters of an error: names in a damaged file may be of any length."""
+
 # Idle OpenMP threads sleep instead of spinning. It costs nothing on an idle machine (benchmarks/README.md); on a busy
 # one spinning makes two threads slower than one. It must be set before PyTorch loads OpenMP.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -60,7 +63,7 @@ def exit_on_error(prog: str) -> Iterator[None]:
         code = 2
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
     except (FloatingPointError, MemoryError) as error:
-        code, message = 1, str(error)
+        code, message = 1, str(error) or "out of memory"
     if sys.flags.dev_mode:
         import traceback
 
@@ -71,8 +74,11 @@ def exit_on_error(prog: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """One line without control characters, which a file name may contain and a terminal would obey."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    """One line without control characters, which a file name may contain and a terminal would obey; not endless."""
+    line = " ".join(text.split())
+    if len(line) > LINE_LIMIT:
+        line = f"{line[:LINE_LIMIT].rstrip()} ..."
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def parse_command(commands: Mapping[str, type], prog: str, description: str, args: Sequence[str] | None = None) -> Any:

@@ -63,7 +63,8 @@ def watch(
         printed = Path(place) / "printed.txt"
         with printed.open("w") as output:
             command = [sys.executable, *map(str, arguments)]
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            # A list of arguments of the notebook's author; no shell reads it.
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
         shown: dict[Path, float] = {}
 
         def show() -> None:

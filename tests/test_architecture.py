@@ -50,7 +50,7 @@ STYLEKIT_LAYERS = {
     3: ("training",),
     2: ("networks", "collections"),
     1: ("pictures",),
-    0: ("devices", "distributed", "atomic", "options"),
+    0: ("devices", "distributed", "atomic", "options", "interrupt"),
 }
 
 # Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
@@ -204,6 +204,30 @@ assert not slow, slow
     result = run("-c", code)
     assert result.returncode == 0 and not result.stderr, result.stderr
     assert result.stdout.count("usage: ") == len(commands)
+
+
+@pytest.mark.parametrize("program", ["cyclegan", "train"])
+def test_ctrl_c_while_a_program_is_imported_is_no_traceback(program):
+    code = f"""
+import runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "cyclegan.options":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+try:
+    runpy.run_module("{program}", run_name="__main__")
+except BaseException:
+    print("caught")
+"""
+    result = run("-c", code)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+def test_the_installed_programs_are_those_of_python_m():
+    assert "console_scripts" in (text := (ROOT / "setup.py").read_text())
+    for method in METHODS:
+        assert f'"{method}"' in text and callable(import_module(f"{method}.__main__").main)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

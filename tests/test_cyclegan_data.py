@@ -308,6 +308,55 @@ def test_a_file_without_a_pipeline_is_named_in_one_line(tmp_path, suffix, conten
     assert len(str(caught.value).splitlines()) == 1
 
 
+def pipeline(*transforms, **options):
+    """Text of a file with a pipeline of transforms, each (class, arguments)."""
+    plain = [{"__class_fullname__": name, "p": 1.0} | arguments for name, arguments in transforms]
+    return {"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": plain} | options}
+
+
+RESIZE = ("Resize", {"height": 32, "width": 32})
+# Nine aliases of nine aliases ...: a few hundred bytes of YAML that stand for three thousand million values.
+LAUGHS = "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in itertools.pairwise("abcdefghij"))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            f"a: &a [x]\n{LAUGHS}"
+            + yaml.safe_dump(pipeline(("Resize", {"height": "HEIGHT", "width": 32}))).replace("HEIGHT", "*j"),
+            "more than 10,000 values",
+        ),
+        ("transform: &a {__class_fullname__: Compose, p: 1.0, transforms: [*a]}", "more than 10,000 values"),
+        (
+            yaml.safe_dump(pipeline(("Resize", {"height": 10**6, "width": 10**6}))),
+            "a number is 1000000; ",
+        ),
+        (yaml.safe_dump(pipeline(RESIZE, p=float("inf"))), "a number is inf"),
+        (f"# {'a' * 100_000}", "longer than 100,000 characters"),
+        (yaml.safe_dump(pipeline(("Resize", {"height": 32, "width": 32, "heigth": 3}))), "'heigth' are not valid"),
+        ("!!int ''", "mine.yaml: "),
+        ("!!bool maybe", "mine.yaml: "),
+        ("!!timestamp never", "mine.yaml: "),
+    ],
+)
+def test_a_hostile_pipeline_is_refused_at_once_in_one_line(tmp_path, recwarn, content, says):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"--augment .*{says}") as caught:
+        build_pipelines(str(path), 36, 32)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 500 and not recwarn.list
+
+
+def test_aliases_and_what_albumentations_writes_itself_are_accepted(tmp_path, recwarn):
+    # It warns of an argument of PadIfNeeded that its own files have.
+    pad = albumentations.Compose([albumentations.PadIfNeeded(48, 48), albumentations.CenterCrop(32, 32)], seed=2**31)
+    plain = json.loads(json.dumps(albumentations.to_dict(pad)))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"x": plain, "y": plain}))
+    assert "&id" in (tmp_path / "mine.yaml").read_text()
+    assert build_pipelines(str(tmp_path / "mine.yaml"), 36, 32) and not recwarn.list
+
+
 def test_an_unknown_augmentation_is_named_with_the_known_ones():
     with pytest.raises(FileNotFoundError, match=r"--augment stronk: expected none, paper, strong, detail, or a file"):
         build_pipelines("stronk", 36, 32)

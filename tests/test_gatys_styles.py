@@ -112,6 +112,13 @@ def test_a_factor_that_would_take_gigabytes_is_refused(tmp_path):
         load_preset(tmp_path / "big.safetensors")
 
 
+@pytest.mark.parametrize(("key", "value"), [("0.relu1_1", 1.0), ("-128.relu1_1", 1.0), ("128.relu1_1", float("inf"))])
+def test_a_size_of_nothing_and_infinite_values_are_refused(tmp_path, key, value):
+    save_file({key: torch.full((64, 2), value)}, tmp_path / "odd.safetensors", {"fingerprint": "x"})
+    with pytest.raises(ValueError, match=r"odd\.safetensors: damaged"):
+        load_preset(tmp_path / "odd.safetensors")
+
+
 def test_matrices_of_another_size_than_the_layers_are_refused(preset, network):
     check_preset(preset, network, STYLE_LAYERS)
     grams = {size: layers | {"relu2_1": torch.zeros(1, 7, 7)} for size, layers in preset.grams.items()}

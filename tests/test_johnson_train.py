@@ -154,7 +154,7 @@ def test_bfloat16_trains_as_float32_does_within_its_precision(photographs, paint
 
 @pytest.fixture
 def loss_network(photographs, painting):
-    return build_state(config(photographs, painting), CPU, {}).loss_network
+    return build_state(config(photographs, painting), CPU).loss_network
 
 
 def test_a_style_is_a_painting_a_folder_of_them_a_bundled_style_or_a_file(

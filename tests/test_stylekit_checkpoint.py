@@ -123,6 +123,16 @@ def test_values_that_no_checkpoint_holds_are_refused(tmp_path, value, says):
         checkpoint.load(tmp_path / "last.pt")
 
 
+def test_a_file_that_asks_for_more_memory_than_there_is_is_called_damaged(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise MemoryError
+
+    checkpoint.save(tmp_path / "last.pt", step=1)
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(ValueError, match=r"last\.pt: damaged, or larger than the memory"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
 def test_a_compressed_file_that_expands_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(100_000)}, tmp_path / "last.pt")
     with zipfile.ZipFile(tmp_path / "last.pt") as old, zipfile.ZipFile(tmp_path / "new.pt", "w") as new:

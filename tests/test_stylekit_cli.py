@@ -86,6 +86,8 @@ def failing(error):
         (FileNotFoundError("no folder x"), 2, "no folder x"),
         (FileNotFoundError(2, "No such file or directory", "a.txt"), 2, "No such file or directory: a.txt"),
         (FloatingPointError("training diverged"), 1, "training diverged"),
+        (MemoryError(), 1, "out of memory"),
+        (ValueError("name " * 1000), 2, "name " * 200 + "..."),
         (MemoryError("out of memory"), 1, "out of memory"),
     ],
 )

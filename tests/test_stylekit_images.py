@@ -1,6 +1,6 @@
 import errno
+import io
 import os
-import random
 import struct
 import warnings
 import zlib
@@ -355,26 +355,50 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path, name):
         images.load(tmp_path / name)
 
 
-def test_a_corrupted_file_gives_a_picture_or_an_error_of_one_line(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 48)
-    draw = random.Random(0)
-    read = refused = 0
-    for suffix in images.FORMATS:
-        path = tmp_path / f"picture{suffix}"
-        images.save(pictures[0], path)
-        whole = path.read_bytes()
-        for _ in range(60):
-            content = bytearray(whole[: draw.choice((len(whole), len(whole), draw.randrange(len(whole))))])
-            for _ in range(draw.choice((1, 2, 8))):
-                content[draw.randrange(min(len(content), draw.choice((64, 400, 10**9))) or 1)] = draw.randrange(256)
-            path.write_bytes(content)
-            try:
-                assert images.load(path).mode == "RGB"
-                read += 1
-            except ValueError as error:
-                assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1
-                refused += 1
-    assert read > 20 and refused > 20
+def many_scans(picture: Image.Image, count: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    start, end = whole.rfind(b"\xff\xda"), whole.rfind(b"\xff\xd9")
+    return whole[:start] + whole[start:end] * count + whole[end:]
+
+
+def test_a_jpeg_of_so_many_scans_that_it_takes_minutes_is_refused(tmp_path, pictures, monkeypatch):
+    path = tmp_path / "slow.jpg"
+    path.write_bytes(many_scans(pictures[0], 1500))
+    with pytest.raises(ValueError, match=r"slow\.jpg: .*1509 scans; expected at most 100"):
+        images.load(path)
+    path.write_bytes(many_scans(pictures[0], 20))
+    assert images.load(path).size == (48, 48)
+    monkeypatch.setattr(images, "_MAX_SCANNED", 20 * 48 * 48)
+    with pytest.raises(ValueError, match="29 scans; expected at most 20"):
+        images.load(path)
+
+
+def test_libtiff_writes_nothing_of_its_own_to_standard_error(tmp_path, pictures, capfd):
+    path = tmp_path / "broken.tiff"
+    images.save(pictures[0], path)
+    content = bytearray(path.read_bytes())
+    directory = int.from_bytes(content[4:8], "little")
+    for entry in range(directory + 2, len(content) - 11, 12):
+        if int.from_bytes(content[entry : entry + 2], "little") == 258:  # BitsPerSample
+            content[entry + 8 : entry + 12] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.tiff: "):
+        images.load(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_picture_larger_than_the_memory_is_not_called_damaged(tmp_path, pictures, monkeypatch):
+    images.save(pictures[0], tmp_path / "large.png")
+
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "_to_rgb", fail)
+    with pytest.raises(ValueError, match=r"large\.png: not enough memory for a picture of this size"):
+        images.load(tmp_path / "large.png")
 
 
 def test_loading_in_threads_does_not_change_the_warning_filters(tmp_path, pictures):

@@ -180,3 +180,16 @@ def test_the_state_of_another_optimiser_is_refused_before_a_kernel_writes_beyond
     saved["state"][number] = saved["state"].get(number, {}) | change
     with pytest.raises(ValueError, match="optimiser"):
         load_optimizer(optimizer, saved)
+
+
+@pytest.mark.parametrize(("make", "name"), [(torch.optim.Adam, "exp_avg"), (Muon, "momentum")])
+def test_an_incomplete_state_of_an_optimiser_is_refused(make, name):
+    kernel = nn.Parameter(torch.ones(4, 2, 3, 3))
+    optimizer = make([kernel])
+    optimizer_step(optimizer, {"sum": kernel.sum()})
+    saved = optimizer.state_dict()
+    load_optimizer(optimizer, saved)
+    del saved["state"][0][name]
+    saved["state"][0]["step"] = 1
+    with pytest.raises(ValueError, match="the state of the optimiser does not fit parameter 0"):
+        load_optimizer(optimizer, saved)

@@ -381,6 +381,7 @@ def test_there_must_be_a_run_to_resume(config):
     ("entries", "says"),
     [
         ({"config": [1]}, "its config is a list"),
+        ({"config": {"width": torch.zeros(2)}}, "its config is not plain"),
         ({"random": {"cpu": 1}}, "not a checkpoint of this run"),
         ({"network": "none"}, "not a checkpoint of this run"),
         ({"optimizer": {}}, "not a checkpoint of this run"),

@@ -11,6 +11,7 @@ import io
 import json
 import pickle
 import textwrap
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -220,9 +221,11 @@ def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dic
         raise FileNotFoundError(f"no file {path}")
     try:
         _check_archive(path)
-        objects = torch.load(path, map_location=device, weights_only=True)
-    except MemoryError:
-        raise
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch warns of its own old formats.
+            objects = torch.load(path, map_location=device, weights_only=True)
+    except MemoryError as error:
+        raise ValueError(f"{path}: damaged, or larger than the memory of this machine") from error
     except pickle.UnpicklingError as error:
         if "unsupported" in str(error).lower():
             raise ValueError(

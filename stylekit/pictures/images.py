@@ -6,6 +6,8 @@ CycleGAN networks use.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import os
 import warnings
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, _imaging
 from torch import Tensor
 
 from stylekit.atomic import atomic_write
@@ -41,12 +43,20 @@ MAX_PIXELS = 180_000_000
 MAX_SIDE = 65_535
 """Larger pictures are refused, since a file of a few kilobytes can expand to gigabytes. JPEG allows the same sides."""
 
+_MAX_SCANS = 100
+_MAX_SCANNED = 20 * MAX_PIXELS
+"""Scans of a progressive JPEG, and pixels in all of them. Usual are ten; each takes as long as the whole picture."""
+
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90},
     "TIFF": {"compression": "tiff_lzw"},
 }
+
+# libtiff writes about damaged files to standard error, besides Pillow's exception. On Windows the symbol is hidden.
+with contextlib.suppress(AttributeError, OSError):
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 # Pillow warns about metadata that we ignore and sizes that we check ourselves. The filter is global because
 # `warnings.catch_warnings` around each call is not thread-safe and would swallow other warnings.
@@ -92,6 +102,7 @@ def load(path: str | Path) -> Image.Image:
         with Image.open(path, formats=_READABLE) as image:
             if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise Image.DecompressionBombError(f"got {image.width} x {image.height}")
+            _check_jpeg(image, path)
             _check_tiff(image)
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
@@ -104,6 +115,8 @@ def load(path: str | Path) -> Image.Image:
         raise ValueError(f"{path}: not a supported picture; expected one of {kinds}") from error
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: not enough memory for a picture of this size") from error
     except Exception as error:  # Pillow raises almost anything on damaged files.
         raise ValueError(f"{path}: damaged or unsupported picture ({_first_line(error)})") from error
 
@@ -217,6 +230,15 @@ def _pixels(tensor: Tensor) -> Tensor:
     if tensor.ndim != 3 or len(tensor) != 3:
         raise ValueError(f"expected a picture of shape (3, H, W) or (1, 3, H, W), got {tuple(tensor.shape)}")
     return tensor.detach().float().clamp(0, 1)
+
+
+def _check_jpeg(image: Image.Image, path: Path) -> None:
+    """Refuse a JPEG of so many scans that decoding a file of a few kilobytes takes minutes."""
+    if image.format in ("JPEG", "MPO"):
+        scans = path.read_bytes().count(b"\xff\xda")  # Never in compressed data, where 00 follows ff.
+        most = min(_MAX_SCANS, _MAX_SCANNED // max(1, image.width * image.height))
+        if scans > most:
+            raise ValueError(f"{scans} scans; expected at most {most}")
 
 
 def _check_tiff(image: Image.Image) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
 import random
+import re
 import sys
+import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +38,11 @@ from stylekit.training.signals import ignore_signals
 
 T = TypeVar("T")
 
+_MAX_FILE = 100_000
+_MAX_VALUES = 10_000
+_MAX_NUMBER = 16_384
+"""Limits of a file with an augmentation pipeline: its bytes, its values with repeated ones, and its numbers."""
+
 
 def load_crop(
     path: Path, pipeline: albumentations.Compose, seed: int, cache: dict[Path, Tensor] | None = None
@@ -47,7 +56,7 @@ def load_crop(
     pixels = np.array(images.load(path)) if cached is None else cached.numpy()
     # One random stream for all transforms. `set_random_seed` would restart the same stream in each of them, which
     # correlates them: only pictures cropped at the top would be flipped.
-    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311 - no secret
     result = np.ascontiguousarray(pipeline(image=pixels)["image"])
     return torch.from_numpy(result).permute(2, 0, 1).float() / 255
 
@@ -106,9 +115,12 @@ def read_pipeline_file(path: Path, presets: Sequence[str]) -> Any:
             f"--augment {path}: expected {', '.join(presets)}, or a file with an albumentations pipeline"
         )
     try:
-        text = path.read_text()
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_FILE + 1)
+        if len(text) > _MAX_FILE:
+            raise ValueError(f"longer than {_MAX_FILE:,} characters; expected an albumentations pipeline")
         return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except Exception as error:  # PyYAML raises almost anything on values that do not fit their tags.
         raise ValueError(f"--augment {path}: {_one_line(error)}") from error
 
 
@@ -119,10 +131,14 @@ def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
         ValueError: Not a pipeline, or its output is not crop_size x crop_size.
     """
     try:
-        pipeline = albumentations.from_dict(saved)
-        if not isinstance(pipeline, albumentations.Compose):
-            pipeline = albumentations.Compose([pipeline])
-        results = [pipeline(image=np.zeros((*size, 3), np.uint8))["image"] for size in ((300, 400), (640, 480))]
+        _check_values(saved)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pipeline = albumentations.from_dict(saved)
+            if not isinstance(pipeline, albumentations.Compose):
+                pipeline = albumentations.Compose([pipeline])
+            results = [pipeline(image=np.zeros((*size, 3), np.uint8))["image"] for size in ((300, 400), (640, 480))]
+        _check_arguments(pipeline, [str(warning.message) for warning in caught])
     except Exception as error:  # Transforms raise anything on hand-written arguments.
         reason = f"{type(error).__name__}: {_one_line(error)}"
         raise ValueError(f"not a working albumentations pipeline ({reason})") from error
@@ -131,6 +147,44 @@ def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
     if found != expected:
         raise ValueError(f"the pipeline returns {found}; expected {expected}")
     return pipeline
+
+
+def _check_values(saved: Any) -> None:
+    """Check that a pipeline is small: aliases of YAML can repeat values without end, and numbers ask for memory.
+
+    Raises:
+        ValueError: It has too many values, or a number is too large.
+    """
+    remaining, count = [saved], 0
+    while remaining:
+        count += 1
+        if count + len(remaining) > _MAX_VALUES:
+            raise ValueError(f"more than {_MAX_VALUES:,} values")
+        value = remaining.pop()
+        if isinstance(value, dict):
+            remaining += [part for name, part in value.items() if name != "seed"]
+        elif isinstance(value, list | tuple):
+            remaining += value
+        elif isinstance(value, int | float) and not abs(value) <= _MAX_NUMBER:
+            raise ValueError(f"a number is {value}; expected at most {_MAX_NUMBER:,}")
+
+
+def _check_arguments(pipeline: albumentations.Compose, said: Sequence[str]) -> None:
+    """Refuse misspelt arguments, of which albumentations only warns before it leaves them out.
+
+    It also warns of a few that it writes itself, which are no mistakes.
+
+    Args:
+        said: Its warnings.
+
+    Raises:
+        ValueError: There are any; the message names them.
+    """
+    written = str(albumentations.to_dict(pipeline))
+    for text in said:
+        names = re.match(r"Argument\(s\) (.+) are not valid", text)
+        if names and any(f"'{name}': " not in written for name in re.findall(r"\w+", names[1])):
+            raise ValueError(text)
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -295,11 +349,9 @@ def cache_fits(paths: list[Path], copies: int = 1) -> bool:
     """
     sizes = []
     for path in paths[:: max(1, len(paths) // 100)]:
-        try:
-            with Image.open(path) as image:
-                sizes.append(image.width * image.height * 3)
-        except Exception:  # Damaged files raise almost anything; `check_pictures` reports them.
-            continue
+        # Damaged files raise almost anything; `check_pictures` reports them.
+        with contextlib.suppress(Exception), Image.open(path) as image:
+            sizes.append(image.width * image.height * 3)
     needed = sum(sizes) / max(1, len(sizes)) * len(paths) * copies
     return needed < devices.free_memory(torch.device("cpu")) / 4
 
@@ -318,4 +370,4 @@ def _in_one_block(pictures: dict[Path, Tensor]) -> dict[Path, Tensor]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), 300)

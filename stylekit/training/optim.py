@@ -42,6 +42,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
         if not 0 <= number < len(parameters):
             raise ValueError(f"the optimiser has no parameter {number}")
         like = parameters[number]
+        if state and state.keys() != _state_names(optimizer, like):
+            raise ValueError(f"the state of the optimiser does not fit parameter {number}")
         for name, value in state.items():
             fits = isinstance(value, Tensor) and (value.shape, value.dtype) == (like.shape, like.dtype)
             counts = name == "step" and (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int))
@@ -144,11 +146,22 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                if parameter.ndim == 4 and len(parameter) > 3:
+                if _is_kernel(parameter):
                     _muon(parameter, parameter.grad, state, group)
                 else:
                     _adam(parameter, parameter.grad, state, group)
         return loss
+
+
+def _is_kernel(parameter: Tensor) -> bool:
+    """Whether Muon's own rule applies to a parameter."""
+    return parameter.ndim == 4 and len(parameter) > 3
+
+
+def _state_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> set[str]:
+    """What Adam and Muon keep of a parameter that they have updated."""
+    kernel = isinstance(optimizer, Muon) and _is_kernel(parameter)
+    return {"momentum"} if kernel else {"step", "exp_avg", "exp_avg_sq"}
 
 
 def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:

@@ -500,7 +500,12 @@ def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> d
                 + (f"kept epochs: {', '.join(kept)}" if kept else "none is kept; train with --keep-epochs")
             )
     saved = checkpoint.load(path)
-    if differences := config.differences(_entry(saved, "config", dict, path), *fixed):
+    options = _entry(saved, "config", dict, path)
+    try:
+        json.dumps(options)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a training checkpoint: its config is not plain ({error})") from error
+    if differences := config.differences(options, *fixed):
         raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
     return saved
 
