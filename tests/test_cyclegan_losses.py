@@ -88,13 +88,15 @@ def test_the_one_sided_terms_by_hand():
     style = torch.tensor(0.5)
     found = one_sided_loss(grey, brighter, (features, features + 1), style, torch.zeros(1), **weights)
     # Content: the squared difference 1 over the mean square 4.
-    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 1.5}
+    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 0.225}  # A flat picture: 0.15.
     assert {name: round(term.item(), 6) for name, term in found.items()} == expected
     redder = grey + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
     found = one_sided_loss(grey, redder, (features, features), style, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["colour"].item() > 0.2
     # Only means over 8 x 8 pixels count: brush strokes are free.
     stripes = grey + torch.tensor([0.5, -0.5]).repeat(8)
+    found = one_sided_loss(stripes, stripes, (features, features), style, torch.ones(1), lambda_style=3.0)
+    assert found["style"].item() == pytest.approx(1.5)
     found = one_sided_loss(grey, stripes, (features, features), style, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-6)
 
