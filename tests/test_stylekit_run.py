@@ -91,6 +91,8 @@ def train(config: ToyConfig, hooks: Hooks | None = None, scores: Mapping[int, fl
         state = State(network, build_ema(network, config.ema_decay), torch.optim.Adam(network.parameters()))
         loader = make_loader(Numbers(), 6, config, run.device)
         run.restore(state)
+        run.start(loader)
+        write_outputs(run, state, scores or {})
         for batch in run.batches(loader):
             lr = set_learning_rate([state.optimizer], config, run.progress)
             hooks.before.get(run.step + 1, lambda: None)()
@@ -99,15 +101,19 @@ def train(config: ToyConfig, hooks: Hooks | None = None, scores: Mapping[int, fl
             state.ema.update_parameters(state.network)
             run.end_step({"loss": loss.detach()}, lr)
             hooks.after.get(run.step, lambda: None)()
-            if run.checkpoint_due:
-                run.save(state.state_dict(), {"model": state.ema.module})
-            if run.samples_due:
-                run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
-            if run.evaluation_due(config.eval_every):
-                score = (scores or {}).get(run.epoch, 1.0)
-                figure = Figure(Estimate(score, 0.0, 9.0), None, Estimate(config.width, 0.0, 9.0))
-                run.record({"x2y": {"kid": figure}}, score, {"model": state.ema.module})
+            write_outputs(run, state, scores or {})
     return run.result
+
+
+def write_outputs(run: Run, state: State, scores: Mapping[int, float]) -> None:
+    if run.checkpoint_due:
+        run.save(state.state_dict(), {"model": state.ema.module})
+    if run.samples_due:
+        run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
+    if run.evaluation_due(run.config.eval_every):
+        score = scores.get(run.epoch, 1.0)
+        figure = Figure(Estimate(score, 0.0, 9.0), None, Estimate(run.config.width, 0.0, 9.0))
+        run.record({"x2y": {"kid": figure}}, score, {"model": state.ema.module})
 
 
 @pytest.fixture
@@ -173,7 +179,7 @@ def test_a_run_leaves_what_the_documentation_lists(config):
     folder = result.folder
     assert (result.step, result.signal) == (12, None)
     assert set(names(folder)) == {
-        ".lock", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
+        ".lock", ".written", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
     }  # fmt: skip
     assert names(folder / "samples") == ["epoch-0001.png", "epoch-0002.png"]
     assert names(folder / "epochs") == ["0001", "0002"]
@@ -473,6 +479,7 @@ def test_a_killed_data_loading_process_is_started_again_and_loses_no_step(config
     def kill():
         for worker in multiprocessing.active_children():
             worker.kill()
+            worker.join()
 
     whole = train(config(name="whole")).folder
     parts = train(config(name="parts", num_workers=1), Hooks(after={3: kill})).folder
@@ -640,7 +647,9 @@ def test_a_finding_is_a_warning_and_an_alert_once_it_is_confirmed(config, capsys
     monkeypatch.setattr("stylekit.training.run.DIAGNOSIS_STEPS", 4)
     due = []
     with Run(config(), fixed=("width",)) as run:
-        for _ in run.batches(make_loader(Numbers(), 6, run.config, run.device)):
+        loader = make_loader(Numbers(), 6, run.config, run.device)
+        run.start(loader)
+        for _ in run.batches(loader):
             run.end_step({"loss": torch.tensor(float(run.step))}, 0.1)
             if run.diagnosis_due:
                 due.append((run.step, run.mean_terms()["loss"]))
