@@ -245,7 +245,9 @@ def kill_at_random(soak: Soak, case: Case, budget: int, whole: Path, duration: f
                 training.wait_for(functools.partial(_new_temporary, training.folder, aim, set(), writes), 60)
                 time.sleep(soak.random.choice((0.0, 0.0, 0.001, 0.003)))
             if not training.running:
-                break  # Too late: the run is finished.
+                finished = training.code == 0 or "is finished" in training.output.read_text(errors="replace")
+                soak.expect(finished, case, f"ended with {training.code} before it was killed", training)
+                break
             os.kill(training.process, signal.SIGKILL)
             training.wait()
             budget -= 1
