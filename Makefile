@@ -8,7 +8,7 @@ OUTPUT ?= demo
 export PHOTO SIZE OUTPUT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery notebooks test check lint types fuzz audit bench docs lock clean
+.PHONY: help demo gallery notebooks test check lint types fuzz soak audit bench docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,9 @@ test: $(VENV)/installed  ## run all tests
 	$(BIN)/python -m pytest
 
 check: lint types test  ## lint, types and tests
+
+soak: $(VENV)/installed  ## kill and resume trainings a hundred times and compare (half an hour); see docs/reliability.md
+	$(BIN)/python benchmarks/soak.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ setup(
         "av>=14",
         "requests>=2.32",
         "urllib3>=2.3",
-        "filelock>=3.16",
+        "filelock>=4.1",  # Data loading processes, which outlive a killed training by seconds, do not keep its lock.
         "imagehash>=4.3",
     ],
     extras_require={

@@ -81,6 +81,8 @@ def train(config: TrainConfig) -> Result:
         run.restore(state)
         print0(describe(state))
         monitor = Monitor(config, run.device) if config.eval_every and distributed.is_main() else None
+        run.start(data.loader)
+        _write_outputs(run, state, data, config, monitor)
         for real_x, real_y in run.batches(data.loader):
             warmup = min(1.0, (run.step + 1) / (config.warmup_steps + 1))
             lr = set_learning_rate([state.generator_optimizer], config, run.progress, warmup)
@@ -92,13 +94,7 @@ def train(config: TrainConfig) -> Result:
             run.end_step(terms, lr)
             if run.diagnosis_due:
                 run.warn(diagnose(state.generators, real_x, real_y, run.mean_terms(), lr, run.progress, config))
-            if run.checkpoint_due:
-                run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.released_networks)
-            if run.samples_due:
-                run.show(sample_images(state, data, config), PLOTS)
-            if monitor is not None and run.evaluation_due(config.eval_every):
-                figures = monitor.measure(state.ema_generators)
-                run.record(figures, score(figures), state.released_networks)
+            _write_outputs(run, state, data, config, monitor)
         if run.progress >= 1:
             pictures = config.batch_size * distributed.world_size()
             short = diagnose_length(run.step, run.seconds, run.steps_per_epoch, pictures, config)
@@ -371,6 +367,17 @@ def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, li
             for title, picture in zip(titles, pictures, strict=False):
                 columns.setdefault(title, []).append(images.to_image(picture))
     return columns
+
+
+def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig, monitor: Monitor | None) -> None:
+    """Write what is due after a step: the checkpoint first, then what a resumed run can make from it."""
+    if run.checkpoint_due:
+        run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.released_networks)
+    if run.samples_due:
+        run.show(sample_images(state, data, config), PLOTS)
+    if monitor is not None and run.evaluation_due(config.eval_every):
+        figures = monitor.measure(state.ema_generators)
+        run.record(figures, score(figures), state.released_networks)
 
 
 def _load_initial_weights(generators: GeneratorPair, discriminators: DiscriminatorPair, config: TrainConfig) -> None:

@@ -68,14 +68,13 @@ def train(config: TrainConfig) -> Result:
         data = load_data(config, run.device, pipeline)
         run.restore(state)
         print0(f"{count_parameters(state.ema_networks['model']):,} parameters, loss network: {config.loss_network}")
+        run.start(data.loader)
+        _write_outputs(run, state, data, config)
         for photographs, noise in run.batches(data.loader):
             lr = set_learning_rate([state.optimizer], config, run.progress)
             photographs, noise = devices.to_device(photographs, run.device), devices.to_device(noise, run.device)
             run.end_step(train_step(state, photographs, noise, config, run.amp), lr)
-            if run.checkpoint_due:
-                run.save(state.state_dict() | {"pipeline": albumentations.to_dict(data.pipeline)}, state.ema_networks)
-            if run.samples_due:
-                run.show(sample_images(state, data), plots(config))
+            _write_outputs(run, state, data, config)
     return run.result
 
 
@@ -263,6 +262,14 @@ def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
 def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     """The panels of losses.png and the terms in each."""
     return {"content": ("content", "pixel", "tv"), "style": config.style_layers}
+
+
+def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig) -> None:
+    """Write what is due after a step: the checkpoint first, then what a resumed run can make from it."""
+    if run.checkpoint_due:
+        run.save(state.state_dict() | {"pipeline": albumentations.to_dict(data.pipeline)}, state.ema_networks)
+    if run.samples_due:
+        run.show(sample_images(state, data), plots(config))
 
 
 def _validation_pictures(config: TrainConfig) -> list[Path]:

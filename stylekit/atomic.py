@@ -23,6 +23,9 @@ import psutil
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 """In temporary names, since a folder may be shared by several machines."""
 
+_START = secrets.token_hex(4)
+"""In temporary names, since a later process may have the same number."""
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
@@ -81,30 +84,29 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def atomic_tree(path: str | Path) -> Iterator[Path]:
     """Fill a temporary folder that takes the place of the folder `path`, with all it held, when the block succeeds.
 
-    If the process is killed between the two renames that this takes, the old folder remains under a hidden name.
+    If the process is killed between the two renames that this takes, the old folder comes back when another process
+    writes into the folder around it.
 
     Raises:
         OSError: The folder is not writable or the disk is full; the message names `path`.
     """
     path = Path(path)
     partial = _partial_path(path)
-    old = partial.with_suffix(".old")
+    new, old = partial / "new", partial / "old" / path.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path.parent)
-        partial.mkdir()
-        yield partial
+        new.mkdir(parents=True)
+        old.parent.mkdir()
+        yield new
         if path.exists():
             path.replace(old)
-        partial.replace(path)
+        new.replace(path)
     except OSError as error:
-        if old.exists() and not path.exists():
-            old.replace(path)
         raise OSError(write_error(path, error.strerror or str(error))) from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove(partial)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -124,6 +126,8 @@ def link_or_copy(source: Path, target: Path) -> None:
         except OSError:
             with source.open("rb") as original, partial.open("xb") as copy:
                 shutil.copyfileobj(original, copy)
+                copy.flush()
+                os.fsync(copy.fileno())
         partial.replace(target)
     except OSError as error:
         raise OSError(write_error(target, error.strerror or str(error))) from error
@@ -150,7 +154,7 @@ def check_writable(path: str | Path) -> None:
 
 def _partial_path(path: Path) -> Path:
     """A new temporary name, in the same folder, that `path` is written under."""
-    return path.with_name(f".{_HOST}-{os.getpid()}-{secrets.token_hex(8)}.part")
+    return path.with_name(f".{_HOST}-{os.getpid()}-{_START}-{secrets.token_hex(8)}.part")
 
 
 @functools.cache
@@ -158,11 +162,22 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine that no longer run have left in a folder; once per process."""
     for leftover in folder.glob(f".{_HOST}-*.part"):
         process = leftover.name.split("-")[1]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
-            if leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        # In a container every start has the same process number.
+        own = process == str(os.getpid())
+        if leftover.name.split("-")[2] != _START if own else process.isdigit() and not psutil.pid_exists(int(process)):
+            with contextlib.suppress(OSError):  # Another process may remove it, too.
+                _remove(leftover)
+
+
+def _remove(partial: Path) -> None:
+    """Remove a temporary file or folder; an old folder that has no successor yet goes back to its place."""
+    if not partial.is_dir() or partial.is_symlink():
+        partial.unlink()
+        return
+    for old in partial.glob("old/*"):
+        if not (partial.parent / old.name).exists():
+            old.replace(partial.parent / old.name)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_error(path: Path, reason: str | None) -> str:

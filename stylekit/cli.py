@@ -207,12 +207,14 @@ def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> 
         FileExistsError: All results exist, or the sheet does.
         ValueError: The sheet would replace a picture.
     """
+    from stylekit.pictures.jobs import real_paths
+
     sheet_path = None
     if sheet:
         sheet_path = output / "sheet.jpg"
         if jobs[0].target == output:
             sheet_path = output.with_name(f"{output.stem}-sheet.jpg")
-        if any(sheet_path.resolve() in (job.source.resolve(), job.target.resolve()) for job in jobs):
+        if sheet_path.resolve() in real_paths(path for job in jobs for path in (job.source, job.target)):
             raise ValueError(f"--sheet: {sheet_path} is an input or a result; choose another --output")
     if overwrite:
         return jobs, sheet_path

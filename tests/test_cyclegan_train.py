@@ -171,7 +171,7 @@ def test_a_checkpoint_has_the_documented_entries(dataset):
     assert saved.keys() == {
         "pipelines", "generators", "discriminators", "average", "generator_optimizer", "discriminator_optimizer",
         "pools", "styles", "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds",
-        "wandb_run_id",
+        "wandb_run_id", "pending",
     }  # fmt: skip
     assert {key.split(".")[0] for key in saved["generators"]} == {"G", "F"}
     assert {key.split(".")[0] for key in saved["discriminators"]} == {"D_X", "D_Y"}

@@ -229,7 +229,7 @@ def test_an_initial_network_of_another_architecture_names_the_flags_that_fit(pho
 def test_a_run_leaves_the_network_and_samples_beside_what_every_run_leaves(photographs, painting):
     folder = train(config(photographs, painting, save_epoch_freq=1)).folder
     assert {path.name for path in folder.iterdir()} == {
-        ".lock", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
+        ".lock", ".written", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
     }  # fmt: skip
     sheet = Image.open(folder / "samples" / "epoch-0001.png")
     assert sheet.width > 2 * 256 and np.asarray(sheet).std() > 10
@@ -243,7 +243,7 @@ def test_a_checkpoint_has_the_documented_entries(photographs, painting):
     # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
     assert saved.keys() == {
         "pipeline", "grams", "network", "average", "optimizer",
-        "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id",
+        "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id", "pending",
     }  # fmt: skip
     assert list(saved["grams"]) == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
 

@@ -121,6 +121,30 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
     assert names(tmp_path) == sorted([running.name, "other"])
 
 
+def test_a_process_with_the_number_of_a_killed_one_removes_what_that_left(tmp_path, monkeypatch):
+    # As in a container, where every start has the same numbers.
+    left = [atomic._partial_path(tmp_path / "a") for _ in range(2)]
+    left[0].touch()
+    left[1].mkdir()
+    monkeypatch.setattr(atomic, "_START", "another")
+    with atomic_write(tmp_path / "b"), atomic_write(tmp_path / "c"):
+        atomic._remove_leftovers.__wrapped__(tmp_path)  # A second thread may come here while this one writes.
+    assert names(tmp_path) == ["b", "c"]
+
+
+def test_a_folder_that_a_killed_process_had_moved_away_comes_back(tmp_path):
+    with atomic_tree(tmp_path / "best") as partial:
+        (partial / "score").write_text("old")
+    killed = tmp_path / f".{atomic._HOST}-{2**22 + 1}-start-random.part"  # No process has such a number.
+    (killed / "new").mkdir(parents=True)
+    (killed / "old").mkdir()
+    (tmp_path / "best").rename(killed / "old" / "best")
+    atomic._remove_leftovers.cache_clear()
+    with atomic_write(tmp_path / "other"):
+        pass
+    assert names(tmp_path) == ["best", "other"] and (tmp_path / "best" / "score").read_text() == "old"
+
+
 def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: "guessed")
     victim = tmp_path / "victim"

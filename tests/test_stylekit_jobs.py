@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
+from cyclegan.models import Generator
+from cyclegan.translate import translate
+from johnson.models import TransformerNet
+from johnson.stylize import stylize
 from stylekit.pictures import images
 from stylekit.pictures.jobs import Job, plan_jobs, process_files
 
@@ -55,6 +60,16 @@ def test_a_suffix_that_cannot_be_written_becomes_png(folder):
 def test_results_inside_the_input_folder_are_not_inputs_of_the_next_call(folder, pictures):
     images.save(pictures[0], "photos/out/a.jpg")
     assert [source for source, _ in planned(["photos"], folder / "photos/out")] == ["photos/a.jpg", "photos/sub/b.PNG"]
+
+
+def test_every_folder_is_looked_at_once_however_many_files_it_has(folder, monkeypatch):
+    for i in range(200):
+        (folder / "photos" / "sub" / f"{i}.png").hardlink_to(folder / "photos" / "a.jpg")
+    looks = []
+    resolve = Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path: looks.append(path) or resolve(path))
+    assert len(planned(["photos"], Path("out"))) == 202
+    assert len(looks) < 10
 
 
 @pytest.mark.parametrize(
@@ -151,3 +166,20 @@ def test_a_picture_that_vanishes_or_does_not_fit_the_format_does_not_end_the_wor
 def test_an_empty_string_is_not_the_current_folder(tmp_path):
     with pytest.raises(ValueError, match="an input is an empty string"):
         plan_jobs([""], tmp_path)
+
+
+def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder):
+    picture = images.to_tensor(images.load("photos/a.jpg"))[..., :24, :16]
+    images.save(picture, "photos/a.jpg")
+    networks = Generator(4, 1).eval(), TransformerNet(4, 1).eval()
+    jobs = plan_jobs(["photos/a.jpg"], Path("out"))
+    process, measured = psutil.Process(), []
+    for i in range(330):
+        if i % 2:
+            assert next(process_files(jobs, lambda x: translate(x, networks[0]))).error is None
+        else:
+            stylize(picture, networks[1])
+        if i in (29, 329):
+            measured.append((process.num_fds(), process.num_threads(), process.memory_info().rss))
+    assert measured[1][:2] == measured[0][:2]
+    assert measured[1][2] - measured[0][2] < 4 * 2**20

@@ -1,10 +1,13 @@
+import itertools
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +22,7 @@ from torch.utils.data import Dataset
 
 import cyclegan.train
 from cyclegan.cli import train_main
+from stylekit.atomic import atomic_write
 from stylekit.networks.figures import Figure
 from stylekit.networks.metrics import Estimate
 from stylekit.options import RunConfig
@@ -91,6 +95,8 @@ def train(config: ToyConfig, hooks: Hooks | None = None, scores: Mapping[int, fl
         state = State(network, build_ema(network, config.ema_decay), torch.optim.Adam(network.parameters()))
         loader = make_loader(Numbers(), 6, config, run.device)
         run.restore(state)
+        run.start(loader)
+        write_outputs(run, state, scores or {})
         for batch in run.batches(loader):
             lr = set_learning_rate([state.optimizer], config, run.progress)
             hooks.before.get(run.step + 1, lambda: None)()
@@ -99,15 +105,19 @@ def train(config: ToyConfig, hooks: Hooks | None = None, scores: Mapping[int, fl
             state.ema.update_parameters(state.network)
             run.end_step({"loss": loss.detach()}, lr)
             hooks.after.get(run.step, lambda: None)()
-            if run.checkpoint_due:
-                run.save(state.state_dict(), {"model": state.ema.module})
-            if run.samples_due:
-                run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
-            if run.evaluation_due(config.eval_every):
-                score = (scores or {}).get(run.epoch, 1.0)
-                figure = Figure(Estimate(score, 0.0, 9.0), None, Estimate(config.width, 0.0, 9.0))
-                run.record({"x2y": {"kid": figure}}, score, {"model": state.ema.module})
+            write_outputs(run, state, scores or {})
     return run.result
+
+
+def write_outputs(run: Run, state: State, scores: Mapping[int, float]) -> None:
+    if run.checkpoint_due:
+        run.save(state.state_dict(), {"model": state.ema.module})
+    if run.samples_due:
+        run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
+    if run.evaluation_due(run.config.eval_every):
+        score = scores.get(run.epoch, 1.0)
+        figure = Figure(Estimate(score, 0.0, 9.0), None, Estimate(run.config.width, 0.0, 9.0))
+        run.record({"x2y": {"kid": figure}}, score, {"model": state.ema.module})
 
 
 @pytest.fixture
@@ -141,6 +151,7 @@ def flat(values, name=""):
 def assert_same_run(one: Path, other: Path) -> None:
     """Both folders hold the same state, bit for bit, and the same losses."""
     first, second = (checkpoint.load(folder / "last.pt") for folder in (one, other))
+    frequency = first["config"]["print_freq"]
     for saved in (first, second):
         # What a run is called, its limits, and its clock may differ.
         del saved["config"], saved["seconds"]
@@ -157,7 +168,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         for folder in (one, other)
     ]
     assert lines[0] == lines[1]
-    assert [line["step"] for line in lines[0]] == list(range(1, first[".step"] + 1))
+    assert [line["step"] for line in lines[0]] == list(range(frequency, first[".step"] + 1, frequency))
 
 
 def names(folder: Path) -> list[str]:
@@ -173,7 +184,7 @@ def test_a_run_leaves_what_the_documentation_lists(config):
     folder = result.folder
     assert (result.step, result.signal) == (12, None)
     assert set(names(folder)) == {
-        ".lock", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
+        ".lock", ".written", "config.json", "last.pt", "metrics.jsonl", "losses.png", "samples", "model", "epochs",
     }  # fmt: skip
     assert names(folder / "samples") == ["epoch-0001.png", "epoch-0002.png"]
     assert names(folder / "epochs") == ["0001", "0002"]
@@ -311,11 +322,60 @@ def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(config, number, step):
     assert_same_run(whole, result.folder)
 
 
-def test_a_signal_between_two_steps_loses_no_step(config):
-    whole = train(config(name="whole")).folder
-    result = train(config(name="parts"), Hooks(after={3: lambda: signal.raise_signal(signal.SIGTERM)}))
-    assert checkpoint.load(result.folder / "last.pt")["step"] == result.step
-    assert_same_run(whole, train(config(name="parts", resume=True)).folder)
+def test_a_signal_between_two_steps_loses_no_step_and_no_term_of_a_line(config):
+    whole = train(config(name="whole", print_freq=4)).folder
+    parts = config(name="parts", print_freq=4)
+    result = train(parts, Hooks(after={2: lambda: signal.raise_signal(signal.SIGTERM)}))
+    assert result.step == checkpoint.load(result.folder / "last.pt")["step"] == 3
+    assert_same_run(whole, train(replace(parts, resume=True)).folder)
+
+
+def test_what_a_killed_process_was_about_to_write_is_written_by_the_next_one(config, monkeypatch):
+    def plot(name: str, folder: Path, *groups: object) -> None:
+        with atomic_write(folder / f"{name}.png") as file:
+            file.write(b"a plot takes longer than the rest of this test")
+
+    monkeypatch.setattr("stylekit.training.run.plot_losses", partial(plot, "losses"))
+    monkeypatch.setattr("stylekit.training.run.plot_figures", partial(plot, "figures"))
+    options = config(name="parts", keep_epochs="1", save_epoch_freq=1, eval_every=1, n_samples=1, num_workers=1)
+    scores = {1: 0.5, 2: 0.4}
+    whole = train(replace(options, name="whole"), scores=scores).folder
+    folder, finds = options.checkpoints_dir / "parts", []
+    # Before last.pt; epochs/; the sample; losses.png; the best networks of the first epoch; those of the second.
+    for number in (3, 6, 9, 10, 14, 32):
+        assert killed_before(number, replace(options, resume=(folder / "last.pt").exists()), scores)
+        finds.append(len(list(folder.glob("samples/*.png"))))
+    assert finds == [0, 0, 0, 1, 1, 2]
+    assert not (folder / "best").exists()  # It was between the old one and the new one.
+    train(replace(options, resume=True), scores=scores)
+    assert_same_run(whole, folder)
+    files, others = (
+        {path.relative_to(run): path for path in run.rglob("*") if path.is_file()} for run in (whole, folder)
+    )
+    assert files.keys() == others.keys()
+    for path in files.keys() - {Path(name) for name in ("config.json", ".written", "last.pt", "metrics.jsonl")}:
+        assert files[path].read_bytes() == others[path].read_bytes() or path.name == "last.pt", path
+    with pytest.raises(ValueError, match="is finished: 12 steps"):
+        train(replace(options, resume=True))
+
+
+def killed_before(number: int, config: ToyConfig, scores: Mapping[int, float]) -> bool:
+    """Train in a process that is killed just before so many files and folders have got their names; whether it was."""
+    process = os.fork()
+    if process == 0:
+        numbers, rename = itertools.count(1), Path.replace
+
+        def rename_or_die(path: Path, target: Path) -> Path:
+            if next(numbers) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(path, target)
+
+        try:
+            Path.replace = rename_or_die
+            train(config, scores=scores)
+        finally:
+            os._exit(1)
+    return os.waitpid(process, 0)[1] == signal.SIGKILL
 
 
 def test_a_signal_in_the_last_step_leaves_a_finished_run(config):
@@ -474,6 +534,7 @@ def test_a_killed_data_loading_process_is_started_again_and_loses_no_step(config
     def kill():
         for worker in multiprocessing.active_children():
             worker.kill()
+            worker.join()
 
     whole = train(config(name="whole")).folder
     parts = train(config(name="parts", num_workers=1), Hooks(after={3: kill})).folder
@@ -488,23 +549,19 @@ def flags(dataset, tmp_path):
     return [*flags, "--pool-size", 3, "--n-epochs", 1000, "--n-epochs-decay", 0, "--n-samples", 0]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_command_stopped_by_a_signal_goes_on_bit_for_bit(flags, tmp_path, capsys, number):
+def test_a_command_stopped_by_a_signal_goes_on_bit_for_bit(flags, tmp_path, capsys):
     folder = tmp_path / "runs" / "stopped"
     process = subprocess.Popen(
         command(["train.py", *flags, "--name", "stopped", "--num-workers", 1, "--save-latest-freq", 4]),
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for_lines(folder / "metrics.jsonl", 9, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     step = checkpoint.load(folder / "last.pt")["step"]
-    if number == signal.SIGKILL:
-        assert process.returncode == -number
-    else:
-        assert process.returncode == 128 + number and not err, err
-        hint = f"--name stopped --checkpoints-dir {tmp_path / 'runs'} --resume"
-        assert f"stopped and saved at step {step}; resume with\n    python train.py {hint}\n" in out
+    assert process.returncode == 128 + signal.SIGINT and not err, err
+    hint = f"--name stopped --checkpoints-dir {tmp_path / 'runs'} --resume"
+    assert f"stopped and saved at step {step}; resume with\n    python train.py {hint}\n" in out
 
     # --resume alone goes on; here up to a step, so that the test ends.
     resume = ["--name", "stopped", "--checkpoints-dir", tmp_path / "runs", "--resume", "--max-steps", step + 7]
@@ -641,7 +698,9 @@ def test_a_finding_is_a_warning_and_an_alert_once_it_is_confirmed(config, capsys
     monkeypatch.setattr("stylekit.training.run.DIAGNOSIS_STEPS", 4)
     due = []
     with Run(config(), fixed=("width",)) as run:
-        for _ in run.batches(make_loader(Numbers(), 6, run.config, run.device)):
+        loader = make_loader(Numbers(), 6, run.config, run.device)
+        run.start(loader)
+        for _ in run.batches(loader):
             run.end_step({"loss": torch.tensor(float(run.step))}, 0.1)
             if run.diagnosis_due:
                 due.append((run.step, run.mean_terms()["loss"]))

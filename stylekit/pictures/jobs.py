@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,12 @@ def plan_jobs(
     for entry in map(Path, inputs):
         if entry.is_dir():
             # Results of an earlier call inside the folder are not inputs.
-            inside = entry.resolve() in output.resolve().parents
-            sources = [p for p in images.find(entry) if not (inside and output.resolve() in p.resolve().parents)]
+            sources = images.find(entry)
+            if entry.resolve() in output.resolve().parents:
+                results = output.resolve()
+                sources = [
+                    p for p, real in zip(sources, real_paths(sources), strict=True) if results not in real.parents
+                ]
             if not sources:
                 raise FileNotFoundError(f"no pictures in {entry}; expected {' '.join(sorted(images.FORMATS))}")
             jobs += [Job(path, output / path.relative_to(entry)) for path in sources]
@@ -76,14 +81,20 @@ def plan_jobs(
     if not as_file:
         jobs = [Job(job.source, _with_suffix(job.target, format, videos)) for job in jobs]
     taken: dict[Path, Path] = {}
-    sources_by_path = {job.source.resolve(): job.source for job in jobs}
-    for job in jobs:
-        other = taken.setdefault(job.target.resolve(), job.source)
+    inputs_at = set(real_paths(job.source for job in jobs))
+    for job, target in zip(jobs, real_paths(job.target for job in jobs), strict=True):
+        other = taken.setdefault(target, job.source)
         if other != job.source:
             raise ValueError(f"{other} and {job.source} would both be written to {job.target}; process them separately")
-        if job.target.resolve() in sources_by_path:
+        if target in inputs_at:
             raise ValueError(f"{job.target} is also an input and is never replaced; choose another --output")
     return jobs
+
+
+def real_paths(paths: Iterable[Path]) -> list[Path]:
+    """What `Path.resolve` gives for each file; each folder is looked at once, not once per file."""
+    folder = functools.cache(Path.resolve)
+    return [path.resolve() if path.is_symlink() else folder(path.parent) / path.name for path in paths]
 
 
 def process_files(

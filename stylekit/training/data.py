@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import re
@@ -34,7 +34,7 @@ from stylekit import devices, distributed
 from stylekit.options import RunConfig
 from stylekit.pictures import images
 from stylekit.training.log import print0
-from stylekit.training.signals import ignore_signals
+from stylekit.training.signals import children_may_end, ignore_signals
 
 T = TypeVar("T")
 
@@ -283,19 +283,37 @@ def make_loader(
 
 @contextmanager
 def iterate(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
-    """Iterate over a loader whose workers ignore signals; all workers have exited when the context ends."""
+    """Iterate over a loader whose workers ignore signals; all workers have exited when the context ends.
+
+    Raises:
+        ChildProcessError: A worker was killed.
+    """
     others = set(multiprocessing.active_children())
     iterator = iter(loader)
     workers = set(multiprocessing.active_children()) - others
-    try:
-        yield iterator
-    finally:
-        # The loader asks its workers to exit, and would wait forever for one that does not: they ignore SIGTERM.
-        if shut_down := getattr(iterator, "_shutdown_workers", None):
-            shut_down()
-        for worker in workers:
-            worker.kill()
-            worker.join()
+    sentinels = [worker.sentinel for worker in workers]
+    lost = ChildProcessError("a data loading process was killed")
+
+    def batches() -> Iterator[T]:
+        while not multiprocessing.connection.wait(sentinels, timeout=0):
+            yield next(iterator)
+        raise lost
+
+    with children_may_end():
+        try:
+            yield batches()
+        except (RuntimeError, OSError, EOFError) as error:
+            # A worker that is killed while the loader waits for it breaks a connection, among other things.
+            if error is not lost and multiprocessing.connection.wait(sentinels, timeout=0.3):
+                raise lost from error
+            raise
+        finally:
+            # The loader asks its workers to exit, and would wait forever for one that does not: they ignore SIGTERM.
+            if shut_down := getattr(iterator, "_shutdown_workers", None):
+                shut_down()
+            for worker in workers:
+                worker.kill()
+                worker.join()
 
 
 def evenly_spaced(paths: list[Path], count: int) -> list[Path]:

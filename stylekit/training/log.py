@@ -79,9 +79,9 @@ class Log:
             return
         if wandb is not None:
             self._start_wandb(wandb, config)
-        _drop_after(step, folder / "metrics.jsonl", read_metrics(folder))
+        _write_lines(folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step])
         if figures := read_figures(folder):
-            _drop_after(step, folder / "figures.jsonl", figures)
+            _write_lines(folder / "figures.jsonl", [line for line in figures if line["step"] <= step])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers at a step: a line in metrics.jsonl, and `train/NAME` in Weights & Biases."""
@@ -91,8 +91,12 @@ class Log:
         self._to_wandb(lambda run: run.log({"train/step": step, **{f"train/{key}": v for key, v in values.items()}}))
 
     def figures(self, step: int, line: Mapping[str, Any], values: Mapping[str, float]) -> None:
-        """Log an evaluation: a line in figures.jsonl, and `evaluation/NAME` in Weights & Biases."""
-        _append(self.folder / "figures.jsonl", {"step": step, **line})
+        """Log an evaluation: a line in figures.jsonl, and `evaluation/NAME` in Weights & Biases.
+
+        It replaces a line of the same step, left by a process that was killed while it wrote the rest.
+        """
+        earlier = [before for before in read_figures(self.folder) if before["step"] < step]
+        _write_lines(self.folder / "figures.jsonl", [*earlier, {"step": step, **line}])
         named = {f"evaluation/{key}": value for key, value in values.items()}
         self._to_wandb(lambda run: run.log({"train/step": step, **named}))
 
@@ -292,8 +296,11 @@ def plot_figures(folder: str | Path) -> Path | None:
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise OSError(f"could not write {path} ({error.strerror})") from error
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
@@ -309,9 +316,9 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _drop_after(step: int, path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     with atomic_write(path) as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step).encode())
+        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def _logged_in() -> bool:

@@ -98,7 +98,11 @@ class Run:
     seconds = 0.0
     """Training time, without what follows `end_step`: saving, sampling, evaluating."""
     checkpoint_due = False
-    """Whether to `save` after the current step: at the end of an epoch and of the run, and as the options say."""
+    """Whether to `save` after the current step: at the end of an epoch and of the run, and as the options say.
+
+    After `start`, whether to do so for the restored step, since the process that saved it was killed before it had
+    written all that was due; likewise `samples_due`.
+    """
     diagnosis_due = False
     """Whether to `warn` of findings after the current step: in the main process, every `DIAGNOSIS_STEPS` or so."""
     samples_due = False
@@ -120,10 +124,12 @@ class Run:
         self._doctor = Doctor()
         self._since_diagnosis: list[dict[str, float]] = []
         """The lines logged since the last diagnosis."""
-        self._best = None if self.saved is None else _read_best(self.folder)
+        self._best: dict[str, Any] | None = None
         """The evaluation of the networks in best/, as in figures.jsonl."""
         self._pending: list[dict[str, Tensor]] = []
         """Terms of the steps since the last logged line, on the device."""
+        self._written = self.folder / ".written"
+        """Names the last checkpoint for which all other files that were due have been written as well."""
 
     def __enter__(self) -> Run:
         try:
@@ -165,6 +171,11 @@ class Run:
         """How the run ended."""
         return Result(self.folder, self.step, self._stop_signal if self.progress < 1 else None)
 
+    @property
+    def _place(self) -> bytes:
+        """What tells one checkpoint from all others of a run."""
+        return f"step {self.step} after {self.seconds} s\n".encode()
+
     def saved_entry(self, name: str, kind: type[T], depends_on: Sequence[str] = ()) -> T | None:
         """An entry of the checkpoint; None for a new run, or if an option that the entry depends on has changed.
 
@@ -192,12 +203,17 @@ class Run:
             if self.saved["random_cuda"] is not None and self.device.type == "cuda":
                 torch.cuda.set_rng_state(self.saved["random_cuda"].cpu(), self.device)
             self._wandb_run_id = self.saved["wandb_run_id"]
+            pending = self.saved.get("pending") or [[]]
+            self._pending = [
+                {name: torch.tensor(float(term), device=self.device) for name, term in terms.items()}
+                for terms in pending[distributed.rank() % len(pending)]
+            ]
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             path = self.folder / "last.pt"
             raise ValueError(f"{path}: not a checkpoint of this run ({str(error).splitlines()[0]})") from error
 
-    def batches(self, loader: DataLoader[T]) -> Iterator[T]:
-        """Yield batches until the epochs, the time limit or a signal end the run; call `end_step` for each.
+    def start(self, loader: DataLoader[Any]) -> None:
+        """Write config.json, open the log, and say whether something is still due after the restored step.
 
         Args:
             loader: From `make_loader`.
@@ -205,18 +221,32 @@ class Run:
         Raises:
             ValueError: The run is already finished; or Weights & Biases is not set up.
         """
-        sampler = cast(EpochBatches, loader.batch_sampler)
-        self.steps_per_epoch = len(sampler)
+        self.steps_per_epoch = len(cast(EpochBatches, loader.batch_sampler))
         epochs = self.config.n_epochs + self.config.n_epochs_decay
         self.total_steps = min(self.steps_per_epoch * epochs, self.config.max_steps or self.steps_per_epoch * epochs)
+        written = self._written.is_file() and self._written.read_bytes() == self._place
+        # Going back to an earlier epoch leaves what was due later.
+        unwritten = self.saved is not None and self.config.from_epoch is None and not written
+        self.checkpoint_due = bool(distributed.all_max(unwritten)[0])
+        self.samples_due = self.checkpoint_due and self._samples_due()
         self._begin()
-        batches = self._endless(loader, sampler)
+        self._best = None if self.saved is None else _read_best(self.folder)
+
+    def batches(self, loader: DataLoader[T]) -> Iterator[T]:
+        """Yield batches until the epochs, the time limit or a signal end the run; call `end_step` for each.
+
+        Args:
+            loader: As given to `start`.
+        """
+        batches = self._endless(loader, cast(EpochBatches, loader.batch_sampler))
         self._contexts.callback(batches.close)
         self._signals = self._contexts.enter_context(collect_signals())
         self._logged_step, self._logged_seconds = self.step, self.seconds
+        self._mark_written()
         while not self.ended:
             self._clock = time.monotonic()
             yield next(batches)
+            self._mark_written()
         if self.progress >= 1:
             print0(f"finished after {self.step} steps, {format_duration(self.seconds)}; results in {self.folder}")
 
@@ -231,9 +261,7 @@ class Run:
             try:
                 with iterate(loader) as batches:
                     yield from batches
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
+            except ChildProcessError as error:
                 if self.step == lost_at:
                     raise MemoryError(
                         "data loading processes are killed again and again; try --num-workers 0"
@@ -263,7 +291,8 @@ class Run:
         )
         self._stop_signal = int(signal) or None
         self._bar.update()
-        if self.step % self.config.print_freq == 0 or self.ended:
+        # A run that a signal stops keeps its pending terms, so that its lines are those of an uninterrupted run.
+        if self.step % self.config.print_freq == 0 or self.progress >= 1:
             self._write_metrics(lr)
         epoch_ended = self.step_in_epoch == self.steps_per_epoch
         if epoch_ended:
@@ -271,9 +300,18 @@ class Run:
             self._logged_step, self._logged_seconds = self.step, self.seconds
         enough = len(self._since_diagnosis) * self.config.print_freq >= DIAGNOSIS_STEPS
         self.diagnosis_due = distributed.is_main() and enough and not self._pending
-        self.samples_due = distributed.is_main() and (epoch_ended or self.progress >= 1)
+        self.samples_due = self._samples_due()
         frequency = self.config.save_latest_freq
         self.checkpoint_due = epoch_ended or self.ended or bool(frequency and self.step % frequency == 0)
+
+    def _samples_due(self) -> bool:
+        return distributed.is_main() and (self.step_in_epoch == 0 or self.progress >= 1)
+
+    def _mark_written(self) -> None:
+        """Note that all that was due after the current step has been written."""
+        if self.checkpoint_due and distributed.is_main():
+            self._written.write_bytes(self._place)
+        self.checkpoint_due = False
 
     def save(self, state: Mapping[str, Any], networks: Mapping[str, PyTorchModelHubMixin]) -> None:
         """Write last.pt, and the networks to use into their folders.
@@ -286,6 +324,8 @@ class Run:
             FloatingPointError: A value is no longer finite; nothing is written.
             OSError: A file cannot be written; the last checkpoint is untouched.
         """
+        pending = distributed.gather([{name: float(term) for name, term in terms.items()} for terms in self._pending])
+        state = {**state, "pending": pending}
         self._check_finite(state)
         if not distributed.is_main():
             return
@@ -414,7 +454,7 @@ class Run:
         """Report what is about to happen, write config.json, open the log and the progress bar."""
         config = self.config
         if self.saved is not None:
-            if self.progress >= 1:
+            if self.progress >= 1 and not self.checkpoint_due:
                 limits = [f"--n-epochs {config.n_epochs} --n-epochs-decay {config.n_epochs_decay}"]
                 limits += [f"--max-steps {config.max_steps}"] if config.max_steps else []
                 limits += [f"--max-minutes {config.max_minutes:g}"] if config.max_minutes else []
@@ -424,6 +464,8 @@ class Run:
                     f"--n-epochs {config.n_epochs + max(1, config.n_epochs_decay)}"
                 )
             print0(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
+            if self.checkpoint_due:
+                print0("writing what the last process was stopped from writing after this step")
             if config.from_epoch is not None and distributed.is_main():
                 _keep_last_state(self.folder)
             if differences := config.differences(self.saved["config"]):

@@ -36,6 +36,24 @@ def collect_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def children_may_end() -> Iterator[None]:
+    """Do nothing on SIGCHLD.
+
+    PyTorch's handler would raise an error for a killed data loading process wherever the main process is: within a
+    step, or while a file is written.
+    """
+    try:
+        previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    except (ValueError, AttributeError):
+        yield  # Not in the main thread, or on Windows: PyTorch has no handler there.
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, previous)
+
+
 def ignore_signals(worker: int) -> None:
     """For `DataLoader(worker_init_fn=...)`: Ctrl-C reaches all processes of a terminal, but only the main one acts."""
     for number in SIGNALS:
