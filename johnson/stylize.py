@@ -13,6 +13,8 @@ from johnson.models import TransformerNet
 from johnson.options import StylizeConfig
 from stylekit.devices import is_out_of_memory, to_device
 from stylekit.networks import weights
+from stylekit.networks.export import run_whole
+from stylekit.networks.noise import fixed_noise
 from stylekit.networks.tiling import MARGIN, Smoothing, run_tiled
 from stylekit.pictures import images
 from stylekit.pictures.jobs import Job, Outcome, process_files
@@ -33,7 +35,7 @@ def stylize(
     """Stylize photographs of any size. Threads may share a network, but not the smoothing.
 
     Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). Every call uses the
-    same input noise.
+    same input noise (`fixed_noise`).
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the network's device.
@@ -45,14 +47,20 @@ def stylize(
     Returns:
         (B, 3, H, W) in [0, 1].
     """
-    noise = torch.randn(1, 1, *image.shape[2:], generator=torch.Generator().manual_seed(0)).to(image)
     if smoothing is not None:
         smoothing.start_frame(image)
-    noisy = network.with_noise(image, noise.expand(len(image), -1, -1, -1))
-    stylized = run_tiled(noisy, network, tile, smoothing).clamp(0, 1)
+    stylized = run_tiled(_with_fixed_noise(image, network), network, tile, smoothing).clamp(0, 1)
     if preserve_color:
         stylized = images.with_luminance_of(stylized, image)
     return torch.lerp(image, stylized, strength)
+
+
+def stylize_whole(image: Tensor, network: TransformerNet) -> Tensor:
+    """`stylize` without tiles, as an exported file computes it (see `stylekit.networks.export`).
+
+    The network gets the same fixed noise as in `stylize`, which the file contains.
+    """
+    return run_whole(_with_fixed_noise(image, network), network).clamp(0, 1)
 
 
 def load_network(name: str | Path = "starry-night") -> TransformerNet:
@@ -71,6 +79,11 @@ def load_network(name: str | Path = "starry-night") -> TransformerNet:
     if isinstance(found, Path) and (found / "model").is_dir():
         found = found / "model"
     return weights.load(TransformerNet, found, "a style network", "a training run with model/")
+
+
+def _with_fixed_noise(image: Tensor, network: TransformerNet) -> Tensor:
+    noise = fixed_noise(image.shape[2], image.shape[3]).to(image)
+    return network.with_noise(image, noise.expand(image.shape[0], -1, -1, -1))
 
 
 def stylize_files(

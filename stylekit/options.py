@@ -1,4 +1,4 @@
-"""Options of training commands: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
+"""Options that commands share: defaults, types, help and validation. Imports nothing heavy, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -234,6 +234,25 @@ class RunConfig(RunName):
             for key in names or now
             if before[key] != now[key]
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of commands that export a network."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("network.onnx")
+    """File to write, replaced if it exists: .onnx, or .pt2 for a torch.export program."""
+
+    pixels: Literal["uint8", "float32"] = "uint8"
+    """Input and output: uint8 (batch, height, width, 3), or float32 (batch, 3, height, width) in [0, 1]. RGB."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "threads")
+        if self.output.suffix not in (".onnx", ".pt2"):
+            raise ValueError(f"--output {self.output}: expected a .onnx or .pt2 file")
 
 
 def _jsonable(value: Any) -> Any:
