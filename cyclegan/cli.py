@@ -9,6 +9,7 @@ from cyclegan.official import check_flags
 from cyclegan.options import (
     CheckConfig,
     EvaluateConfig,
+    ExportConfig,
     FetchConfig,
     TrainConfig,
     TranslateConfig,
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": TrainConfig,
     "translate": TranslateConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "weights": WeightsConfig,
     "fetch": FetchConfig,
     "check": CheckConfig,
@@ -41,6 +43,8 @@ def main(args: Sequence[str] | None = None) -> int:
             return train(config, "cyclegan train")
         if isinstance(config, EvaluateConfig):
             return evaluate(config)
+        if isinstance(config, ExportConfig):
+            return export(config)
         if isinstance(config, FetchConfig):
             return fetch(config)
         if isinstance(config, CheckConfig):
@@ -102,6 +106,16 @@ def evaluate(config: EvaluateConfig) -> int:
     )
     print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
     return 1 if result.errors else 0
+
+
+def export(config: ExportConfig) -> int:
+    """Export a generator; compare the file with `translate`."""
+    from cyclegan.translate import load_generator, translate, translate_whole
+    from stylekit import devices
+
+    devices.set_threads(config.threads)
+    generator = load_generator(config.weights, config.direction)
+    return cli.export_network(generator, translate_whole, translate, config, "cyclegan export")
 
 
 def fetch(config: FetchConfig) -> int:

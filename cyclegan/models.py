@@ -24,6 +24,7 @@ from stylekit.networks.blocks import (
     normal_init,
 )
 from stylekit.networks.convolutions import Conv2d
+from stylekit.networks.noise import fixed_noise
 from stylekit.networks.weights import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
@@ -94,7 +95,7 @@ class Generator(
     def with_noise(self, x: Tensor) -> Tensor:
         """Append the noise channel to pictures (B, 3, H, W), if the network has one and x has not.
 
-        In eval mode every picture of a size gets the same noise, and no shared random state changes.
+        In eval mode every picture of a size gets the same noise (`fixed_noise`).
         """
         if not self.noise or x.shape[1] == 4:
             return x
@@ -102,8 +103,7 @@ class Generator(
         if self.training:
             noise = torch.randn(b, 1, h, w, device=x.device)
         else:
-            noise = torch.randn(1, 1, h, w, generator=torch.Generator().manual_seed(0))
-            noise = noise.to(x.device).expand(b, -1, -1, -1)
+            noise = fixed_noise(h, w).to(x.device).expand(b, -1, -1, -1)
         return torch.cat([x, self.noise * noise.to(x.dtype)], dim=1)
 
     @classmethod

@@ -10,6 +10,7 @@ import tyro
 
 from stylekit.options import (
     THREADS,
+    ExportOptions,
     PaintConfig,
     RunConfig,
     Switch,
@@ -167,6 +168,25 @@ class TranslateConfig(PaintConfig):
 
     direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
     """Which generator of a training run to use: x2y (or AtoB) is G, y2x (or BtoA) is F."""
+
+
+@dataclass(frozen=True)
+class ExportConfig(ExportOptions):
+    """Export a generator for use without this library, as an ONNX file or a torch.export program.
+
+    Pictures of any size with sides of at least 36 pixels go in and come out, as in `cyclegan translate`. The file is
+    compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a grey level.
+
+    Needs the extra `export`: pip install ".[export]".
+    """
+
+    weights: Annotated[
+        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
+    ] = None
+    """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
+
+    direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
+    """Which generator of a training run to export: x2y (or AtoB) is G, y2x (or BtoA) is F."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cyclegan.models import Generator
 from cyclegan.options import TranslateConfig
 from stylekit.devices import to_device
 from stylekit.networks import weights
+from stylekit.networks.export import run_whole
 from stylekit.networks.tiling import Smoothing, run_tiled, untiled
 from stylekit.pictures.images import to_signed, to_unit
 from stylekit.pictures.jobs import Job, Outcome, Process, process_files
@@ -59,6 +60,14 @@ def translate(
     if smoothing is not None:
         smoothing.start_frame(image)
     return paint(image, network, strength, preserve_color, stroke_size)
+
+
+def translate_whole(image: Tensor, generator: Generator) -> Tensor:
+    """`translate` without tiles, as an exported file computes it (see `stylekit.networks.export`).
+
+    A generator with a noise channel gets the same fixed noise as in `translate`, which the file contains.
+    """
+    return to_unit(run_whole(generator.with_noise(to_signed(image)), generator)).clamp(0, 1)
 
 
 def load_generator(name: str | Path | None = None, direction: Direction = "x2y") -> Generator:

@@ -1,14 +1,20 @@
-"""The command line: `johnson stylize`, `train`, `evaluate`, `styles`. Heavy imports are inside functions."""
+"""The command line: `johnson stylize`, `train`, `evaluate`, `export`, `styles`. Heavy imports are inside functions."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from johnson.options import EvaluateConfig, StylesConfig, StylizeConfig, TrainConfig
+from johnson.options import EvaluateConfig, ExportConfig, StylesConfig, StylizeConfig, TrainConfig
 from stylekit import cli
 
-COMMANDS = {"stylize": StylizeConfig, "train": TrainConfig, "evaluate": EvaluateConfig, "styles": StylesConfig}
+COMMANDS = {
+    "stylize": StylizeConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+    "styles": StylesConfig,
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -24,6 +30,8 @@ def main(args: Sequence[str] | None = None) -> int:
             return train(config)
         if isinstance(config, EvaluateConfig):
             return evaluate(config)
+        if isinstance(config, ExportConfig):
+            return export(config)
         return stylize(config) if isinstance(config, StylizeConfig) else cli.list_networks("johnson")
 
 
@@ -72,3 +80,12 @@ def evaluate(config: EvaluateConfig) -> int:
     )
     print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
     return 1 if result.errors else 0
+
+
+def export(config: ExportConfig) -> int:
+    """Export a network; compare the file with `stylize`."""
+    from johnson.stylize import load_network, stylize, stylize_whole
+    from stylekit import devices
+
+    devices.set_threads(config.threads)
+    return cli.export_network(load_network(config.weights), stylize_whole, stylize, config, "johnson export")

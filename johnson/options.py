@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 import tyro
 
 from gatys.options import STYLE_LAYERS
-from stylekit.options import THREADS, PaintConfig, RunConfig, also, check_at_least, check_weights, default_is
+from stylekit.options import (
+    THREADS,
+    ExportOptions,
+    PaintConfig,
+    RunConfig,
+    also,
+    check_at_least,
+    check_weights,
+    default_is,
+)
 
 
 @dataclass(frozen=True)
@@ -206,6 +215,20 @@ def check_vgg_weights(vgg_weights: str | None, loss_network: str) -> None:
     """
     if vgg_weights is not None and loss_network == "compact":
         raise ValueError("--vgg-weights does not apply to the compact network; add --loss-network vgg19 or vgg16")
+
+
+@dataclass(frozen=True)
+class ExportConfig(ExportOptions):
+    """Export a style network for use without this library, as an ONNX file or a torch.export program.
+
+    Pictures of any size with sides of at least 36 pixels go in and come out, as in `johnson stylize`. The file is
+    compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a grey level.
+
+    Needs the extra `export`: pip install ".[export]".
+    """
+
+    weights: Annotated[str, tyro.conf.arg(aliases=("-w", "--style", "-s", "--model"))] = "starry-night"
+    """Network, given like --style of `johnson stylize`."""
 
 
 @dataclass(frozen=True)

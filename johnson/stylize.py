@@ -12,6 +12,8 @@ from johnson.models import TransformerNet
 from johnson.options import StylizeConfig
 from stylekit.devices import to_device
 from stylekit.networks import weights
+from stylekit.networks.export import run_whole
+from stylekit.networks.noise import fixed_noise
 from stylekit.networks.tiling import Smoothing, run_tiled, untiled
 from stylekit.pictures.jobs import Job, Outcome, Process, process_files
 from stylekit.pictures.strokes import paint
@@ -33,7 +35,7 @@ def stylize(
     """Stylize photographs of any size. Threads may share a network, but not the smoothing.
 
     Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). Every call uses the
-    same input noise.
+    same input noise (`fixed_noise`).
 
     Args:
         image: (B, 3, H, W) in [0, 1], on the network's device.
@@ -52,13 +54,19 @@ def stylize(
     """
 
     def paint_once(picture: Tensor) -> Tensor:
-        noise = torch.randn(1, 1, *picture.shape[2:], generator=torch.Generator().manual_seed(0)).to(picture)
-        noisy = network.with_noise(picture, noise.expand(len(picture), -1, -1, -1))
-        return run_tiled(noisy, network, tile, smoothing).clamp(0, 1)
+        return run_tiled(_with_fixed_noise(picture, network), network, tile, smoothing).clamp(0, 1)
 
     if smoothing is not None:
         smoothing.start_frame(image)
     return paint(image, paint_once, strength, preserve_color, stroke_size)
+
+
+def stylize_whole(image: Tensor, network: TransformerNet) -> Tensor:
+    """`stylize` without tiles, as an exported file computes it (see `stylekit.networks.export`).
+
+    The network gets the same fixed noise as in `stylize`, which the file contains.
+    """
+    return run_whole(_with_fixed_noise(image, network), network).clamp(0, 1)
 
 
 def load_network(name: str | Path = "starry-night") -> TransformerNet:
@@ -77,6 +85,11 @@ def load_network(name: str | Path = "starry-night") -> TransformerNet:
     if isinstance(found, Path) and (found / "model").is_dir():
         found = found / "model"
     return weights.load(TransformerNet, found, "a style network", "a training run with model/")
+
+
+def _with_fixed_noise(image: Tensor, network: TransformerNet) -> Tensor:
+    noise = fixed_noise(image.shape[2], image.shape[3]).to(image)
+    return network.with_noise(image, noise.expand(image.shape[0], -1, -1, -1))
 
 
 def stylize_files(

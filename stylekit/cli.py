@@ -13,7 +13,7 @@ import operator
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,16 +21,22 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from stylekit import __version__
-from stylekit.options import RunConfig, RunName
+from stylekit.atomic import check_writable
+from stylekit.options import ExportOptions, RunConfig, RunName
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor, nn
 
     from stylekit.pictures.jobs import Job, Outcome
     from stylekit.training.run import Result
 
 T = TypeVar("T")
 C = TypeVar("C", bound=RunConfig)
+N = TypeVar("N", bound="nn.Module")
+
+PARITY_SIZES = (320, 229)
+"""Longer sides, in pixels, of the photograph on which an exported network is compared; one gives odd sides."""
 
 SHEET_LIMIT = 120
 """Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
@@ -268,6 +274,61 @@ def report_outcomes(
     if failed == len(jobs) == 1:
         return 2  # As for any other invalid input.
     return 1 if failed else 0
+
+
+def export_network(
+    network: N,
+    paint: Callable[[Tensor, N], Tensor],
+    reference: Callable[[Tensor, N], Tensor],
+    config: ExportOptions,
+    prog: str,
+) -> int:
+    """Export a network, then print how far the file is from PyTorch on a photograph at two sizes.
+
+    Args:
+        paint: Maps pictures and the network to pictures, by means of `stylekit.networks.export.run_whole`.
+        reference: What the library itself does.
+
+    Returns:
+        The exit code: 1 if a value differs by more than one grey level.
+
+    Raises:
+        ValueError: A package of the extra `export` is missing.
+        OSError: The file cannot be written.
+    """
+    from stylekit.networks import export
+
+    export.check_packages(config.output.suffix)
+    check_writable(config.output)
+    properties = {"producer": f"{prog} {__version__}", "pixels": config.pixels}
+    print("exporting; this takes up to a minute", flush=True)
+    export.export(network, paint, config.output, config.pixels, properties)
+
+    import torch
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    from stylekit.pictures import images
+
+    exported = export.load_exported(config.output, config.pixels)
+    photograph = Image.fromarray(load_sample_image("china.jpg"))
+    largest = 0.0
+    print(f"{config.output}: {config.output.stat().st_size / 1e6:.1f} MB, {config.pixels} in and out")
+    for longest in PARITY_SIZES:
+        image = images.to_tensor(images.resize(photograph, longest))
+        with torch.inference_mode():
+            painted, expected = exported(image), reference(image, network)
+        if config.pixels == "uint8":
+            expected = (expected * 255).round() / 255
+        difference = float((painted - expected).abs().max()) * 255
+        largest = max(largest, difference)
+        print(
+            f"largest difference from PyTorch at {image.shape[3]} x {image.shape[2]} px: {difference:.2g} grey levels"
+        )
+    if largest > 1.001:  # Bytes that differ by one differ by slightly more as floating-point numbers.
+        print(f"{prog}: the file differs from PyTorch by more than one grey level", file=sys.stderr)
+        return 1
+    return 0
 
 
 def list_networks(kind: str = "") -> int:

@@ -299,6 +299,25 @@ class RunConfig(RunName):
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of commands that export a network."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("network.onnx")
+    """File to write, replaced if it exists: .onnx, or .pt2 for a torch.export program."""
+
+    pixels: Literal["uint8", "float32"] = "uint8"
+    """Input and output: uint8 (batch, height, width, 3), or float32 (batch, 3, height, width) in [0, 1]. RGB."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "threads")
+        if self.output.suffix not in (".onnx", ".pt2"):
+            raise ValueError(f"--output {self.output}: expected a .onnx or .pt2 file")
+
+
 def _jsonable(value: Any) -> Any:
     """JSON has neither paths nor tuples."""
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

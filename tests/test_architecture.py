@@ -181,9 +181,12 @@ def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, 
 @pytest.mark.parametrize(
     ("program", "commands"),
     [
-        ("cyclegan.cli.main", ([], ["train"], ["translate"], ["evaluate"], ["weights"], ["fetch"], ["check"])),
+        (
+            "cyclegan.cli.main",
+            ([], ["train"], ["translate"], ["evaluate"], ["export"], ["weights"], ["fetch"], ["check"]),
+        ),
         ("cyclegan.cli.train_main", ([],)),
-        ("johnson.cli.main", ([], ["train"], ["stylize"], ["styles"])),
+        ("johnson.cli.main", ([], ["train"], ["stylize"], ["export"], ["styles"])),
         ("gatys.cli.main", ([], ["styles"], ["make-style"])),
     ],
 )

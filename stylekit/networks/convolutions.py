@@ -40,9 +40,16 @@ _INPUT, _KERNEL, _OUTPUT = (torch.kron(matrix, matrix) for matrix in (_INPUT, _K
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, faster for wide 3x3 kernels (`winograd`) and for large kernels with few outputs (`sum_rows`)."""
+    """`nn.Conv2d`, faster for wide 3x3 kernels (`winograd`) and for large kernels with few outputs (`sum_rows`).
+
+    If `plain` is set, PyTorch's convolution runs. It may only be set on a private copy of a network, for export.
+    """
+
+    plain: bool = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.plain:
+            return super()._conv_forward(input, weight, bias)
         outputs, inputs, height, width = weight.shape
         tiles = len(input) * input.shape[2] * input.shape[3] / 16
         wide = (height, width) == (3, 3) and min(outputs, inputs) >= WINOGRAD_CHANNELS and tiles >= WINOGRAD_TILES

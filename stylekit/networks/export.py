@@ -1,0 +1,204 @@
+"""Export of networks to ONNX files and torch.export programs, for programs without this library.
+
+The exported graph computes what the library computes for a whole picture, whatever its size: padding by reflection,
+normalisation that ignores the padding, and cropping are inside. So is the input noise (`stylekit.networks.noise`). The
+convolutions are plain ones, since Winograd's algorithm is a detail of PyTorch on CPUs.
+
+The packages of the extra `export` are imported when they are needed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from stylekit.atomic import atomic_write
+from stylekit.networks.blocks import InstanceNorm2d, Statistics
+from stylekit.networks.convolutions import Conv2d
+from stylekit.networks.tiling import MARGIN, private_copy
+
+Pixels = Literal["uint8", "float32"]
+
+SMALLEST = MARGIN + 4
+"""Sides of smaller pictures do not suffice for reflection by the margin; the library pads them less."""
+
+PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime", "sklearn"), ".pt2": ("sklearn",)}
+"""Packages of the extra `export` that a format needs."""
+
+
+def check_packages(suffix: str) -> None:
+    """Fail early without the extra `export`.
+
+    Raises:
+        ValueError: A package that the format with this suffix needs is missing.
+    """
+    try:
+        for package in PACKAGES[suffix]:
+            import_module(package)
+    except ImportError as error:
+        raise ValueError(f'export needs the extra "export": pip install ".[export]" ({error})') from error
+
+
+def run_whole(image: Tensor, network: nn.Module) -> Tensor:
+    """`run_tiled` for a whole picture, in operations that can be traced with a symbolic height and width.
+
+    Tracing turns slices of symbolic length into conditions on the size. The picture is therefore padded and cropped by
+    indexing, and the statistics are weighted sums.
+
+    Args:
+        image: (B, C, H, W) as input of the network; H and W are at least `SMALLEST`.
+        network: Keeps height and width if they are multiples of 4.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    rows, columns = _Side(image.shape[2]), _Side(image.shape[3])
+    measure = _Measure(rows, columns)
+    network = private_copy(network)
+    for module in network.modules():
+        if isinstance(module, InstanceNorm2d):
+            module.measure = measure
+        elif isinstance(module, Conv2d):
+            module.plain = True
+    painted = network(image.index_select(2, rows.padded()).index_select(3, columns.padded()))
+    return painted.index_select(2, rows.inside()).index_select(3, columns.inside())
+
+
+def export(
+    network: nn.Module, paint: Callable[[Tensor, Any], Tensor], path: Path, pixels: Pixels, properties: dict[str, str]
+) -> None:
+    """Write a network as an ONNX file (.onnx) or a torch.export program (.pt2), completely or not at all.
+
+    Batch size, height and width are dynamic; the sides are at least `SMALLEST`.
+
+    Args:
+        network: On the CPU, in eval mode.
+        paint: Maps pictures (B, 3, H, W) in [0, 1] and the network to the same, by means of `run_whole`.
+        path: Its suffix is a key of `PACKAGES`.
+        pixels: Input and output: "uint8" (B, H, W, 3) in [0, 255], or "float32" (B, 3, H, W) in [0, 1].
+        properties: Metadata of the ONNX file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    axes = dict(enumerate(("batch", "height", "width") if pixels == "uint8" else ("batch", "", "height", "width")))
+    dynamic = {i: torch.export.Dim(name, min=SMALLEST if i else 1) for i, name in axes.items() if name}
+    # Sizes that appear nowhere else: equal ones would be taken for the same.
+    example = torch.zeros(2, 48, 56, 3, dtype=torch.uint8) if pixels == "uint8" else torch.zeros(2, 3, 48, 56)
+    with torch.no_grad():
+        program = torch.export.export(_Painter(network, paint, pixels), (example,), dynamic_shapes=(dynamic,))
+    with atomic_write(path) as file:
+        if path.suffix == ".onnx":
+            file.write(_to_onnx(program, axes, properties))
+        else:
+            encoded = io.BytesIO()
+            torch.export.save(program, encoded)
+            file.write(encoded.getbuffer())
+
+
+def load_exported(path: Path, pixels: Pixels) -> Callable[[Tensor], Tensor]:
+    """Load an exported file as a function of pictures (B, 3, H, W) in [0, 1], quantised if `pixels` is "uint8"."""
+    run = _load_onnx(path) if path.suffix == ".onnx" else torch.export.load(path).module()
+
+    def paint(image: Tensor) -> Tensor:
+        return _from_uint8(run(_to_uint8(image))) if pixels == "uint8" else run(image)
+
+    return paint
+
+
+class _Painter(nn.Module):
+    """A network with its range conversions, as it is exported."""
+
+    def __init__(self, network: nn.Module, paint: Callable[[Tensor, Any], Tensor], pixels: Pixels) -> None:
+        super().__init__()
+        self.network = network
+        self.paint = paint
+        self.pixels = pixels
+
+    def forward(self, picture: Tensor) -> Tensor:
+        if self.pixels == "float32":
+            return self.paint(picture, self.network)
+        return _to_uint8(self.paint(_from_uint8(picture), self.network))
+
+
+class _Side:
+    """One side of a picture, its padding and what reflection puts there; equals the padding of `run_tiled`.
+
+    Only positive integers are divided, since ONNX rounds towards zero.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.total = (length + 3) // 4 * 4 + 2 * MARGIN
+        self.before = MARGIN + (self.total - length - 2 * MARGIN) // 2
+
+    def padded(self) -> Tensor:
+        """Positions in the picture of all positions with padding."""
+        from_start = (torch.arange(self.total) - self.before).abs()
+        return self.length - 1 - (self.length - 1 - from_start).abs()
+
+    def inside(self) -> Tensor:
+        """Positions of the picture, counted with padding."""
+        return torch.arange(self.length) + self.before
+
+    def weights(self, scale: int) -> Tensor:
+        """Weights of a mean over the positions inside, in features at 1 / scale of the resolution."""
+        position = torch.arange(self.total // scale)
+        start = self.before // scale
+        end = self.total // scale - (self.total - self.length - self.before) // scale
+        return ((position >= start) & (position < end)).float() / (end - start)
+
+
+class _Measure:
+    """Computes the statistics of a normalisation layer without the padding of the picture."""
+
+    def __init__(self, rows: _Side, columns: _Side) -> None:
+        self.height = rows.total
+        self.weights = {scale: rows.weights(scale)[:, None] * columns.weights(scale) for scale in (1, 2, 4)}
+
+    def __call__(self, x: Tensor) -> Statistics:
+        weights = self.weights[int(self.height // x.shape[2])]
+        mean = (x * weights).sum((2, 3), keepdim=True)
+        difference = x - mean
+        return mean, (difference * difference * weights).sum((2, 3), keepdim=True)
+
+
+def _from_uint8(picture: Tensor) -> Tensor:
+    return picture.permute(0, 3, 1, 2).float() / 255
+
+
+def _to_uint8(image: Tensor) -> Tensor:
+    return (image * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _to_onnx(program: torch.export.ExportedProgram, axes: dict[int, str], properties: dict[str, str]) -> bytes:
+    import onnx
+
+    named = {i: name for i, name in axes.items() if name}
+    exported = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        input_names=["picture"],
+        output_names=["painting"],
+        dynamic_shapes=(named,),
+    )
+    assert exported is not None
+    model = exported.model_proto
+    onnx.helper.set_model_props(model, properties)
+    return model.SerializeToString()
+
+
+def _load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda picture: torch.from_numpy(session.run(None, {"picture": picture.contiguous().numpy()})[0])
