@@ -22,7 +22,7 @@ CHANCE = {"lsgan": 0.25, "vanilla": math.log(2)}
 """d_x and d_y of a discriminator that gives every picture the same, best score."""
 
 ENOUGH_PICTURES, ENOUGH_EPOCHS = 10_000, 5
-"""What a usable network needs at least: the bundled landscape2vangogh took 9,262 pictures, 5.8 epochs."""
+"""What a usable network needs at least: the bundled landscape2vangogh-cycle took 9,262 pictures, 5.8 epochs."""
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from cyclegan.options import EvaluateConfig, TrainConfig
 from cyclegan.translate import load_generator, translate
 from stylekit import devices
 from stylekit.atomic import check_writable
-from stylekit.networks import metrics, weights
+from stylekit.networks import metrics
 from stylekit.networks.figures import Figure, Saved
 from stylekit.networks.metrics import Estimate
 from stylekit.pictures import images
@@ -259,6 +259,10 @@ def feature_networks(inception_weights: Path | None = None) -> dict[str, nn.Modu
     return networks
 
 
+PAIRS = {"landscape2vangogh-cycle": "vangogh2landscape", "vangogh2landscape": "landscape2vangogh-cycle"}
+"""Bundled networks that were trained together."""
+
+
 def load_generators(name: str | Path, direction: str) -> tuple[Generator, Generator | None]:
     """The generator to evaluate and, if it is known, the one that translates back: of a run or of a bundled pair.
 
@@ -275,9 +279,8 @@ def load_generators(name: str | Path, direction: str) -> tuple[Generator, Genera
     if (Path(name) / "G").is_dir():
         there, back = ("x2y", "y2x") if direction == "x2y" else ("y2x", "x2y")
         return load_generator(name, there), load_generator(name, back)  # type: ignore[arg-type]
-    inverse = "2".join(reversed(str(name).split("2")))
-    bundled = {str(name), inverse} <= weights.bundled().keys() and not Path(name).exists()
-    return load_generator(name), load_generator(inverse) if bundled else None
+    inverse = None if Path(name).exists() else PAIRS.get(str(name))
+    return load_generator(name), load_generator(inverse) if inverse else None
 
 
 def find_pictures(dataroot: str | Path, direction: str) -> tuple[list[Path], list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import re
@@ -179,3 +180,12 @@ def read_video(path: Path) -> tuple[list[float], list[np.ndarray], list[bytes]]:
     with av.open(str(path)) as reader:
         sound = [bytes(p) for p in reader.demux(audio=0) if p.size] if reader.streams.audio else []
     return [time for time, _ in frames], [frame for _, frame in frames], sound
+
+
+def load_recipe(name):
+    """Import a script of recipes/, which is not a package."""
+    spec = importlib.util.spec_from_file_location(f"recipes_{name}", ROOT / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Dataclasses look up their annotations there.
+    spec.loader.exec_module(module)
+    return module

@@ -1,10 +1,8 @@
-import importlib.util
-import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, exit_code, flag_error, one_error
+from conftest import exit_code, flag_error, load_recipe, one_error
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.nn import functional
@@ -12,16 +10,6 @@ from torch.nn import functional
 from stylekit.networks.vgg import LowRankConv2d, VGGFeatures, layer_names
 from stylekit.pictures import images
 from stylekit.training import checkpoint
-
-
-def load_recipe(name):
-    """Import a script of recipes/, which is not a package."""
-    spec = importlib.util.spec_from_file_location(f"recipes_{name}", ROOT / "recipes" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Dataclasses look up their annotations there.
-    spec.loader.exec_module(module)
-    return module
-
 
 recipe = load_recipe("vgg_compact")
 

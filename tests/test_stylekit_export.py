@@ -55,7 +55,7 @@ def test_a_whole_picture_is_painted_as_in_tiles(size):
 
 def test_a_bundled_network_with_plain_convolutions_paints_the_same(pictures):
     photograph = images.to_tensor(pictures[0])
-    generator = load_generator("landscape2vangogh-oil")
+    generator = load_generator("landscape2vangogh")
     with torch.no_grad():
         assert levels(translate_whole(photograph, generator), translate(photograph, generator)) < 0.1
 

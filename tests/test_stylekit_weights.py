@@ -15,7 +15,7 @@ def test_bundled_networks_are_found_by_name():
     assert weights.find("landscape2vangogh") == names["landscape2vangogh"]
 
 
-@pytest.mark.parametrize("name", ["landscape2vangogh", "landscape2vangogh-oil", "vangogh2landscape"])
+@pytest.mark.parametrize("name", ["landscape2vangogh", "landscape2vangogh-cycle", "vangogh2landscape"])
 def test_a_bundled_generator_changes_a_picture_but_keeps_its_content(name, pictures):
     network = load_generator(name)
     assert isinstance(network, Generator)
@@ -42,7 +42,7 @@ def test_bundled_styles_are_found_by_name_only_with_their_kind():
     assert all((folder / "model.safetensors").stat().st_size < 3.5e6 for folder in names.values())
     with pytest.raises(FileNotFoundError, match="did you mean landscape2vangogh"):
         weights.find("landscape2vangoh")
-    with pytest.raises(FileNotFoundError, match="one of landscape2vangogh, landscape2vangogh-oil, vangogh2landscape"):
+    with pytest.raises(FileNotFoundError, match="one of landscape2vangogh, landscape2vangogh-cycle, vangogh2landscape"):
         weights.find("starry-night")
 
 
