@@ -1,4 +1,4 @@
-"""Distributed training under torchrun: ranks, DDP and collectives.
+"""Processes under torchrun, in training and over files: ranks, DDP and collectives.
 
 Without torchrun a single process is rank 0 of 1, and the same code runs.
 """
@@ -6,14 +6,16 @@ Without torchrun a single process is rank 0 of 1, and the same code runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -22,7 +24,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Number of processes that work together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -67,6 +69,16 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """The part of the items that this process takes: every N-th."""
+    return items[rank() :: world_size()]
+
+
+def wait_for_all() -> None:
+    """Wait until all processes have come here."""
+    all_max(0)
 
 
 def all_max(*values: float) -> list[float]:
