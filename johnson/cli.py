@@ -49,7 +49,7 @@ def stylize(config: StylizeConfig) -> int:
     jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)
-    with distributed.process_group(device):
+    with distributed.process_group(device, distributed.PATIENT):
         jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
         cli.print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
         distributed.wait_for_all()  # A result of another process is none of an earlier call.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -16,6 +17,9 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+
+PATIENT = timedelta(days=30)
+"""For processes that work on their own until the end."""
 
 
 def rank() -> int:
@@ -54,17 +58,20 @@ def unwrap(network: nn.Module) -> Any:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device, timeout: timedelta | None = None) -> Iterator[None]:
     """Join the processes that torchrun started and leave at the end; does nothing for a single process.
 
     On CUDA the group has a gloo backend as well, so that processes can agree without waiting for a GPU.
+
+    Args:
+        timeout: How long processes wait for each other before they fail; None: PyTorch's default, 10 to 30 minutes.
     """
     if world_size() == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 from torch.nn import functional
 
 from stylekit.pictures.exif import add_to_tiff
@@ -40,8 +40,11 @@ def is_deep(image: Image.Image, path: Path) -> bool:
     return False
 
 
-def read(path: Path, orientation: int) -> NDArray[np.uint16] | None:
+def read(path: Path, image: Image.Image) -> NDArray[np.uint16] | None:
     """The pixels of a file with 16 bits per channel, upright, without applying its colour profile.
+
+    Args:
+        image: The same file, opened by Pillow.
 
     Returns:
         (H, W, 3), or (H, W, 4) with alpha; None if OpenCV cannot read it that way.
@@ -56,7 +59,9 @@ def read(path: Path, orientation: int) -> NDArray[np.uint16] | None:
     if pixels.shape[2] not in (3, 4):
         return None
     pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    turns = _TURNS.get(orientation, "")
+    if image.format == "TIFF":
+        return pixels  # OpenCV turns these itself.
+    turns = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1), "")
     pixels = pixels.swapaxes(0, 1) if "t" in turns else pixels
     pixels = pixels[:, ::-1] if "h" in turns else pixels
     return pixels[::-1] if "v" in turns else pixels
@@ -115,7 +120,7 @@ def encode(pixels: NDArray[np.uint16], kind: str, description: str, exif: Image.
         pixels,
         photometric="rgb",
         compression="zlib",
-        description=description,
+        description=description or None,
         metadata=None,
         extrasamples=["unassalpha"] if pixels.shape[2] == 4 else None,
         iccprofile=profile or None,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from stylekit.pictures import deep, images
@@ -62,7 +62,7 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
     with images.decode(path) as opened:
         animated = is_animated(opened)
         exif = kept_exif(opened)
-        pixels = deep.read(path, _orientation(opened)) if deep.is_deep(opened, path) else None
+        pixels = deep.read(path, opened) if deep.is_deep(opened, path) else None
         upright = ImageOps.exif_transpose(opened)
         mask = images.alpha_of(upright)
         image = images.to_rgb(upright)
@@ -102,13 +102,6 @@ def save(painting: Tensor, path: str | Path, photograph: Photograph) -> Image.Im
         profile=images.SRGB,
     )
     return picture
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow raises almost anything on damaged metadata.
-        return 1
 
 
 def _to_srgb(pixels: NDArray[np.uint16], image: Image.Image) -> NDArray[np.float32]:
