@@ -13,7 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
@@ -47,8 +46,6 @@ def main() -> None:
     parser.add_argument("--program", choices=["johnson", "cyclegan"], default="johnson")
     parser.add_argument("--format", choices=["jpg", "png"], default="jpg")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch", type=int, help="also measure the network with batches of this size")
-    parser.add_argument("--compile", action="store_true", help="also measure the compiled network")
     given = parser.parse_args()
     device = choose_device(given.device)
     network = to_device((load_network() if given.program == "johnson" else load_generator()).eval(), device)
@@ -80,21 +77,12 @@ def main() -> None:
             "steps at the same time": at_the_same_time,
             "network alone": network_alone,
         }
-        if given.batch:
-            same = [tensor for tensor in tensors if tensor.shape == tensors[0].shape]
-            batches = torch.cat(same).split(given.batch)
-            variants["network, pictures of one size"] = lambda: [process(tensor) for tensor in same]
-            variants[f"network, in batches of {given.batch}"] = lambda: [process(batch) for batch in batches]
-        if given.compile:
-            compiled = torch.compile(network.model)
-            variants["network, one picture"] = torch.inference_mode()(lambda: network.model(tensors[0]))
-            variants["compiled network, one picture"] = torch.inference_mode()(lambda: compiled(tensors[0]))
         seconds = alternate(variants, given.rounds)
 
     print(f"{given.count} photographs, {given.program}, {given.format}. {describe_machine(device)}")
     for name, values in seconds.items():
         print(f"{name}: {spread(values)}")
-    old, new, alone = (statistics.median(seconds[name]) for name in list(variants)[:3])
+    old, new, alone = (statistics.median(seconds[name]) for name in variants)
     print(f"ratio of medians {old / new:.2f}; share of the network {alone / old:.0%} before, {alone / new:.0%} after")
 
 

@@ -169,7 +169,7 @@ def test_files_that_are_no_pictures_are_counted_in_one_line(folder):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     assert describe_skipped(["photos"], folder / "photos/out", VIDEOS) == (
-        "skipped 4 files that are no pictures: 2 .txt, 1 without a suffix, 1 .mp4; videos are processed if they are named"
+        "skipped 4 files that are no pictures: 2 .txt, 1 without a suffix, 1 .mp4; name videos to process them"
     )
 
 

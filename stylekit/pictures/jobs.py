@@ -111,10 +111,8 @@ def describe_skipped(inputs: Sequence[str | Path], output: Path, videos: Collect
         return ""
     count = f"{kinds.total()} files that are no pictures" if kinds.total() > 1 else "1 file that is no picture"
     listed = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(5))
-    hint = "; videos are processed if they are named" if kinds.keys() & set(videos) else ""
-    return (
-        f"skipped {count} file{'s' if count > 1 else ''} that {'are' if count > 1 else 'is'} no picture: {listed}{hint}"
-    )
+    hint = "; name videos to process them" if kinds.keys() & set(videos) else ""
+    return f"skipped {count}: {listed}{hint}"
 
 
 def process_files(
@@ -144,7 +142,8 @@ def process_files(
     pictures = iter([job for job in jobs if not is_video(job)])
     loading: deque[Future[Photograph]] = deque()
     writing: deque[Future[Outcome]] = deque()
-    with _thread() as loader, _thread() as writer:
+    # What has been painted is written, also if the work ends early; what has been loaded is dropped.
+    with ThreadPoolExecutor(1) as writer, _cancelling_thread() as loader:
 
         def load_next() -> None:
             for job in itertools.islice(pictures, 1):
@@ -176,8 +175,8 @@ def process_files(
 
 
 @contextlib.contextmanager
-def _thread() -> Iterator[ThreadPoolExecutor]:
-    """One thread, which finishes what it has begun, and only that, if the block ends early."""
+def _cancelling_thread() -> Iterator[ThreadPoolExecutor]:
+    """One thread, which finishes only what it has begun if the block ends early."""
     thread = ThreadPoolExecutor(1)
     try:
         yield thread
