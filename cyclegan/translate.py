@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import torch
 from PIL import Image
@@ -24,9 +24,25 @@ Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
 @overload
-def translate(image: Tensor, generator: Generator, *look: Any, **options: Any) -> Tensor: ...
+def translate(
+    image: Tensor,
+    generator: Generator,
+    tile: int | None = ...,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    stroke_size: float = ...,
+    smoothing: Smoothing | None = ...,
+) -> Tensor: ...
 @overload
-def translate(image: Picture, generator: Generator, *look: Any, **options: Any) -> Image.Image: ...
+def translate(
+    image: Picture,
+    generator: Generator,
+    tile: int | None = ...,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    stroke_size: float = ...,
+    smoothing: Smoothing | None = ...,
+) -> Image.Image: ...
 @torch.inference_mode()
 def translate(
     image: Picture | Tensor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
 from PIL import Image
@@ -24,9 +24,25 @@ KIND = "johnson"
 
 
 @overload
-def stylize(image: Tensor, network: TransformerNet, *look: Any, **options: Any) -> Tensor: ...
+def stylize(
+    image: Tensor,
+    network: TransformerNet,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    tile: int | None = ...,
+    smoothing: Smoothing | None = ...,
+    stroke_size: float = ...,
+) -> Tensor: ...
 @overload
-def stylize(image: Picture, network: TransformerNet, *look: Any, **options: Any) -> Image.Image: ...
+def stylize(
+    image: Picture,
+    network: TransformerNet,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    tile: int | None = ...,
+    smoothing: Smoothing | None = ...,
+    stroke_size: float = ...,
+) -> Image.Image: ...
 @torch.inference_mode()
 def stylize(
     image: Picture | Tensor,

@@ -203,7 +203,7 @@ def test_heic_is_read(tmp_path, pictures, monkeypatch):
         return importing(name, *args, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ValueError, match=r"photo\.jpg: HEIC needs pillow-heif; install it with pip install"):
+    with pytest.raises(ValueError, match=r"photo\.jpg: HEIC needs pillow-heif; install it: pip install"):
         images.load(tmp_path / "photo.jpg")
 
 

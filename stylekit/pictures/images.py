@@ -140,7 +140,7 @@ def decode(path: str | Path) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied") from error
     except ModuleNotFoundError as error:
-        raise ValueError(f'{path}: HEIC needs pillow-heif; install it with pip install "pillow-heif>=0.22"') from error
+        raise ValueError(f"{path}: HEIC needs pillow-heif; install it: pip install pillow-heif") from error
     except MemoryError as error:
         raise ValueError(f"{path}: not enough memory for a picture of this size") from error
     except Exception as error:  # Pillow raises almost anything on damaged files.
