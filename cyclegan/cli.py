@@ -75,16 +75,20 @@ def train(config: TrainConfig, command: str) -> int:
 def translate(config: TranslateConfig) -> int:
     """Translate files and folders; report pictures that fail and continue."""
     from cyclegan.translate import load_generator, translate_files
-    from stylekit import devices
+    from stylekit import devices, distributed
     from stylekit.pictures import images
-    from stylekit.pictures.jobs import plan_jobs
+    from stylekit.pictures.jobs import describe_skipped, plan_jobs
 
     jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
-    jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)
-    outcomes = translate_files(jobs, load_generator(config.weights, config.direction), config, device)
-    return cli.report_outcomes(outcomes, jobs, config.output, sheet, "cyclegan translate", "translated")
+    with distributed.process_group(device, distributed.PATIENT):
+        jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
+        cli.print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
+        distributed.wait_for_all()  # A result of another process is none of an earlier call.
+        generator = load_generator(config.weights, config.direction)
+        outcomes = translate_files(distributed.share(jobs), generator, config, device)
+        return cli.report_outcomes(outcomes, jobs, config.output, sheet, "cyclegan translate", "translated")
 
 
 def evaluate(config: EvaluateConfig) -> int:

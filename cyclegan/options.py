@@ -159,7 +159,12 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class TranslateConfig(PaintConfig):
-    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given."""
+    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
+
+    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
+    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
+    are in sRGB.
+    """
 
     weights: Annotated[
         str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cyclegan.models import Generator
@@ -16,29 +17,51 @@ from stylekit.networks import weights
 from stylekit.networks.export import run_whole
 from stylekit.networks.tiling import Smoothing, run_tiled, untiled
 from stylekit.pictures.images import to_signed, to_unit
+from stylekit.pictures.inputs import Picture, like, to_batch
 from stylekit.pictures.jobs import Job, Outcome, Process, process_files
 from stylekit.pictures.strokes import paint
 
 Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
-@torch.inference_mode()
+@overload
 def translate(
     image: Tensor,
+    generator: Generator,
+    tile: int | None = ...,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    stroke_size: float = ...,
+    smoothing: Smoothing | None = ...,
+) -> Tensor: ...
+@overload
+def translate(
+    image: Picture,
+    generator: Generator,
+    tile: int | None = ...,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    stroke_size: float = ...,
+    smoothing: Smoothing | None = ...,
+) -> Image.Image: ...
+@torch.inference_mode()
+def translate(
+    image: Picture | Tensor,
     generator: Generator,
     tile: int | None = None,
     strength: float = 1.0,
     preserve_color: bool = False,
     stroke_size: float = 1.0,
     smoothing: Smoothing | None = None,
-) -> Tensor:
+) -> Tensor | Image.Image:
     """Translate pictures of any size. Threads may share a generator, but not the smoothing.
 
     Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). The authors' test.py
     computes `to_unit(generator(to_signed(image)))` for pictures of 256 x 256 pixels.
 
     Args:
-        image: (B, 3, H, W) in [0, 1], on the generator's device.
+        image: A PIL image, the path of a picture, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
+            (3, H, W) or (B, 3, H, W) in [0, 1] on the generator's device.
         tile: Side of the tiles in pixels. None: as large as memory allows.
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colours of the photograph.
@@ -46,20 +69,27 @@ def translate(
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
-        (B, 3, H, W) in [0, 1].
+        A tensor of the same shape in [0, 1] for a tensor; otherwise a PIL image, RGB, upright and on white.
+
+    Raises:
+        FileNotFoundError: There is no such picture.
+        ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
         >>> generator = load_generator("landscape2vangogh")
         >>> translate(torch.rand(1, 3, 60, 80), generator, stroke_size=2).shape
         torch.Size([1, 3, 60, 80])
+        >>> translate(Image.new("RGB", (80, 60), "green"), generator).size
+        (80, 60)
     """
 
     def network(picture: Tensor) -> Tensor:
         return to_unit(run_tiled(generator.with_noise(to_signed(picture)), generator, tile, smoothing)).clamp(0, 1)
 
+    batch = to_batch(image, next(generator.parameters()).device)
     if smoothing is not None:
-        smoothing.start_frame(image)
-    return paint(image, network, strength, preserve_color, stroke_size)
+        smoothing.start_frame(batch)
+    return like(image, paint(batch, network, strength, preserve_color, stroke_size))
 
 
 def translate_whole(image: Tensor, generator: Generator) -> Tensor:

@@ -50,16 +50,19 @@ def train(config: TrainConfig) -> int:
 def stylize(config: StylizeConfig) -> int:
     """Stylize pictures, folders and videos; report those that fail and continue."""
     from johnson.stylize import load_network, stylize_files
-    from stylekit import devices
+    from stylekit import devices, distributed
     from stylekit.pictures import images
-    from stylekit.pictures.jobs import plan_jobs
+    from stylekit.pictures.jobs import describe_skipped, plan_jobs
 
     jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
-    jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)
-    outcomes = stylize_files(jobs, load_network(config.style), config, device)
-    return cli.report_outcomes(outcomes, jobs, config.output, sheet, "johnson stylize", "painted")
+    with distributed.process_group(device, distributed.PATIENT):
+        jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
+        cli.print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
+        distributed.wait_for_all()  # A result of another process is none of an earlier call.
+        outcomes = stylize_files(distributed.share(jobs), load_network(config.style), config, device)
+        return cli.report_outcomes(outcomes, jobs, config.output, sheet, "johnson stylize", "painted")
 
 
 def evaluate(config: EvaluateConfig) -> int:

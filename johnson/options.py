@@ -151,7 +151,12 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class StylizeConfig(PaintConfig):
-    """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given."""
+    """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given.
+
+    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
+    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
+    are in sRGB.
+    """
 
     style: Annotated[str, tyro.conf.arg(aliases=("-s", "--weights", "-w", "--model"))] = "starry-night"
     """A bundled style (see `johnson styles`), a training run, a folder, a fast_neural_style .pth file, or a Hub id."""

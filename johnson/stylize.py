@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from johnson.models import TransformerNet
@@ -15,6 +17,7 @@ from stylekit.networks import weights
 from stylekit.networks.export import run_whole
 from stylekit.networks.noise import fixed_noise
 from stylekit.networks.tiling import Smoothing, run_tiled, untiled
+from stylekit.pictures.inputs import Picture, like, to_batch
 from stylekit.pictures.jobs import Job, Outcome, Process, process_files
 from stylekit.pictures.strokes import paint
 
@@ -22,23 +25,44 @@ KIND = "johnson"
 """Subfolder of weights/ with the bundled styles."""
 
 
-@torch.inference_mode()
+@overload
 def stylize(
     image: Tensor,
+    network: TransformerNet,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    tile: int | None = ...,
+    smoothing: Smoothing | None = ...,
+    stroke_size: float = ...,
+) -> Tensor: ...
+@overload
+def stylize(
+    image: Picture,
+    network: TransformerNet,
+    strength: float = ...,
+    preserve_color: bool = ...,
+    tile: int | None = ...,
+    smoothing: Smoothing | None = ...,
+    stroke_size: float = ...,
+) -> Image.Image: ...
+@torch.inference_mode()
+def stylize(
+    image: Picture | Tensor,
     network: TransformerNet,
     strength: float = 1.0,
     preserve_color: bool = False,
     tile: int | None = None,
     smoothing: Smoothing | None = None,
     stroke_size: float = 1.0,
-) -> Tensor:
+) -> Tensor | Image.Image:
     """Stylize photographs of any size. Threads may share a network, but not the smoothing.
 
     Pictures are padded by reflection, and processed in tiles if they are large (see `run_tiled`). Every call uses the
     same input noise (`fixed_noise`).
 
     Args:
-        image: (B, 3, H, W) in [0, 1], on the network's device.
+        image: A PIL image, the path of a picture, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
+            (3, H, W) or (B, 3, H, W) in [0, 1] on the network's device.
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colours of the photograph.
         tile: Side of the tiles in pixels. None: as large as memory allows.
@@ -46,19 +70,27 @@ def stylize(
         stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
 
     Returns:
-        (B, 3, H, W) in [0, 1].
+        A tensor of the same shape in [0, 1] for a tensor; otherwise a PIL image, RGB, upright and on white.
+
+    Raises:
+        FileNotFoundError: There is no such picture.
+        ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
-        >>> stylize(torch.rand(1, 3, 60, 80), load_network("starry-night"), strength=0.7).shape
+        >>> network = load_network("starry-night")
+        >>> stylize(torch.rand(1, 3, 60, 80), network, strength=0.7).shape
         torch.Size([1, 3, 60, 80])
+        >>> stylize(Image.new("RGB", (80, 60), "green"), network).size
+        (80, 60)
     """
 
     def paint_once(picture: Tensor) -> Tensor:
         return run_tiled(_with_fixed_noise(picture, network), network, tile, smoothing).clamp(0, 1)
 
+    batch = to_batch(image, next(network.parameters()).device)
     if smoothing is not None:
-        smoothing.start_frame(image)
-    return paint(image, paint_once, strength, preserve_color, stroke_size)
+        smoothing.start_frame(batch)
+    return like(image, paint(batch, paint_once, strength, preserve_color, stroke_size))
 
 
 def stylize_whole(image: Tensor, network: TransformerNet) -> Tensor:

@@ -231,7 +231,7 @@ def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> 
     if sheet_path is not None and sheet_path.exists():
         raise FileExistsError(f"{sheet_path} already exists; add --overwrite or choose another --output")
     if len(missing) < len(jobs):
-        print(f"skipped results that already exist: {len(jobs) - len(missing)} (--overwrite replaces them)")
+        print_main(f"skipped results that already exist: {len(jobs) - len(missing)} (--overwrite replaces them)")
     return missing, sheet_path
 
 
@@ -240,27 +240,37 @@ def report_outcomes(
 ) -> int:
     """Run jobs under a progress bar, print a line for each failure, write the contact sheet; return the exit code.
 
+    Under torchrun the main process reports on all; the others return 0.
+
     Args:
-        outcomes: Result of each job, computed as it is iterated.
-        jobs: From `select_jobs`.
+        outcomes: Result of each job of this process, computed as it is iterated.
+        jobs: From `select_jobs`, those of all processes.
         output: As given by the user.
         sheet: Path of the contact sheet; None for no sheet.
         done: Past participle for the summary, such as "translated".
     """
     from tqdm import tqdm
 
+    from stylekit import distributed
     from stylekit.pictures import images
     from stylekit.pictures.sheet import contact_sheet
 
     failed = 0
     pairs: list[list[Image.Image]] = []
     height = 480 if len(jobs) == 1 else 256
-    for outcome in tqdm(outcomes, total=len(jobs), unit="picture", disable=None, delay=1):
+    silent = None if _is_main() else True
+    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=silent, delay=1):
         if outcome.error is not None:
             failed += 1
             tqdm.write(f"{prog}: {printable(outcome.error)}", file=sys.stderr)
         elif sheet is not None and len(pairs) < SHEET_LIMIT and outcome.before and outcome.after:
             pairs.append([images.resize(picture, 2 * height) for picture in (outcome.before, outcome.after)])
+    reports = distributed.gather((failed, pairs))
+    if not reports:
+        return 0
+    failed = sum(number for number, _ in reports)
+    rounds = itertools.zip_longest(*(theirs for _, theirs in reports))
+    pairs = [pair for together in rounds for pair in together if pair is not None][:SHEET_LIMIT]
     count = len(jobs) - failed
     noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
     if count:
@@ -328,6 +338,12 @@ def export_network(
         print(f"{prog}: the file differs from PyTorch by more than one grey level", file=sys.stderr)
         return 1
     return 0
+
+
+def print_main(line: str) -> None:
+    """Print a line in the main process, unless it is empty."""
+    if line and _is_main():
+        print(line)
 
 
 def list_networks(kind: str = "") -> int:

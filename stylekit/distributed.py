@@ -1,4 +1,4 @@
-"""Distributed training under torchrun: ranks, DDP and collectives.
+"""Processes under torchrun, in training and over files: ranks, DDP and collectives.
 
 Without torchrun a single process is rank 0 of 1, and the same code runs.
 """
@@ -6,14 +6,20 @@ Without torchrun a single process is rank 0 of 1, and the same code runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+PATIENT = timedelta(days=30)
+"""For processes that work on their own until the end."""
 
 
 def rank() -> int:
@@ -22,7 +28,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Number of processes that work together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -52,21 +58,34 @@ def unwrap(network: nn.Module) -> Any:
 
 
 @contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
+def process_group(device: torch.device, timeout: timedelta | None = None) -> Iterator[None]:
     """Join the processes that torchrun started and leave at the end; does nothing for a single process.
 
     On CUDA the group has a gloo backend as well, so that processes can agree without waiting for a GPU.
+
+    Args:
+        timeout: How long processes wait for each other before they fail; None: PyTorch's default, 10 to 30 minutes.
     """
     if world_size() == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """The part of the items that this process takes: every N-th."""
+    return items[rank() :: world_size()]
+
+
+def wait_for_all() -> None:
+    """Wait until all processes have come here."""
+    all_max(0)
 
 
 def all_max(*values: float) -> list[float]:

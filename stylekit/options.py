@@ -95,7 +95,7 @@ class PaintConfig:
     """First shrink pictures whose longer side exceeds this many pixels; the results stay that small."""
 
     format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
-    """Output format of pictures."""
+    """Output format of pictures. HEIC (extra `heic`) becomes jpg, GIF becomes png."""
 
     smoothing: float = 0.98
     """Videos: decay of the normalisation statistics over frames; high values reduce flicker, 0 disables smoothing."""

@@ -224,8 +224,8 @@ def test_existing_results_are_noticed_before_a_network_is_loaded(translated, mon
         (["train", "--dataroot", "data", "--gan-loss", "wgan"], ["invalid choice 'wgan'", "'lsgan', 'vanilla'"]),
         (["train", "--dataroot", "data", "--crop-size", "30"], ["--crop-size 30: expected a multiple of 4"]),
         (["weights", "--all"], ["--all"]),
-        (["translte", "photo.jpg"], ["translte", "Available subcommands: train, translate, evaluate, weights"]),
-        ([], ["Expected one of {train, translate, evaluate, weights, fetch, check}"]),
+        (["translte", "photo.jpg"], ["translte", "Available subcommands: train, translate, evaluate, export, weights"]),
+        ([], ["Expected one of {train, translate, evaluate, export, weights, fetch, check}"]),
     ],
 )
 def test_wrong_flags_are_explained(trained, translated, capsys, args, messages):

@@ -11,8 +11,9 @@ from cyclegan.models import Generator
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
 from johnson.stylize import stylize
-from stylekit.pictures import images
-from stylekit.pictures.jobs import Job, plan_jobs, process_files
+from stylekit import cli, distributed
+from stylekit.pictures import images, jobs, photographs
+from stylekit.pictures.jobs import Job, describe_skipped, plan_jobs, process_files
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 VIDEOS = (".mp4", ".mov")
@@ -183,3 +184,85 @@ def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder)
             measured.append((process.num_fds(), process.num_threads(), process.memory_info().rss))
     assert measured[1][:2] == measured[0][:2]
     assert measured[1][2] - measured[0][2] < 4 * 2**20
+
+
+def test_heic_files_and_gifs_of_a_folder_are_inputs(folder):
+    for name in ("c.HEIC", "d.heif", "e.gif"):
+        (folder / "photos" / name).touch()
+    targets = [target for _, target in planned(["photos"], folder / "out")]
+    assert targets == [str(folder / "out" / name) for name in ("a.jpg", "c.jpg", "d.jpg", "e.png", "sub/b.PNG")]
+    assert planned(["photos/c.HEIC"], folder / "out", "webp") == [("photos/c.HEIC", str(folder / "out/c.webp"))]
+
+
+def test_files_that_are_no_pictures_are_counted_in_one_line(folder):
+    assert describe_skipped(["photos"], folder / "out") == "skipped 1 file that is no picture: 1 .txt"
+    assert describe_skipped(["photos/a.jpg", "photos/sub"], folder / "out") == ""
+    for name in ("photos/b.txt", "photos/README", "photos/clip.MP4", "photos/.hidden", "photos/out/log.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert describe_skipped(["photos"], folder / "photos/out", VIDEOS) == (
+        "skipped 4 files that are no pictures: 2 .txt, 1 without a suffix, 1 .mp4; name videos to process them"
+    )
+
+
+@pytest.fixture
+def many(folder, pictures):
+    """Jobs for ten pictures, of which one is damaged."""
+    for i, picture in enumerate(pictures[:10]):
+        images.save(picture, folder / "many" / f"{i}.png")
+    (folder / "many" / "4.png").write_text("no picture")
+    return plan_jobs(["many"], folder / "out")
+
+
+def test_loading_and_writing_ahead_changes_neither_results_nor_their_order(folder, many):
+    outcomes = list(process_files(many, lambda image: image.flip(3) * 0.7))
+    assert [outcome.job for outcome in outcomes] == list(many)
+    assert [outcome.error is None for outcome in outcomes] == [i != 4 for i in range(10)]
+    for job in many[:4] + many[5:]:
+        photograph = photographs.load(job.source)
+        photographs.save(photograph.to_tensor().flip(3) * 0.7, folder / "alone.png", photograph)
+        assert (folder / "alone.png").read_bytes() == job.target.read_bytes()
+
+
+def test_the_next_pictures_are_loaded_while_one_is_processed_but_not_all(many, monkeypatch):
+    loaded = []
+    load = photographs.load
+    monkeypatch.setattr(photographs, "load", lambda path, size: loaded.append(path) or load(path, size))
+    first = next(process_files(many, lambda image: image))
+    assert first.job == many[0] and 3 <= len(loaded) <= 2 * jobs._AHEAD + 2
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_ctrl_c_leaves_whole_results_and_nothing_else(folder, many, after):
+    calls = []
+
+    def process(image):
+        calls.append(image)
+        if len(calls) > after:
+            raise KeyboardInterrupt
+        return image
+
+    with pytest.raises(KeyboardInterrupt):
+        list(process_files(many, process))
+    written = sorted((folder / "out").iterdir()) if after else []
+    assert written == [job.target for job in many[:after]]
+    assert all(images.load(path).size == (48, 48) for path in written)
+
+
+def test_each_process_of_torchrun_takes_its_share_and_the_main_one_reports(many, folder, monkeypatch, capsys):
+    reports = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "gather", lambda report: reports.append(report) or (reports if ended() else []))
+
+    def ended():
+        return len(reports) == 2
+
+    codes = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        outcomes = process_files(distributed.share(many), lambda image: image)
+        codes.append(cli.report_outcomes(outcomes, many, folder / "out", folder / "sheet.jpg", "johnson", "painted"))
+    out, err = capsys.readouterr()
+    assert codes == [0, 1] and err.count("4.png: not a supported picture") == 1
+    assert out == f"painted 9 pictures: {folder / 'out'}\nbefore and after: {folder / 'sheet.jpg'}\n"
+    assert len(list((folder / "out").iterdir())) == 9

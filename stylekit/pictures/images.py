@@ -11,15 +11,19 @@ import ctypes
 import io
 import os
 import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, _imaging
 from torch import Tensor
 
 from stylekit.atomic import atomic_write
+from stylekit.pictures import deep
+from stylekit.pictures.exif import add_to_tiff
 
 FORMATS = {
     ".jpg": "JPEG",
@@ -32,6 +36,9 @@ FORMATS = {
     ".avif": "AVIF",
 }
 """Suffixes of the formats that are read and written, with Pillow's names for them."""
+
+READ_ONLY = {".gif": ".png", ".heic": ".jpg", ".heif": ".jpg"}
+"""Suffixes of formats that are only read, with those of their results. HEIC needs the extra `heic`."""
 
 VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
 """Suffixes of video files that are read and written, with FFmpeg's names of their formats."""
@@ -54,6 +61,9 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+"""The colour profile of sRGB, which says so in a file."""
+
 # libtiff writes about damaged files to standard error, besides Pillow's exception. On Windows the symbol is hidden.
 with contextlib.suppress(AttributeError, OSError):
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
@@ -63,8 +73,11 @@ with contextlib.suppress(AttributeError, OSError):
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def find(folder: str | Path) -> list[Path]:
+def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
     """All picture files in a folder and its subfolders, by suffix, sorted; hidden files and folders are skipped.
+
+    Args:
+        suffixes: In lower case; empty for files of all kinds.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -81,7 +94,7 @@ def find(folder: str | Path) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in FORMATS and path.is_file()]
+        found += [path for path in paths if (not suffixes or path.suffix.lower() in suffixes) and path.is_file()]
     return sorted(found)
 
 
@@ -95,16 +108,27 @@ def load(path: str | Path) -> Image.Image:
         FileNotFoundError: There is no such file.
         ValueError: Not a picture, damaged, or larger than `MAX_PIXELS`; the message names the file.
     """
+    with decode(path) as image:
+        return to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextlib.contextmanager
+def decode(path: str | Path) -> Iterator[Image.Image]:
+    """Open a picture, check it before it takes much time or memory, and give errors in decoding it one line.
+
+    Raises:
+        As `load`.
+    """
     path = Path(path)
     try:
         if not path.is_file():
             raise FileNotFoundError(f"no picture {path}")
-        with Image.open(path, formats=_READABLE) as image:
+        with Image.open(path, formats=_readable(path)) as image:
             if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise Image.DecompressionBombError(f"got {image.width} x {image.height}")
             _check_jpeg(image, path)
             _check_tiff(image)
-            return _to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
@@ -115,13 +139,23 @@ def load(path: str | Path) -> Image.Image:
         raise ValueError(f"{path}: not a supported picture; expected one of {kinds}") from error
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied") from error
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path}: HEIC needs pillow-heif; install it: pip install pillow-heif") from error
     except MemoryError as error:
         raise ValueError(f"{path}: not enough memory for a picture of this size") from error
     except Exception as error:  # Pillow raises almost anything on damaged files.
         raise ValueError(f"{path}: damaged or unsupported picture ({_first_line(error)})") from error
 
 
-def save(image: Image.Image | Tensor, path: str | Path, description: str = "", bits: Literal[8, 16] = 8) -> None:
+def save(
+    image: Image.Image | Tensor,
+    path: str | Path,
+    description: str = "",
+    bits: Literal[8, 16] = 8,
+    alpha: NDArray[np.float32] | None = None,
+    exif: Image.Exif | None = None,
+    profile: bytes = b"",
+) -> None:
     """Write a picture in the format of its suffix, completely or not at all.
 
     JPEG, WebP and AVIF use high quality (95, 95 and 90), JPEG without chroma subsampling.
@@ -129,7 +163,10 @@ def save(image: Image.Image | Tensor, path: str | Path, description: str = "", b
     Args:
         image: A picture, or a tensor that `to_image` accepts.
         description: Text for the metadata (ImageDescription in EXIF or TIFF); BMP does not store it.
-        bits: Bits per channel. 16 requires a tensor and TIFF.
+        bits: Bits per channel. 16 requires a tensor, and PNG or TIFF.
+        alpha: Opacity, (H, W) in [0, 1]; requires PNG, WebP, TIFF or AVIF.
+        exif: Metadata instead of the description; BMP does not store it.
+        profile: ICC colour profile; BMP does not store it.
 
     Raises:
         ValueError: The suffix is not in `FORMATS`, or the format cannot store the picture.
@@ -139,34 +176,23 @@ def save(image: Image.Image | Tensor, path: str | Path, description: str = "", b
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: unsupported format; expected one of {' '.join(FORMATS)}")
+    if description and exif is None and (kind, bits) != ("TIFF", 16):
+        exif = Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = description
     if bits == 16:
-        if not isinstance(image, Tensor) or kind != "TIFF":
-            raise ValueError(f"{path}: 16 bits require a tensor and .tif or .tiff")
-        import tifffile
-
-        pixels = (_pixels(image) * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy().astype(np.uint16)
-        with atomic_write(path) as file:
-            tifffile.imwrite(
-                file, pixels, photometric="rgb", compression="zlib", description=description, metadata=None
-            )
-        return
-    if isinstance(image, Tensor):
-        image = to_image(image)
+        if not isinstance(image, Tensor) or kind not in deep.FORMATS:
+            raise ValueError(f"{path}: 16 bits require a tensor and .tif, .tiff or .png")
+        channels = _pixels(image) if alpha is None else torch.cat([_pixels(image), torch.from_numpy(alpha)[None]])
+        pixels = (channels * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy().astype(np.uint16)
+        content = deep.encode(pixels, kind, description, exif, profile)
+    else:
+        picture = to_image(image) if isinstance(image, Tensor) else image
+        if alpha is not None:
+            picture = picture.copy()
+            picture.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
+        content = _encode(picture, path, kind, exif, profile)
     with atomic_write(path) as file:
-        # Encode in memory first: some of Pillow's encoders seek, or write through the file descriptor.
-        encoded = io.BytesIO()
-        options = dict(_SAVE_OPTIONS.get(kind, {}))
-        if description and kind != "BMP":
-            options["exif"] = Image.Exif()
-            options["exif"][ExifTags.Base.ImageDescription] = description
-        try:
-            image.save(encoded, kind, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(
-                f"{path}: {kind} cannot store {image.width} x {image.height} pixels, mode {image.mode} "
-                f"({_first_line(error)}); try .png"
-            ) from error
-        file.write(encoded.getbuffer())
+        file.write(content)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -224,6 +250,40 @@ def resize(image: Image.Image, longest: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
+def _encode(image: Image.Image, path: Path, kind: str, exif: Image.Exif | None, profile: bytes) -> bytes:
+    # In memory: some of Pillow's encoders seek, or write through the file descriptor.
+    encoded = io.BytesIO()
+    options = dict(_SAVE_OPTIONS.get(kind, {}))
+    if exif is not None and kind != "BMP":
+        options["exif"] = exif
+    if profile:
+        options["icc_profile"] = profile
+    try:
+        image.save(encoded, kind, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: {kind} cannot store {image.width} x {image.height} pixels, mode {image.mode} "
+            f"({_first_line(error)}); try .png"
+        ) from error
+    return add_to_tiff(encoded.getvalue(), exif) if kind == "TIFF" and exif is not None else encoded.getvalue()
+
+
+def _readable(path: Path) -> tuple[str, ...]:
+    """Pillow's names of the formats that a file may have: HEIF if it looks like that, otherwise all others.
+
+    Raises:
+        ModuleNotFoundError: It is a HEIF file, and pillow-heif is not installed.
+    """
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head[4:8] != b"ftyp" or not any(brand in head for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis")):
+        return _READABLE
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return ("HEIF",)
+
+
 def _pixels(tensor: Tensor) -> Tensor:
     if tensor.ndim == 4 and len(tensor) == 1:
         tensor = tensor[0]
@@ -255,10 +315,10 @@ def _check_tiff(image: Image.Image) -> None:
         raise ValueError("16-bit grey TIFF in which 0 is white; save it with 0 as black")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("La", "RGBa"):
-        image = image.convert(image.mode.upper())
-    alpha = _alpha(image)
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to RGB in sRGB, on white."""
+    image = _unmultiplied(image)
+    alpha = alpha_of(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _from_deep_grey(image)
     elif image.mode not in ("RGB", "L", "CMYK"):
@@ -271,14 +331,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image
 
 
-def _alpha(image: Image.Image) -> Image.Image | None:
-    """The alpha channel; None for an opaque picture."""
+def alpha_of(image: Image.Image) -> Image.Image | None:
+    """The alpha channel, in mode L; None for an opaque picture."""
+    image = _unmultiplied(image)
     key = image.info.get("transparency")
     if image.mode.startswith("I") and isinstance(key, int):
         return Image.fromarray((np.asarray(image) != key).astype(np.uint8) * np.uint8(255))
     if key is not None or "A" in image.getbands():
         return image.convert("RGBA").getchannel("A")
     return None
+
+
+def _unmultiplied(image: Image.Image) -> Image.Image:
+    """The same picture with colours that are not multiplied by alpha."""
+    return image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
