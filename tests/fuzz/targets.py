@@ -192,24 +192,27 @@ def _read_picture(path: Path) -> None:
     assert tensor.shape[:2] == (1, 3) and tensor.numel() > 0
 
 
-def _masks() -> SearchStrategy[File]:
+@functools.cache
+def _mask_seeds() -> list[bytes]:
     colours = np.zeros((6, 8, 3), np.uint8)
     colours[:, 4:] = 255
     colours[3:, :, 1] = 0
     seeds = []
-    for mode in ("RGB", "L", "P", "1"):
+    for mode in ("RGB", "P", "L", "1"):
         file = io.BytesIO()
         Image.fromarray(colours).convert(mode).save(file, "PNG")
         seeds.append(file.getvalue())
-    return _files("mask.png", mutations.damaged_bytes(seeds))
+    return seeds
+
+
+def _masks() -> SearchStrategy[File]:
+    return _files("mask.png", mutations.damaged_bytes(_mask_seeds()))
 
 
 def _read_mask(path: Path) -> None:
     mask = images.to_tensor(images.load(path))
-    style = torch.zeros(1, 3, 4, 4)
-    style[..., 2:] = 1
-    split_by_color(mask, [style], 1)
-    split_by_color(style, [mask], 1)
+    whole = images.to_tensor(Image.open(io.BytesIO(_mask_seeds()[0])))
+    split_by_color(mask, [whole], 1)
 
 
 def _run_configs() -> SearchStrategy[File]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 import psutil
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import HypothesisWarning
 
 from fuzz.targets import TARGETS, File, Verdict, judge
 
@@ -68,6 +70,7 @@ def _processor_time(pid: int) -> float:
 
 def _work(connection: Connection, kind: str, number: int, count: int) -> None:
     """In a process: read examples, and send each before and its verdict after it is read."""
+    warnings.simplefilter("ignore", HypothesisWarning)  # Of the length of the seeds.
     target = TARGETS[kind]
     files = target.files()
     for _ in range(2):  # What is loaded once does not count as memory of an example.
