@@ -53,7 +53,9 @@ def load(path: str | Path, size: int | None = None) -> Animation:
     Raises:
         ValueError: Damaged, or of more than `images.MAX_PIXELS` pixels in all frames; the message names the file.
     """
-    frames, masks, durations = [], [], []
+    frames: list[Image.Image] = []
+    masks: list[Image.Image | None] = []
+    durations: list[float] = []
     with images.decode(path) as opened:
         count = getattr(opened, "n_frames", 1)
         if count * opened.width * opened.height > images.MAX_PIXELS:
@@ -64,8 +66,9 @@ def load(path: str | Path, size: int | None = None) -> Animation:
             frame.load()  # Sets the duration.
             durations.append(float(frame.info.get("duration") or _DURATION))
             upright = ImageOps.exif_transpose(frame)
-            for pictures, picture in ((frames, images.to_rgb(upright)), (masks, images.alpha_of(upright))):
-                pictures.append(picture if picture is None or size is None else images.resize(picture, size))
+            picture, mask = images.to_rgb(upright), images.alpha_of(upright)
+            frames.append(picture if size is None else images.resize(picture, size))
+            masks.append(mask if mask is None or size is None else images.resize(mask, size))
             plays = opened.info.get("loop")
         if opened.format == "GIF":
             plays = 1 if plays is None else plays + 1 if plays else 0  # GIF counts repetitions.

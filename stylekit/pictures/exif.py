@@ -59,9 +59,8 @@ def add_to_tiff(content: bytes, exif: Image.Exif) -> bytes:
     if details:
         added[ExifTags.IFD.Exif] = dict(details)
     block = added.tobytes(len(content))
-    # The last entry of a tag wins, which is that of the file.
-    entries = {entry[:2]: entry for entry in _entries(block, 0, order) + _entries(content, start, order)}
-    directory = b"".join(sorted(entries.values(), key=lambda entry: struct.unpack(f"{order}H", entry[:2])))
+    entries = _entries(block, 0, order) | _entries(content, start, order)
+    directory = b"".join(entries[tag] for tag in sorted(entries))
     block += bytes(len(block) % 2)
     place = struct.pack(f"{order}I", len(content) + len(block))
     return b"".join(
@@ -76,7 +75,8 @@ def _copy(source: Any, target: Any, tags: tuple[int, ...]) -> None:
             target[tag] = value
 
 
-def _entries(content: bytes, start: int, order: str) -> list[bytes]:
-    """The entries, of 12 bytes each, of a directory of a TIFF."""
+def _entries(content: bytes, start: int, order: str) -> dict[int, bytes]:
+    """The entries of a directory of a TIFF by tag."""
     (count,) = struct.unpack(f"{order}H", content[start : start + 2])
-    return [content[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    entries = [content[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    return {struct.unpack(f"{order}H", entry[:2])[0]: entry for entry in entries}

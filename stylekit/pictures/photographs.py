@@ -45,7 +45,7 @@ class Photograph:
         """(1, 3, H, W) in [0, 1], on white, with all bits of the file."""
         if self.deep is None:
             return images.to_tensor(self.image)
-        return torch.from_numpy(self.deep.astype(np.float32) / 65535).permute(2, 0, 1)[None]
+        return torch.from_numpy(self.deep.astype(np.float32) / np.float32(65535)).permute(2, 0, 1)[None]
 
 
 def load(path: str | Path, size: int | None = None) -> Photograph:
@@ -66,11 +66,11 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
         upright = ImageOps.exif_transpose(opened)
         mask = images.alpha_of(upright)
         image = images.to_rgb(upright)
-        alpha = None if mask is None else np.asarray(mask, dtype=np.float32) / 255
+        alpha = None if mask is None else np.asarray(mask, dtype=np.float32) / np.float32(255)
         colours = None
         if pixels is not None and pixels.shape[:2] == (image.height, image.width):
             if pixels.shape[2] == 4:
-                alpha = pixels[..., 3].astype(np.float32) / 65535
+                alpha = pixels[..., 3].astype(np.float32) / np.float32(65535)
             colours = _on_white(_to_srgb(pixels, upright), alpha)
             if np.abs(colours * 255 - np.asarray(image)).mean() > _MISREAD:
                 colours = None
@@ -106,7 +106,7 @@ def save(painting: Tensor, path: str | Path, photograph: Photograph) -> Image.Im
 
 def _to_srgb(pixels: NDArray[np.uint16], image: Image.Image) -> NDArray[np.float32]:
     """Apply the colour profile of a picture to its pixels with 16 bits; (H, W, 3) in [0, 1]."""
-    values = pixels[..., :3].astype(np.float32) / 65535
+    values = pixels[..., :3].astype(np.float32) / np.float32(65535)
     if not image.info.get("icc_profile"):
         return values
     table = deep.color_table(grey=image.mode.startswith("I") or image.mode in ("L", "LA"))
