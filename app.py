@@ -3,6 +3,7 @@
 It needs Gradio (extra `app`), and no internet. Pictures lie in one temporary folder, for half an hour at most.
 """
 
+import contextlib
 import functools
 import html
 import importlib.util
@@ -64,7 +65,7 @@ CSS = """
 .gallery-item img, .gallery-item .container {width: 58px !important; height: 44px !important; object-fit: cover}
 #about p {opacity: .75; min-height: 4.5em}
 #notes p {font-size: .85em; opacity: .65}
-#result {min-height: 380px}
+@media (min-width: 768px) {#result {min-height: 380px}}
 #status {min-height: 2em; opacity: .75}
 .bar {height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden}
 .bar div {height: 100%; background: var(--color-accent); transition: width .5s; animation: bar 1s infinite alternate}
@@ -102,10 +103,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     with cli.exit_on_error("app.py"):
         config = cli.parse(PageConfig, "app.py", args)
-        if importlib.util.find_spec("gradio") is None:
-            raise ValueError("the page needs Gradio; install it with `pip install '.[app]'`, or run `make app`")
         host = config.host or os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
         check_free(host, config.port)
+        if importlib.util.find_spec("gradio") is None:
+            raise ValueError("the page needs Gradio; install it with `pip install '.[app]'`, or run `make app`")
         from stylekit import devices
 
         devices.set_threads(config.threads)
@@ -157,9 +158,28 @@ def serve(host: str, port: int, device: str, folder: str, wait: bool = True) -> 
         pwa=False,
         run_history=False,
         enable_monitoring=False,
-        prevent_thread_lock=not wait,
+        prevent_thread_lock=True,
     )
+    threading.Thread(target=keep_clean, args=(Path(folder),), daemon=True).start()
+    if wait:
+        page.block_thread()
     return page
+
+
+def keep_clean(folder: Path) -> None:
+    """Delete old files every minute, but for the examples, which are there from the start."""
+    examples = set(folder.rglob("*"))
+    while True:
+        time.sleep(60)
+        delete_old(folder, examples)
+
+
+def delete_old(folder: Path, but: set[Path]) -> None:
+    """Delete what is older than `MINUTES`. Gradio's `delete_cache` misses uploads that were broken off, and folders."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # A folder after its files.
+        with contextlib.suppress(OSError):
+            if path not in but and time.time() - path.stat().st_mtime > 60 * MINUTES:
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def build_page(device: str, folder: Path) -> "Blocks":
@@ -189,10 +209,10 @@ def build_page(device: str, folder: Path) -> "Blocks":
 
     def choose(method):
         names = styles(method)
-        return METHODS[method], gr.Dropdown(names, value=names[0]), gr.Radio(visible=method == "Gatys")
+        best = "starry-night" if "starry-night" in names else names[0]
+        return METHODS[method], gr.Dropdown(names, value=best), gr.Radio(visible=method == "Gatys")
 
     def run(photo, method, style, size, strength, stroke_size, keep_colors, visitor: gr.Request):
-        started = time.monotonic()
         end = stops[visitor.session_hash] = threading.Event()
         look = strength / 100, keep_colors, stroke_size
         try:
@@ -213,8 +233,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
                 file = place / f"{Path(photo['path']).stem}-{style}.{suffix}"
                 images.save(painting, file)
                 yield {button: gr.DownloadButton(value=str(file), interactive=True)}
-            seconds = time.monotonic() - started
-            yield {status: f"{painting.width} x {painting.height} pixels in {seconds:.0f} seconds."}
+            yield {status: f"{painting.width} x {painting.height} pixels"}
         except (ValueError, FloatingPointError, MemoryError) as problem:
             raise error(problem) from problem
 
@@ -249,7 +268,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
                 stop = gr.Button("Stop here", visible=False)
                 with gr.Row():
                     downloads = {
-                        suffix: gr.DownloadButton(f"Download {name}", interactive=False, min_width=140)
+                        suffix: gr.DownloadButton(f"Download {name}", interactive=False, size="md", min_width=140)
                         for suffix, name in (("jpg", "JPEG"), ("png", "PNG"))
                     }
         gr.Markdown(NOTES, elem_id="notes")
@@ -257,7 +276,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
         # Without preprocessing, Gradio checks where a file lies, and `load_photograph` explains what is wrong with it.
         raw: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
         now: dict[str, Any] = raw | {"queue": False, "show_progress": "hidden"}
-        photo.upload(check, photo, **now).failure(lambda: None, outputs=photo, **now)
+        photo.upload(check, photo, show_progress="hidden", **raw).failure(lambda: None, outputs=photo, **now)
         method.change(choose, method, [about, style, size], **now)
         settings = [photo, method, style, size, strength, stroke_size, keep_colors]
         results = [slider, status, stop, *downloads.values()]

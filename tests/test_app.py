@@ -1,9 +1,11 @@
 """The web page: what it refuses, and a session of two visitors in a headless browser."""
 
 import importlib.util
+import os
 import shutil
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,7 @@ def test_errors_name_the_file_and_no_folder(tmp_path, monkeypatch):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     Image.new("RGB", (1001, 1000)).save(tmp_path / "large.png")
     cases = {
-        "broken.jpg": r"^broken.jpg: damaged",
+        "broken.jpg": r"^broken.jpg: not a supported picture; expected one of ",
         "large.png": r"^large.png: expected at most 1 million pixels, got 1001 x 1000$",
         "gone.png": "^The photograph has been deleted after 30 minutes; drop it again.$",
     }
@@ -54,6 +56,22 @@ def test_errors_name_the_file_and_no_folder(tmp_path, monkeypatch):
             app.load_photograph({"path": str(tmp_path / name)})
     with pytest.raises(ValueError, match="Drop a photograph first"):
         app.load_photograph(None)
+
+
+def test_old_files_and_folders_are_deleted_but_examples_stay(tmp_path):
+    for name in ("example/cat.png", "upload/photo.png", "broken-off", "new/photo.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for path in tmp_path.rglob("*"):
+        age = 60 * (app.MINUTES - 1 if "new" in path.parts else app.MINUTES + 1)
+        os.utime(path, (time.time() - age,) * 2)
+    app.delete_old(tmp_path, {tmp_path / "example", tmp_path / "example/cat.png"})
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    # Losing its file has made the folder new.
+    assert left == {"example", "example/cat.png", "new", "new/photo.png", "upload"}
+    os.utime(tmp_path / "upload", (0, 0))
+    app.delete_old(tmp_path, {tmp_path / "example"})
+    assert not (tmp_path / "upload").exists()
 
 
 def paint(photograph, method, style, size=256, look=(1.0, False, 1.0), end=None):
@@ -97,18 +115,21 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def browser():
+def visitors():
+    """Opens pages that share downloaded scripts, though Gradio takes each for another visitor."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]).new_context()
 
 
-def visit(browser, address, requests, **options):
-    page = browser.new_page(**options)
+def visit(visitors, address, width, requests):
+    page = visitors.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
     page.set_default_timeout(TIMEOUT)
     page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
+    page.get_by_role("button", name="Paint", exact=True).wait_for()
     return page
 
 
@@ -117,10 +138,10 @@ def upload(page, path):
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")
-def test_two_visitors_paint_at_once(server, browser, pictures, tmp_path):
+def test_two_visitors_paint_at_once(server, visitors, pictures, tmp_path):
     address, _ = server
     requests: list[str] = []
-    wide, narrow = (visit(browser, address, requests, viewport={"width": w, "height": 800}) for w in (1200, 390))
+    wide, narrow = (visit(visitors, address, width, requests) for width in (1200, 390))
 
     (tmp_path / "broken.png").write_bytes(b"no picture")
     upload(wide, tmp_path / "broken.png")
@@ -137,7 +158,7 @@ def test_two_visitors_paint_at_once(server, browser, pictures, tmp_path):
     narrow.get_by_role("button", name="Stop here").click()
 
     for page, photograph in ((wide, pictures[0]), (narrow, pictures[6])):
-        page.get_by_text("48 x 48 pixels in").wait_for()
+        page.get_by_text("48 x 48 pixels").wait_for()
         assert page.locator("#result img").count() == 2
         for name, suffix in (("JPEG", "jpg"), ("PNG", "png")):
             with page.expect_download() as download:
