@@ -175,7 +175,10 @@ def keep_clean(folder: Path) -> None:
 
 
 def delete_old(folder: Path, but: set[Path]) -> None:
-    """Delete what is older than `MINUTES`. Gradio's `delete_cache` misses uploads that were broken off, and folders."""
+    """Delete what is older than `MINUTES`.
+
+    Gradio's own `delete_cache` misses the pictures of the slider and uploads that were broken off.
+    """
     for path in sorted(folder.rglob("*"), reverse=True):  # A folder after its files.
         with contextlib.suppress(OSError):
             if path not in but and time.time() - path.stat().st_mtime > 60 * MINUTES:
@@ -190,6 +193,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
     """
     import gradio as gr
 
+    from stylekit.devices import is_out_of_memory
     from stylekit.pictures import images
 
     stops: dict[str | None, threading.Event] = {}
@@ -203,7 +207,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
 
     def check(photo):
         try:
-            load_photograph(photo)
+            load_photograph(photo, folder)
         except ValueError as problem:
             raise error(problem) from problem
 
@@ -216,7 +220,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
         end = stops[visitor.session_hash] = threading.Event()
         look = strength / 100, keep_colors, stroke_size
         try:
-            photograph = load_photograph(photo)
+            photograph = load_photograph(photo, folder)
             yield {
                 status: bar(1),
                 stop: gr.Button(visible=method == "Gatys"),
@@ -234,14 +238,18 @@ def build_page(device: str, folder: Path) -> "Blocks":
                 images.save(painting, file)
                 yield {button: gr.DownloadButton(value=str(file), interactive=True)}
             yield {status: f"{painting.width} x {painting.height} pixels"}
-        except (ValueError, FloatingPointError, MemoryError) as problem:
+        except (ValueError, FloatingPointError) as problem:
             raise error(problem) from problem
+        except (RuntimeError, MemoryError) as problem:
+            if not is_out_of_memory(problem):
+                raise
+            raise error(MemoryError("This server is out of memory; try a smaller photograph or size.")) from problem
 
     def stop_painting(visitor: gr.Request):
         if visitor.session_hash in stops:
             stops.pop(visitor.session_hash).set()
 
-    with gr.Blocks(title="Image translation", delete_cache=(60, 60 * MINUTES)) as page:
+    with gr.Blocks(title="Image translation") as page:
         gr.Markdown("# Image translation\nTurn a photograph into a painting.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
@@ -273,7 +281,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
                     }
         gr.Markdown(NOTES, elem_id="notes")
 
-        # Without preprocessing, Gradio checks where a file lies, and `load_photograph` explains what is wrong with it.
+        # Gradio's preprocessing would decode the file, and not explain what is wrong with it.
         raw: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
         now: dict[str, Any] = raw | {"queue": False, "show_progress": "hidden"}
         photo.upload(check, photo, show_progress="hidden", **raw).failure(lambda: None, outputs=photo, **now)
@@ -294,11 +302,12 @@ def example_photographs() -> list[str]:
     return [str(Path(spec.origin).parents[1] / name) for name, spec in specs.items() if spec and spec.origin]
 
 
-def load_photograph(photo: dict[str, str] | None) -> "Image":
+def load_photograph(photo: dict[str, str] | None, folder: Path) -> "Image":
     """Read the picture that a visitor has uploaded.
 
     Args:
         photo: Gradio's description of the file.
+        folder: Where uploads are.
 
     Raises:
         ValueError: There is none, or it is damaged, of another format or too large; the message has no folder.
@@ -307,7 +316,10 @@ def load_photograph(photo: dict[str, str] | None) -> "Image":
 
     if photo is None:
         raise ValueError("Drop a photograph first, or take one of the examples.")
-    path = photo["path"]
+    path = str(photo.get("path"))
+    # A request that does not come from the page may name any file of this machine.
+    if folder.resolve() not in Path(path).resolve().parents:
+        raise ValueError(f"{Path(path).name} has not been uploaded.")
     try:
         photograph = images.load(path)
     except FileNotFoundError as error:

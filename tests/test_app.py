@@ -53,9 +53,18 @@ def test_errors_name_the_file_and_no_folder(tmp_path, monkeypatch):
     }
     for name, message in cases.items():
         with pytest.raises(ValueError, match=message):
-            app.load_photograph({"path": str(tmp_path / name)})
+            app.load_photograph({"path": str(tmp_path / name)}, tmp_path)
     with pytest.raises(ValueError, match="Drop a photograph first"):
-        app.load_photograph(None)
+        app.load_photograph(None, tmp_path)
+
+
+def test_a_request_cannot_read_other_files_of_the_server(tmp_path, pictures):
+    (uploads := tmp_path / "uploads").mkdir()
+    pictures[0].save(tmp_path / "private.png")
+    (uploads / "link.png").symlink_to(tmp_path / "private.png")
+    for path in (tmp_path / "private.png", uploads / "../private.png", uploads / "link.png", uploads, None):
+        with pytest.raises(ValueError, match="has not been uploaded"):
+            app.load_photograph({"path": path}, uploads)
 
 
 def test_old_files_and_folders_are_deleted_but_examples_stay(tmp_path):
@@ -101,17 +110,15 @@ def test_gatys_ends_at_once_when_it_is_told_to(pictures):
     assert len(painted) <= 2 and painted[-1][1].size == (48, 48)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The page, and the folder with the visitors' files."""
+@pytest.fixture
+def address(tmp_path_factory):
+    """Where the page is served."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    folder = tmp_path_factory.mktemp("visitors")
-    page = app.serve("127.0.0.1", port, "cpu", str(folder), wait=False)
-    yield f"http://127.0.0.1:{port}", folder
+    page = app.serve("127.0.0.1", port, "cpu", str(tmp_path_factory.mktemp("visitors")), wait=False)
+    yield f"http://127.0.0.1:{port}"
     page.close()
-    assert not [file for file in folder.rglob("*.*") if "photo" in file.name]
 
 
 @pytest.fixture
@@ -138,8 +145,7 @@ def upload(page, path):
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"needs {' and '.join(MISSING)}")
-def test_two_visitors_paint_at_once(server, visitors, pictures, tmp_path):
-    address, _ = server
+def test_two_visitors_paint_at_once(address, visitors, pictures, tmp_path):
     requests: list[str] = []
     wide, narrow = (visit(visitors, address, width, requests) for width in (1200, 390))
 
