@@ -4,11 +4,13 @@ BIN := $(VENV)/bin
 PHOTO ?=
 SIZE ?= 640
 OUTPUT ?= demo
+HOST ?= 127.0.0.1
+PORT ?= 7860
 # The shell reads these from its environment, so that no character in a name is a command.
-export PHOTO SIZE OUTPUT
+export PHOTO SIZE OUTPUT HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo gallery notebooks test check lint types fuzz soak audit bench docs lock clean
+.PHONY: help demo app gallery notebooks test check lint types fuzz soak audit bench docs lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +25,15 @@ $(VENV)/installed: requirements.lock setup.py pyproject.toml
 demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg paints yours, SIZE=1200 sets its longer side
 	$(BIN)/cyclegan translate "$${PHOTO:-$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')}" \
 		--size "$$SIZE" --output "$$OUTPUT" --sheet --overwrite
+
+# Gradio's requirements exclude the locked Pillow, with which it works: the override ignores that limit.
+$(VENV)/app: $(VENV)/installed
+	echo pillow | $(BIN)/uv pip install --python $(BIN)/python --quiet --constraint requirements.lock --override - \
+		--editable '.[app]'
+	@touch $@
+
+app: $(VENV)/app  ## serve a web page that paints photographs; PORT=8000 sets the port, HOST=0.0.0.0 lets others in
+	$(BIN)/python app.py --host "$$HOST" --port "$$PORT"
 
 gallery: $(VENV)/installed  ## generate the pictures of the README (a quarter of an hour)
 	$(BIN)/python benchmarks/gallery.py

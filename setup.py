@@ -65,6 +65,7 @@ setup(
         "data": ["pyarrow>=17"],
         "export": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22", "scikit-learn>=1.4"],
         "heic": ["pillow-heif>=0.22"],
+        "app": ["gradio>=6.29", "scikit-learn>=1.4", "scikit-image>=0.22"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "docs": ["zensical>=0.0.70", "mkdocstrings[python]>=1.0"],
         "dev": [
