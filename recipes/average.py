@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import torch
 import tyro
@@ -55,7 +55,7 @@ def average(config: AverageConfig) -> None:
     if any(other != shapes[0] for other in shapes[1:]):
         raise ValueError("the networks have different architectures; average fine-tuned copies of one network")
     mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
-    options = dict(generators[0]._hub_mixin_config)
+    options = dict(cast("dict[str, Any]", generators[0]._hub_mixin_config))
     if config.noise is not None:
         options["noise"] = config.noise
     network = Generator(**options)
