@@ -31,7 +31,7 @@ from stylekit.training.data import make_loader
 from stylekit.training.diagnostics import Finding
 from stylekit.training.log import read_figures, read_metrics
 from stylekit.training.optim import build_ema, optimizer_step, set_learning_rate
-from stylekit.training.run import Result, Run
+from stylekit.training.run import Result, Run, _lock
 
 
 @dataclass(frozen=True)
@@ -528,6 +528,13 @@ def test_a_second_process_is_kept_out_and_the_lock_of_a_dead_one_is_not_in_the_w
     holder.kill()
     holder.communicate()
     assert train(config()).step > 0
+
+
+def test_an_error_is_not_hidden_by_one_of_unlocking(tmp_path):
+    with pytest.raises(OSError, match=r"could not write last\.pt"), _lock(tmp_path):
+        (tmp_path / ".owner").unlink()  # As in a folder that has become read-only, it cannot be removed at the end.
+        (tmp_path / ".owner").mkdir()
+        raise OSError("could not write last.pt (Read-only file system)")
 
 
 def test_a_killed_data_loading_process_is_started_again_and_loses_no_step(config, capsys):

@@ -589,7 +589,8 @@ def _lock(folder: Path) -> Iterator[None]:
         owner.write_text(f"process {os.getpid()} on {platform.node()}")
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # In a folder that has become read-only, whose error is already on its way.
+            owner.unlink()
         lock.release()
 
 
