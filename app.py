@@ -221,23 +221,24 @@ def build_page(device: str, folder: Path) -> "Blocks":
         look = strength / 100, keep_colors, stroke_size
         try:
             photograph = load_photograph(photo, folder)
-            yield {
-                status: bar(1),
-                stop: gr.Button(visible=method == "Gatys"),
-                **{button: gr.DownloadButton(interactive=False) for button in downloads.values()},
-            }
+            # A browser that is busy skips all updates but the last: each repeats the ones before.
+            shown = {button: gr.DownloadButton(interactive=False) for button in downloads.values()}
+            shown |= {stop: gr.Button(visible=method == "Gatys"), status: bar(1)}
+            yield shown
             place = Path(tempfile.mkdtemp(dir=folder))
             before = place / "before.jpg"
             images.save(images.resize(photograph, PREVIEW), before)
             for number, (done, painting) in enumerate(paint(photograph, method, style, size, look, device, end)):
                 after = place / f"after-{number}.jpg"
                 images.save(images.resize(painting, PREVIEW), after)
-                yield {slider: (str(before), str(after)), status: bar(done)}
+                shown |= {slider: (str(before), str(after)), status: bar(done)}
+                yield shown
             for suffix, button in downloads.items():
                 file = place / f"{Path(photo['path']).stem}-{style}.{suffix}"
                 images.save(painting, file)
-                yield {button: gr.DownloadButton(value=str(file), interactive=True)}
-            yield {status: f"{painting.width} x {painting.height} pixels"}
+                shown |= {button: gr.DownloadButton(value=str(file), interactive=True)}
+                yield shown
+            yield shown | {status: f"{painting.width} x {painting.height} pixels"}
         except (ValueError, FloatingPointError) as problem:
             raise error(problem) from problem
         except (RuntimeError, MemoryError) as problem:
