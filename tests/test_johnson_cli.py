@@ -186,8 +186,8 @@ def test_wrong_input_of_stylize_gets_one_line(stylized, capsys, args, message):
         (["train", *DATA, "--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
         (["train", *DATA, "--optimizer", "sgd"], ["invalid choice 'sgd'", "'muon', 'adam'"]),
         (["styles", "--all"], ["--all"]),
-        (["stylise", "photo.jpg"], ["stylise", "Available subcommands: stylize, train, evaluate, styles"]),
-        ([], ["Expected one of {stylize, train, evaluate, styles}"]),
+        (["stylise", "photo.jpg"], ["stylise", "Available subcommands: stylize, train, evaluate, export, styles"]),
+        ([], ["Expected one of {stylize, train, evaluate, export, styles}"]),
     ],
 )
 def test_wrong_flags_are_explained(trained, stylized, capsys, args, messages):

@@ -177,7 +177,7 @@ def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder)
     process, measured = psutil.Process(), []
     for i in range(330):
         if i % 2:
-            assert next(process_files(jobs, lambda x: translate(x, networks[0]))).error is None
+            assert [outcome.error for outcome in process_files(jobs, lambda x: translate(x, networks[0]))] == [None]
         else:
             stylize(picture, networks[1])
         if i in (29, 329):
