@@ -53,6 +53,9 @@ from stylekit.training.log import read_metrics
 EPOCHS = 4
 OUTCOMES = ("goes on", "has to write what was due", "nothing saved yet", "already finished")
 
+AIMS = ("any moment", "any moment", "a file", "epochs", "samples")
+"""When to kill: at any moment, or when temporary files appear in a folder."""
+
 COMMON = ("--crop-size", "32", "--load-size", "36", "--device", "cpu", "--amp", "off", "--n-epochs", str(EPOCHS))
 COMMON += (
     "--n-epochs-decay",
@@ -143,6 +146,7 @@ class Soak:
             try:
                 os.setsid()
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Not ignored, as under nohup.
                 file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
                 os.dup2(file, 1)
                 os.dup2(file, 2)
@@ -243,7 +247,7 @@ def kill_at_random(soak: Soak, case: Case, budget: int, whole: Path, duration: f
             if budget == 0:
                 break
             training = soak.start(case, name)
-            aim = soak.random.choice(("any moment", "any moment", "a file", "epochs", "samples", "best"))
+            aim = soak.random.choice(AIMS + 2 * ("best",) if "--eval-every" in case.flags else AIMS)
             if aim == "any moment":
                 time.sleep(soak.random.uniform(0.1, duration))
             else:
