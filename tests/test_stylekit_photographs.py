@@ -47,7 +47,7 @@ def metadata():
     """EXIF of a photograph that was taken in portrait format."""
     exif = Image.Exif()
     exif[Base.Make], exif[Base.Model], exif[Base.Orientation] = "Canon", "EOS 5D", 6
-    exif[Base.ImageDescription] = "/home/me/secret.jpg"
+    exif[Base.ImageDescription] = "photos of me/secret.jpg"
     details = exif.get_ifd(ExifTags.IFD.Exif)
     details[Base.DateTimeOriginal], details[Base.LensModel] = "2020:01:02 03:04:05", "EF 50mm"
     details[Base.MakerNote], details[Base.BodySerialNumber] = b"secret" * 9, "12345"
