@@ -182,7 +182,8 @@ def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder)
             stylize(picture, networks[1])
         if i in (29, 329):
             measured.append((process.num_fds(), process.num_threads(), process.memory_info().rss))
-    assert measured[1][:2] == measured[0][:2]
+    # A leak would add 150. A thread that has ended may take a moment to vanish.
+    assert all(after - before < 10 for before, after in zip(measured[0][:2], measured[1][:2], strict=True))
     assert measured[1][2] - measured[0][2] < 4 * 2**20
 
 
