@@ -16,6 +16,9 @@ GANLoss = Literal["lsgan", "vanilla"]
 Scores = Tensor | Sequence[Tensor]
 """The scores of one discriminator, or of several."""
 
+STROKE = 16
+"""Width in pixels within which strokes may be lighter, darker or of another colour than the photograph."""
+
 
 def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_loss: GANLoss = "lsgan") -> Tensor:
     """The loss of discriminator scores against the target "real" (or "fake").
@@ -88,10 +91,10 @@ def one_sided_loss(
     style: Tensor,
     scores: Scores,
     gan_loss: GANLoss = "lsgan",
-    lambda_content: float = 0.7,
+    lambda_content: float = 0.4,
     lambda_tone: float = 4.0,
     lambda_colour: float = 2.0,
-    lambda_style: float = 2.0,
+    lambda_style: float = 8.0,
 ) -> dict[str, Tensor]:
     """The weighted terms of one generator in the one-sided stage, a departure from the paper without the way back.
 
@@ -136,10 +139,16 @@ def _content_loss(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _tone_and_colour_loss(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 distances of means over 8 x 8 pixels: of luma, and of the two chroma channels (ITU-R BT.601)."""
+    """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
+
+    Vivid colours of the photograph count more than its greys, which a painter replaces.
+    """
     to_ycbcr = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=after.device)
-    difference = torch.einsum("kc,bchw->kbhw", to_ycbcr, functional.avg_pool2d(after - before, 8).float())
-    return difference[0].abs().mean(), difference[1:].abs().mean()
+    means = functional.avg_pool2d(torch.cat([before.float(), after - before]), STROKE)
+    colours, differences = torch.einsum("kc,bchw->kbhw", to_ycbcr, means.float()).chunk(2, dim=1)
+    vividness = colours[1:].norm(dim=0)
+    counts = (0.5 + (vividness / 0.35).square()).clamp(max=4)
+    return differences[0].abs().mean(), (counts * differences[1:].abs()).mean()
 
 
 def _detail(pictures: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from stylekit.networks.blocks import (
     normal_init,
 )
 from stylekit.networks.convolutions import Conv2d
-from stylekit.networks.noise import fixed_noise
+from stylekit.networks.noise import fixed_noise, random_noise
 from stylekit.networks.weights import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
@@ -53,6 +53,7 @@ class Generator(
         noise: Standard deviation of a fourth input channel of noise, which seeds strokes in flat regions (Ulyanov et
             al. 2016); 0 for no such channel, as in official files. Training draws new noise in every call; in eval mode
             it is always the same.
+        noise_size: Width of its grains in pixels.
 
     Raises:
         ValueError: An argument is out of range.
@@ -66,13 +67,17 @@ class Generator(
         dropout: bool = False,
         antialias: bool = False,
         noise: float = 0.0,
+        noise_size: int = 1,
     ) -> None:
         super().__init__()
         if ngf < 1 or n_blocks < 0 or noise < 0:
             raise ValueError(f"expected ngf >= 1, n_blocks >= 0, noise >= 0, got {ngf}, {n_blocks}, {noise}")
+        if not 1 <= noise_size <= 64:
+            raise ValueError(f"expected noise_size in [1, 64], got {noise_size}")
         if upsample not in ("resize", "transposed"):
             raise ValueError(f"upsample must be 'resize' or 'transposed', got {upsample!r}")
         self.noise = noise
+        self.noise_size = noise_size
         self.model = EncoderDecoder(
             nn.ReflectionPad2d(3),
             nn.Conv2d(4 if noise else 3, ngf, 7),
@@ -101,9 +106,9 @@ class Generator(
             return x
         b, _, h, w = x.shape
         if self.training:
-            noise = torch.randn(b, 1, h, w, device=x.device)
+            noise = random_noise(b, h, w, self.noise_size, x.device)
         else:
-            noise = fixed_noise(h, w).to(x.device).expand(b, -1, -1, -1)
+            noise = fixed_noise(h, w, self.noise_size).to(x.device).expand(b, -1, -1, -1)
         return torch.cat([x, self.noise * noise.to(x.dtype)], dim=1)
 
     @classmethod

@@ -71,7 +71,10 @@ class TrainConfig(RunConfig):
     """Shift pictures and vary their brightness and contrast before the discriminators see them. Recommended."""
 
     noise: float = 0.0
-    """Standard deviation of a noise channel that seeds strokes. Train with 0.2; 0.02 in use keeps flat regions calm."""
+    """Standard deviation of a noise channel that seeds strokes. Train with 0.2; less in use keeps flat regions calm."""
+
+    noise_size: int = 1
+    """Width of the grains of the noise in pixels. With 4, broad strokes begin anywhere; 1 is white noise."""
 
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
@@ -92,7 +95,7 @@ class TrainConfig(RunConfig):
     one_way: bool = False
     """Train only G: X -> Y, in one-sided steps, for half of their cost. The run has no F and no D_X."""
 
-    lambda_content: float = 0.7
+    lambda_content: float = 0.4
     """One-sided steps: weight of the VGG content loss (relu4_1)."""
 
     lambda_tone: float = 4.0
@@ -101,7 +104,7 @@ class TrainConfig(RunConfig):
     lambda_colour: float = 2.0
     """One-sided steps: weight of the difference in local colour; less leaves more to the painter's palette."""
 
-    lambda_style: float = 2.0
+    lambda_style: float = 8.0
     """One-sided steps: weight of the style loss (Gatys et al.) against the mean style of the other collection."""
 
     lr_d: Annotated[float | None, default_is("that of --lr", "FLOAT")] = None
@@ -134,7 +137,7 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         check_at_least(self, 0, "eval_every")
         check_at_least(self, 2, "eval_pictures")
-        check_at_least(self, 1, "ngf", "ndf", "n_layers_d")
+        check_at_least(self, 1, "ngf", "ndf", "n_layers_d", "noise_size")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
         check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
         check_at_least(self, 0, "warmup_steps")

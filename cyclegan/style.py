@@ -10,7 +10,7 @@ from torch import Tensor
 from gatys.losses import gram_matrix
 
 CONTENT_LAYER = "relu4_1"
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", CONTENT_LAYER)
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", CONTENT_LAYER, "relu5_1")
 
 WINDOW = 200
 """Number of pictures in the moving average."""

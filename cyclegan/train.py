@@ -48,7 +48,10 @@ from stylekit.training.log import print0
 from stylekit.training.optim import build_ema, frozen, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("ngf", "ndf", "n_blocks", "n_layers_d", "upsample", "dropout", "antialias", "noise", "discriminator")
+GENERATOR = ("ngf", "n_blocks", "upsample", "dropout", "antialias", "noise", "noise_size")
+"""Options that are arguments of the generators."""
+
+ARCHITECTURE = (*GENERATOR, "ndf", "n_layers_d", "discriminator")
 """Options that a run cannot change."""
 
 PLOTS = {
@@ -278,7 +281,7 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
     torch.manual_seed(config.seed)
 
     def generator() -> Generator:
-        return Generator(config.ngf, config.n_blocks, config.upsample, config.dropout, config.antialias, config.noise)
+        return Generator(**{name: getattr(config, name) for name in GENERATOR})
 
     generators = GeneratorPair(generator(), generator())
     discriminators = _build_discriminators(config)

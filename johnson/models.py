@@ -57,6 +57,7 @@ class TransformerNet(
         noise: Standard deviation of the input noise; 0 removes the fourth channel. Noise seeds strokes in flat regions,
             which otherwise become a regular weave. `network.noise *= 2` on a trained network gives freer strokes and
             preserves less of the photograph.
+        limit: Largest absolute value of normalised features, against blots (`InstanceNorm2d`); 0 for none.
 
     Raises:
         ValueError: An argument is out of range.
@@ -70,14 +71,15 @@ class TransformerNet(
         bound: bool = True,
         skip: bool = True,
         noise: float = 0.1,
+        limit: float = 0.0,
     ) -> None:
         super().__init__()
         if width < 1 or n_blocks < 0:
             raise ValueError(f"expected width >= 1 and n_blocks >= 0, got width={width}, n_blocks={n_blocks}")
         if upsample not in ("nearest", "bilinear"):
             raise ValueError(f"upsample must be 'nearest' or 'bilinear', got {upsample!r}")
-        if noise < 0:
-            raise ValueError(f"noise must be at least 0, got {noise}")
+        if noise < 0 or limit < 0:
+            raise ValueError(f"noise and limit must be at least 0, got noise={noise}, limit={limit}")
         self.noise = noise
         self.model = EncoderDecoder(
             *_convolution(4 if noise else 3, width, 9),
@@ -91,6 +93,9 @@ class TransformerNet(
             *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
             skip=skip,
         )
+        for module in self.modules():
+            if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colours.
+                module.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
         if self.noise and x.shape[1] == 3:

@@ -86,6 +86,9 @@ class TrainConfig(RunConfig):
     noise: float = 0.1
     """Standard deviation of the input noise. It seeds strokes in flat regions; too much hides the photograph."""
 
+    limit: float = 0.0
+    """Limit normalised features to +-LIMIT, such as 3, against black and white blots; 0: no limit."""
+
     init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
     """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""
 
@@ -129,7 +132,7 @@ class TrainConfig(RunConfig):
         if not self.style:
             raise ValueError("no style: add --style with a painting or a name listed by `gatys styles`")
         check_at_least(self, 1, "width", "style_size")
-        check_at_least(self, 0, "n_blocks", "noise")
+        check_at_least(self, 0, "n_blocks", "noise", "limit")
         check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "tv_weight")
         if self.style_weights:
             if len(self.style_weights) != len(self.style):

@@ -36,8 +36,8 @@ from stylekit.training.log import print0
 from stylekit.training.optim import Muon, build_ema, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise")
-"""Options of the network. Neither these nor the optimiser can change in a run."""
+ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit")
+"""Options of the network, which are its arguments. Neither these nor the optimiser can change in a run."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that determine the Gram matrices of the style."""
@@ -152,7 +152,7 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
     else:
         _check_grams(grams, config, loss_network)
     torch.manual_seed(config.seed)
-    network = TransformerNet(config.width, config.n_blocks, config.upsample, config.bound, config.skip, config.noise)
+    network = TransformerNet(**{name: getattr(config, name) for name in ARCHITECTURE})
     if config.init is not None and not config.resume:
         _load_initial_weights(network, config)
     network = devices.to_device(network, device)

@@ -57,7 +57,7 @@ def test_weights_are_initialised_as_in_the_paper():
     assert abs(weight.std().item() - 0.02) < 0.001
 
 
-@pytest.mark.parametrize("arguments", [{"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}])
+@pytest.mark.parametrize("arguments", [{"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}, {"noise_size": 0}])
 def test_arguments_out_of_range_are_rejected(arguments):
     with pytest.raises(ValueError, match="got"):
         Generator(**arguments)
@@ -136,8 +136,9 @@ def test_the_generator_pair_computes_every_picture_of_the_cycle():
     assert pair(real_x, real_y, identity=False).same_x is None
 
 
-def test_noise_is_new_in_training_and_the_same_in_eval_mode():
-    network = Generator(4, 1, noise=0.2)
+@pytest.mark.parametrize("size", [1, 4])
+def test_noise_is_new_in_training_and_the_same_in_eval_mode(size):
+    network = Generator(4, 1, noise=0.2, noise_size=size)
     x = torch.rand(2, 3, 16, 16)
     assert not torch.equal(network(x), network(x))
     network.eval()
@@ -147,7 +148,7 @@ def test_noise_is_new_in_training_and_the_same_in_eval_mode():
     torch.testing.assert_close(first[1:], network(x[1:]))
     noisy = network.with_noise(x)
     assert noisy.shape == (2, 4, 16, 16) and torch.equal(noisy[:, :3], x)
-    assert noisy[:, 3].std().item() == pytest.approx(0.2, rel=0.2)
+    assert noisy[:, 3].std().item() == pytest.approx(0.2, rel=0.4)
     assert network.with_noise(noisy) is noisy
     assert Generator(4, 1).with_noise(x) is x
 

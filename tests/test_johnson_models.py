@@ -49,6 +49,18 @@ def test_missing_noise_is_zero():
     assert not torch.allclose(network(photographs), network(taken))
 
 
+def test_a_limit_holds_for_all_features_and_not_for_the_colours():
+    network, found = TransformerNet(4, 1, limit=1.5), []
+    for module in network.modules():
+        if isinstance(module, InstanceNorm2d):
+            module.register_forward_hook(lambda module, inputs, output: found.append(output.abs().max().item()))
+    photograph = torch.zeros(1, 3, 32, 32)
+    photograph[..., 8, 8] = 1  # A single value is many standard deviations away from the others.
+    network(photograph)
+    assert max(found[:-1]) == 1.5 and found[-1] > 1.5
+    assert "limit" in network._hub_mixin_config
+
+
 def test_every_normalisation_is_affine():
     norms = [m for m in TransformerNet(4, 5).modules() if isinstance(m, InstanceNorm2d)]
     assert len(norms) == 16 and all(norm.affine for norm in norms)
@@ -95,7 +107,9 @@ def test_the_error_for_another_file_names_the_differences(tmp_path, change, says
         TransformerNet.from_official(tmp_path / "other.pth")
 
 
-@pytest.mark.parametrize("options", [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}, {"noise": -1}])
+@pytest.mark.parametrize(
+    "options", [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}, {"noise": -1}, {"limit": -1}]
+)
 def test_the_error_for_an_argument_out_of_range_names_it(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         TransformerNet(**options)

@@ -17,7 +17,7 @@ from stylekit.networks import weights
 from stylekit.networks.blocks import InstanceNorm2d
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.export import SMALLEST, export, load_exported, run_whole
-from stylekit.networks.noise import PERIOD, fixed_noise
+from stylekit.networks.noise import PERIOD, SIDE, fixed_noise, random_noise
 from stylekit.networks.tiling import run_tiled
 from stylekit.pictures import images
 
@@ -47,7 +47,8 @@ def test_padding_and_cropping_by_indices_equal_those_of_run_tiled(length):
 @pytest.mark.parametrize("size", [(36, 47), (45, 66), (54, 43)])
 def test_a_whole_picture_is_painted_as_in_tiles(size):
     image = torch.rand(2, 3, *size)
-    network, generator = TransformerNet(4, 1, noise=0.5).eval(), Generator(4, 1, antialias=True, noise=0.5).eval()
+    network = TransformerNet(4, 1, noise=0.5).eval()
+    generator = Generator(4, 1, antialias=True, noise=0.5, noise_size=3).eval()
     with torch.no_grad():
         torch.testing.assert_close(stylize_whole(image, network), stylize(image, network), atol=1e-5, rtol=0)
         torch.testing.assert_close(translate_whole(image, generator), translate(image, generator), atol=1e-5, rtol=0)
@@ -67,10 +68,26 @@ def test_the_noise_repeats_after_its_period():
     assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
 
 
+@pytest.mark.parametrize("size", [2, 4, 7])
+def test_noise_with_grains_has_neighbours_alike_and_continues_after_its_period(size):
+    fixed = fixed_noise(1050, 1100, size)
+    assert fixed.shape == (1, 1, 1050, 1100) and torch.equal(fixed[..., :30, :40], fixed_noise(30, 40, size))
+    period = SIDE // size * size
+    assert torch.equal(fixed[..., : 1050 - period, :], fixed[..., period:, :])
+    new = random_noise(2, 301, 402, size, torch.device("cpu"))
+    assert new.shape == (2, 1, 301, 402) and not torch.equal(new[0], new[1])
+    for noise in (fixed, new):
+        assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
+        # Adjacent values are alike, also across the border of the period; values two grains away are independent.
+        steps = (noise[..., 1:, :] - noise[..., :-1, :]).abs().mean((1, 3))
+        assert steps.max() < 1.5 / size**0.5
+        assert abs((noise[..., 2 * size :, :] * noise[..., : -2 * size, :]).mean()) < 0.2
+
+
 def test_an_onnx_file_paints_pictures_of_any_size_and_number(tmp_path, pictures, capsys):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")
-    weights.save(Generator(4, 0, antialias=True, noise=0.5), tmp_path / "network")
+    weights.save(Generator(4, 0, antialias=True, noise=0.5, noise_size=4), tmp_path / "network")
     path = tmp_path / "network.onnx"
     assert exit_code(cyclegan.cli.main, "export", "-w", tmp_path / "network", "-o", path) == 0
     out = capsys.readouterr().out

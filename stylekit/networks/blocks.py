@@ -22,12 +22,21 @@ class InstanceNorm2d(nn.InstanceNorm2d):
     If `measure` is set, it computes the mean and variance from the input, so that a tile can be normalised like the
     whole picture. It may only be set on a private copy of a network (`stylekit.networks.tiling.private_copy`).
 
+    If `limit` is set, the output is limited to [-limit, limit]. Without it, a network can learn to hide the contrast of
+    its features behind one huge value, which becomes a black or white blot in the picture (Karras et al. 2020,
+    StyleGAN2, section 2).
+
     Shape: (B, C, H, W) -> the same. A single position (H = W = 1) has no variance and gives 0 before the affine map.
     """
 
     measure: Callable[[Tensor], Statistics] | None = None
+    limit: float = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
+        normalized = self._normalize(x)
+        return normalized.clamp(-self.limit, self.limit) if self.limit else normalized
+
+    def _normalize(self, x: Tensor) -> Tensor:
         if self.measure is not None:
             mean, variance = self.measure(x)
             scale, shift = torch.rsqrt(variance + self.eps), mean.new_zeros(())
