@@ -45,6 +45,7 @@ def test_a_training_that_fails_shows_everything_that_it_printed(tmp_path, shown)
     assert sorted(texts(shown)[-1].splitlines()) == ["no folder nowhere", "step 1"]
 
 
+@pytest.mark.plots
 def test_the_losses_and_the_latest_samples_are_shown(tmp_path, shown, pictures):
     lines = [{"step": step, "epoch": 1, "lr": 0.1, "cycle_x": 1 / step} for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -57,6 +58,7 @@ def test_the_losses_and_the_latest_samples_are_shown(tmp_path, shown, pictures):
     assert Image.open(tmp_path / "losses.png").width < 700
 
 
+@pytest.mark.plots
 def test_the_panels_of_the_losses_can_be_chosen(tmp_path, shown):
     lines = [{"step": step, "cycle_x": 1 / step, "d_x": 0.5} for step in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -178,6 +178,7 @@ def names(folder: Path) -> list[str]:
 # What a run leaves on disk.
 
 
+@pytest.mark.plots
 def test_a_run_leaves_what_the_documentation_lists(config):
     options = config(n_epochs=1, n_epochs_decay=1, save_epoch_freq=1)
     result = train(options)
@@ -270,6 +271,7 @@ def test_max_minutes_end_a_run_with_a_learning_rate_near_zero(config, monkeypatc
 # Evaluation.
 
 
+@pytest.mark.plots
 def test_evaluations_are_logged_every_n_epochs_and_at_the_end_and_the_best_networks_are_kept(config, capsys):
     options = dict(n_epochs=4, max_steps=21, eval_every=2)
     folder = train(config(**options), scores={2: 0.5, 3: 0.7}).folder
