@@ -1,7 +1,7 @@
 """What notebooks show: pictures side by side, and a training while it runs."""
 
 import json
-from types import SimpleNamespace
+import subprocess
 
 import pytest
 from IPython.display import DisplayHandle
@@ -79,13 +79,14 @@ while not signals:
 time.sleep(0.5)
 sys.exit(129 + len(signals))
 """
-    interrupts = []
+    interrupts, wait = [], subprocess.Popen.wait
 
-    def sleep(seconds):
+    def wait_or_interrupt(process, timeout=None):
         if (tmp_path / "ready").exists() and len(interrupts) < 3:
-            interrupts.append(seconds)
+            interrupts.append(timeout)
             raise KeyboardInterrupt
+        return wait(process, timeout)
 
-    monkeypatch.setattr(notebook, "time", SimpleNamespace(sleep=sleep))
-    assert notebook.watch(["-c", code], tmp_path) == 130
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_or_interrupt)
+    assert notebook.watch(["-c", code], tmp_path, every=0.01) == 130
     assert len(interrupts) == 3
