@@ -31,6 +31,11 @@ TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off", "--n-samples",
 """Flags of a CycleGAN training that takes a moment."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no process waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Every test starts from the same random state."""
@@ -81,7 +86,7 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def run(*arguments: object, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, timeout: float = 300, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the library, as `python ARGUMENTS` in the repository, and wait for it."""
     return subprocess.run(
         command(arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options

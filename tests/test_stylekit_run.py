@@ -576,7 +576,7 @@ def test_a_command_stopped_by_a_signal_goes_on_bit_for_bit(flags, tmp_path, caps
     )  # fmt: skip
     wait_for_lines(folder / "metrics.jsonl", 9, process)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     step = checkpoint.load(folder / "last.pt")["step"]
     assert process.returncode == 128 + signal.SIGINT and not err, err
     hint = f"--name stopped --checkpoints-dir {tmp_path / 'runs'} --resume"
