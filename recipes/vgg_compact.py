@@ -117,19 +117,19 @@ def distill(config: DistillConfig) -> Path:
     """
     torch.manual_seed(config.seed)
     device = devices.choose_device(config.device)
+    target = config.output / "last.pt"
+    if target.exists() and not config.resume:
+        raise FileExistsError(f"{target} already exists; continue it with --resume or choose another --output")
     pictures = Pictures(config)
     teacher = VGGFeatures(LAYERS, "vgg19", config.teacher, padding="replicate", normalize=True)
     teacher = devices.to_device(teacher, device)
     natural = pictures.crops(32, perturb=False).to(device)
-    target = config.output / "last.pt"
     seconds, step = 0.0, 0
     if config.resume:
         saved = checkpoint.load(target, device)
         student, maps = Student(saved["student"]), Maps(saved["maps"])
         seconds, step = saved["seconds"], saved["step"]
         pictures.draw = np.random.default_rng((config.seed, step))
-    elif target.exists():
-        raise FileExistsError(f"{target} already exists; continue it with --resume or choose another --output")
     else:
         student, maps = compress(teacher, pictures.crops(config.fit_crops).to(device))
     student, maps = student.to(device), maps.to(device)
@@ -345,7 +345,7 @@ def _fit(
         outer += patches @ patches.mT
         inner += patches @ residual.mT
     outer.diagonal()[:-1] += 0.01 * outer.diagonal()[:-1].mean()
-    change = torch.linalg.solve(outer, inner).mT
+    change = torch.cholesky_solve(inner, torch.linalg.cholesky(outer)).mT  # Half the time of a general solver.
     return kernel + change[:, :-1].reshape(kernel.shape), bias + change[:, -1]
 
 

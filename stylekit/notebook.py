@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -86,7 +85,9 @@ def watch(
         while process.poll() is None:
             try:
                 show()
-                time.sleep(every)
+                process.wait(every)
+            except subprocess.TimeoutExpired:
+                pass
             except KeyboardInterrupt:
                 # In a terminal the signal has already reached the training; in a notebook only the kernel gets it.
                 if not interrupted:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -30,12 +31,24 @@ TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off", "--n-samples",
 """Flags of a CycleGAN training that takes a moment."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no process waits for them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Every test starts from the same random state."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def quick_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are built but drawn only in tests marked `plots`: drawing takes most of the time of a tiny training."""
+    if "plots" not in request.keywords:
+        monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: Image.new("RGB", (1, 1)).save(file, "png"))
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +86,7 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def run(*arguments: object, timeout: float = 120, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, timeout: float = 300, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the library, as `python ARGUMENTS` in the repository, and wait for it."""
     return subprocess.run(
         command(arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False, **options

@@ -33,9 +33,9 @@ def server(monkeypatch):
     server.shutdown()
 
 
-def patient_web(attempts=6):
+def patient_web(attempts=6, rate=None):
     """A client without a limit of its rate, and with short waits."""
-    return Web(rate=None, timeout=0.5, attempts=attempts, backoff=0.01)
+    return Web(rate=rate, timeout=10, attempts=attempts, backoff=0.01)
 
 
 def config(server, output, **options):
@@ -92,7 +92,7 @@ def test_two_hundred_pictures_arrive_over_a_faulty_server(server, tmp_path):
 
 
 def fetch_in_child(options):
-    fetch(options, patient_web())
+    fetch(options, patient_web(rate=100))  # Slow enough to be killed on its way even if this process has to wait.
 
 
 def test_a_download_that_is_killed_again_and_again_ends_the_same(server, tmp_path):

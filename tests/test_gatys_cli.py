@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, command, exit_code, flag_error, one_error, run
+from conftest import ROOT, command, exit_code, flag_error, one_error
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -31,10 +31,10 @@ def gatys(*args):
     return exit_code(main, *args)
 
 
-def test_a_photograph_and_a_painting_become_a_picture(folder):
-    result = run("-m", "gatys", "stylize", folder / "photo.png", folder / "painting.png", "-o", folder / "a.png", *TINY)
-    assert result.returncode == 0, result.stderr
-    assert "painted" in result.stdout and "40 x 27" in result.stdout
+def test_a_photograph_and_a_painting_become_a_picture(folder, capsys):
+    assert gatys("stylize", folder / "photo.png", folder / "painting.png", "-o", folder / "a.png", *TINY) == 0
+    out, err = capsys.readouterr()
+    assert "painted" in out and "40 x 27" in out and not err
     assert Image.open(folder / "a.png").size == (40, 27)
 
 
@@ -95,11 +95,11 @@ def test_grey_and_thin_pictures_are_painted(folder):
         assert Image.open(f"{name}-out.png").size == size
 
 
-def test_a_strip_of_20_x_3000_is_painted_as_it_is(folder):
-    Image.open("photo.png").resize((3000, 20)).save("strip.png")
-    size = ("--size", 3000, "--min-size", 3000, "--steps", 2, "--device", "cpu")
+def test_a_strip_of_20_x_1200_is_painted_as_it_is(folder):
+    Image.open("photo.png").resize((1200, 20)).save("strip.png")
+    size = ("--size", 1200, "--min-size", 1200, "--steps", 2, "--device", "cpu")
     assert gatys("strip.png", "painting.png", "-o", "out.png", *size) == 0
-    assert Image.open("out.png").size == (3000, 20)
+    assert Image.open("out.png").size == (1200, 20)
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(folder, capsys):
@@ -141,12 +141,12 @@ def test_ctrl_c_keeps_the_picture_so_far(folder):
         command(("-m", "gatys", *args)), cwd=folder, env=None, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        for _ in range(600):
+        for _ in range(3000):
             if (folder / "out-0002.png").exists():
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130 and "the picture so far" in out

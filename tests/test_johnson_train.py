@@ -226,6 +226,7 @@ def test_an_initial_network_of_another_architecture_names_the_flags_that_fit(pho
 # A run.
 
 
+@pytest.mark.plots
 def test_a_run_leaves_the_network_and_samples_beside_what_every_run_leaves(photographs, painting):
     folder = train(config(photographs, painting, save_epoch_freq=1)).folder
     assert {path.name for path in folder.iterdir()} == {

@@ -1,5 +1,6 @@
 """Jobs over files and folders."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,11 @@ def test_the_next_pictures_are_loaded_while_one_is_processed_but_not_all(many, m
     loaded = []
     load = photographs.load
     monkeypatch.setattr(photographs, "load", lambda path, size: loaded.append(path) or load(path, size))
-    first = next(process_files(many, lambda image: image))
+    outcomes = process_files(many, lambda image: image)
+    first = next(outcomes)
+    deadline = time.monotonic() + 60
+    while len(loaded) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert first.job == many[0] and 3 <= len(loaded) <= 2 * jobs._AHEAD + 2
 
 

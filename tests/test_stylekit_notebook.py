@@ -1,7 +1,7 @@
 """What notebooks show: pictures side by side, and a training while it runs."""
 
 import json
-from types import SimpleNamespace
+import subprocess
 
 import pytest
 from IPython.display import DisplayHandle
@@ -45,6 +45,7 @@ def test_a_training_that_fails_shows_everything_that_it_printed(tmp_path, shown)
     assert sorted(texts(shown)[-1].splitlines()) == ["no folder nowhere", "step 1"]
 
 
+@pytest.mark.plots
 def test_the_losses_and_the_latest_samples_are_shown(tmp_path, shown, pictures):
     lines = [{"step": step, "epoch": 1, "lr": 0.1, "cycle_x": 1 / step} for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -57,6 +58,7 @@ def test_the_losses_and_the_latest_samples_are_shown(tmp_path, shown, pictures):
     assert Image.open(tmp_path / "losses.png").width < 700
 
 
+@pytest.mark.plots
 def test_the_panels_of_the_losses_can_be_chosen(tmp_path, shown):
     lines = [{"step": step, "cycle_x": 1 / step, "d_x": 0.5} for step in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -66,24 +68,26 @@ def test_the_panels_of_the_losses_can_be_chosen(tmp_path, shown):
 
 
 def test_interrupting_the_cell_stops_the_training_once(tmp_path, shown, monkeypatch):
-    # The training counts its signals and ends some time after the first.
+    # The training counts its signals until the cell has been interrupted three times.
     code = f"""
 import pathlib, signal, sys, time
 signals = []
 signal.signal(signal.SIGINT, lambda *_: signals.append(1))
 pathlib.Path({str(tmp_path / "ready")!r}).touch()
-while not signals:
+while not pathlib.Path({str(tmp_path / "last")!r}).exists():
     time.sleep(0.01)
-time.sleep(0.5)
 sys.exit(129 + len(signals))
 """
-    interrupts = []
+    interrupts, wait = [], subprocess.Popen.wait
 
-    def sleep(seconds):
+    def wait_or_interrupt(process, timeout=None):
         if (tmp_path / "ready").exists() and len(interrupts) < 3:
-            interrupts.append(seconds)
+            interrupts.append(timeout)
+            if len(interrupts) == 3:
+                (tmp_path / "last").touch()
             raise KeyboardInterrupt
+        return wait(process, timeout)
 
-    monkeypatch.setattr(notebook, "time", SimpleNamespace(sleep=sleep))
-    assert notebook.watch(["-c", code], tmp_path) == 130
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_or_interrupt)
+    assert notebook.watch(["-c", code], tmp_path, every=0.01) == 130
     assert len(interrupts) == 3

@@ -21,13 +21,13 @@ def server():
 
 
 def impatient(**options):
-    return Web(**{"rate": None, "timeout": 0.3, "backoff": 0.01, "attempts": 4, **options})
+    return Web(**{"rate": None, "timeout": 10, "backoff": 0.01, "attempts": 4, **options})
 
 
 @pytest.mark.parametrize("fault", ["drop", "429", "503", "500", "type", "loris", "redirect"])
 def test_a_file_is_complete_after_one_fault(fault, server, tmp_path):
     server.faults["/a.bin"] = [fault]
-    impatient(slowest=10_000).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
+    impatient(slowest=10_000, timeout=0.5).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
     assert (tmp_path / "a.bin").read_bytes() == DATA
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
@@ -44,7 +44,7 @@ def test_a_file_is_complete_after_one_fault(fault, server, tmp_path):
 def test_a_server_that_never_recovers_gets_a_reason(fault, said, server, tmp_path):
     server.faults["/a.bin"] = [fault] * 30
     with pytest.raises(Failure, match=rf"^{server.url}/a.bin: {said}$"):
-        impatient(slowest=10_000, timeout=0.2).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
+        impatient(slowest=10_000, timeout=0.4).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
     assert not (tmp_path / "a.bin").exists()
 
 
@@ -89,12 +89,11 @@ def test_all_threads_wait_as_long_as_the_server_asks(server):
     start = time.monotonic()
     ask_first = threading.Thread(target=ask)
     ask_first.start()
-    while not server.requests["/x"]:
+    while not web._next or max(web._next.values()) < start + 0.9:  # Until the answer has arrived.
         time.sleep(0.01)
-    time.sleep(0.1)
     ask()
     ask_first.join()
-    assert all(0.9 < moment - start < 2 for moment in times)
+    assert len(times) == 2 and all(0.9 < moment - start < 30 for moment in times)
     server.faults["/x"], server.patience = ["503"], "3600"
     with pytest.raises(Unreachable, match=r"127.0.0.1:\d+ asks to be left alone for 60 minutes"):
         web.json(f"{server.url}/x")
@@ -106,7 +105,7 @@ def test_requests_keep_to_the_rate(server):
     start = time.monotonic()
     for _ in range(10):
         web.json(f"{server.url}/x", robots=False)
-    assert 0.17 < time.monotonic() - start < 1
+    assert 0.17 < time.monotonic() - start < 30
 
 
 def test_robots_are_respected(server):
@@ -119,7 +118,7 @@ def test_robots_are_respected(server):
         web.json(f"{server.url}/private/x", {"key": "secret"})
     assert web.json(f"{server.url}/private/x", robots=False) == {}
     assert server.requests["/robots.txt"] == 1 and server.requests["/private/x"] == 1
-    assert 0.9 < time.monotonic() - start < 3
+    assert 0.9 < time.monotonic() - start < 30
 
 
 def test_errors_do_not_show_queries_and_web_pages_are_not_json(server):
@@ -151,4 +150,4 @@ def test_stopping_ends_waiting_threads(server):
     start = time.monotonic()
     with pytest.raises(Stopped):
         web.json(f"{server.url}/x")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
