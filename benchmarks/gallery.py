@@ -2,7 +2,7 @@
 
 python benchmarks/gallery.py [SHEET ...] [--photographs MINE.jpg ...] [--styles NAME ...] [--size 512] [-o docs]
 
-methods: one photograph, all three methods. cyclegan: before and after. gatys, johnson: photographs in four styles, by
+methods: one photograph, all three methods. cyclegan: before and after. gatys, johnson: photographs in all styles, by
 optimisation and in one pass. compare (on request only): gatys below johnson.
 """
 
@@ -36,7 +36,8 @@ CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT = (
         ("skimage.data", "astronaut.png"),
     )
 )
-STYLES = ["starry-night", "wheat-field-with-cypresses", "sunflowers", "van-gogh"]
+PAINTER = ["starry-night", "wheat-field-with-cypresses", "sunflowers", "van-gogh"]
+STYLES = [*PAINTER, "mosaic"]
 
 Rows = Iterator[list[Image.Image]]
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sheets", nargs="*", metavar="SHEET", default=["methods", "cyclegan", "gatys", "johnson"])
     parser.add_argument("--photographs", nargs="+")
-    parser.add_argument("--styles", nargs="+", default=STYLES)
+    parser.add_argument("--styles", nargs="+", help="all that are bundled; gatys: those of Van Gogh")
     parser.add_argument("--runs", type=Path, help="use Johnson's networks from RUNS/STYLE")
     parser.add_argument("--size", type=int, default=512, help="longer side of the photographs")
     parser.add_argument("--height", type=int, help="height of each picture on a sheet")
@@ -75,29 +76,29 @@ def main() -> None:
             yield [photograph, by_cyclegan(photograph), *(f(photograph, STYLES[0]) for f in (by_gatys, by_johnson))]
 
     def cyclegan() -> Rows:
-        # Smaller, since its strokes have a fixed size.
-        pairs = [[photograph, by_cyclegan(photograph)] for photograph in photographs(CHINA, FLOWER, size=400)]
-        yield [picture for pair in pairs for picture in pair]
+        pairs = [[photograph, by_cyclegan(photograph)] for photograph in photographs(CHINA, ASTRONAUT, FLOWER, COFFEE)]
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+            yield [*first, *second]
 
     def gatys() -> Rows:
         for photograph in photographs(CHINA, ROCKET, CHELSEA):
-            yield [photograph, *(by_gatys(photograph, style) for style in options.styles)]
+            yield [photograph, *(by_gatys(photograph, style) for style in options.styles or PAINTER)]
 
     def johnson() -> Rows:
         for photograph in photographs(CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT):
-            yield [photograph, *(by_johnson(photograph, style, options.runs) for style in options.styles)]
+            yield [photograph, *(by_johnson(photograph, style, options.runs) for style in options.styles or STYLES)]
 
     def compare() -> Rows:
         for photograph in photographs(CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT):
-            yield [photograph, *(by_johnson(photograph, style, options.runs) for style in options.styles)]
-            yield [photograph, *(by_gatys(photograph, style) for style in options.styles)]
+            yield [photograph, *(by_johnson(photograph, style, options.runs) for style in options.styles or STYLES)]
+            yield [photograph, *(by_gatys(photograph, style) for style in options.styles or STYLES)]
 
     titles = {
         "methods": ["photograph", "cyclegan", "gatys", "johnson"],
         "cyclegan": ["before", "after"] * 2,
-        "gatys": ["photograph", *options.styles],
-        "johnson": ["photograph", *options.styles],
-        "compare": ["photograph", *options.styles],
+        "gatys": ["photograph", *(options.styles or PAINTER)],
+        "johnson": ["photograph", *(options.styles or STYLES)],
+        "compare": ["photograph", *(options.styles or STYLES)],
     }
     makers = {maker.__name__: maker for maker in (methods, cyclegan, gatys, johnson, compare)}
     for name in options.sheets:

@@ -200,5 +200,5 @@ def test_wrong_flags_are_explained(trained, stylized, capsys, args, messages):
 def test_styles_lists_the_bundled_styles_with_their_titles(capsys):
     assert exit_code(cli.main, "styles") == 0
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
-    assert list(lines) == ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
+    assert list(lines) == ["mosaic", "starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
     assert all(len(title) > 3 for title in lines.values())

@@ -152,12 +152,12 @@ def test_styles_lists_the_bundled_styles(capsys):
     assert exit_code(main, "styles") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        "starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses",
+        "mosaic", "starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses",
     ]  # fmt: skip
     assert all(len(line.split()) > 3 for line in lines)
 
 
-@pytest.mark.parametrize("name", ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"])
+@pytest.mark.parametrize("name", ["mosaic", "starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"])
 def test_a_bundled_style_changes_a_photograph(name, pictures):
     photograph = images.to_tensor(pictures[0].resize((128, 128)))
     network = load_network(name)

@@ -37,7 +37,7 @@ def test_every_bundled_network_has_a_model_card_and_is_small():
 
 def test_bundled_styles_are_found_by_name_only_with_their_kind():
     names = weights.bundled("johnson")
-    assert list(names) == ["starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
+    assert list(names) == ["mosaic", "starry-night", "sunflowers", "van-gogh", "wheat-field-with-cypresses"]
     assert weights.find("van-gogh", "johnson") == names["van-gogh"]
     assert all((folder / "model.safetensors").stat().st_size < 3.5e6 for folder in names.values())
     with pytest.raises(FileNotFoundError, match="did you mean landscape2vangogh"):
