@@ -2,8 +2,8 @@
 
 python benchmarks/gallery.py [SHEET ...] [--photographs MINE.jpg ...] [--styles NAME ...] [--size 512] [-o docs]
 
-methods: one photograph, all three methods. cyclegan: before and after. gatys, johnson: photographs in all styles, by
-optimisation and in one pass. compare (on request only): gatys below johnson.
+methods: one photograph, all three methods. cyclegan: before and after. objectives: CycleGAN's networks, for their cards.
+gatys, johnson: photographs in all styles, by optimisation and in one pass. compare (on request only): gatys below johnson.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT = (
 )
 PAINTER = ["starry-night", "wheat-field-with-cypresses", "sunflowers", "van-gogh"]
 STYLES = [*PAINTER, "mosaic"]
+OBJECTIVES = ["landscape2vangogh-cycle", "landscape2vangogh"]
 
 Rows = Iterator[list[Image.Image]]
 
 
-def by_cyclegan(photograph: Image.Image) -> Image.Image:
-    return images.to_image(translate(images.to_tensor(photograph), load_generator("landscape2vangogh")))
+def by_cyclegan(photograph: Image.Image, name: str = "landscape2vangogh") -> Image.Image:
+    return images.to_image(translate(images.to_tensor(photograph), load_generator(name)))
 
 
 def by_gatys(photograph: Image.Image, style: str) -> Image.Image:
@@ -58,7 +59,9 @@ def by_johnson(photograph: Image.Image, style: str, runs: Path | None = None) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sheets", nargs="*", metavar="SHEET", default=["methods", "cyclegan", "gatys", "johnson"])
+    parser.add_argument(
+        "sheets", nargs="*", metavar="SHEET", default=["methods", "cyclegan", "objectives", "gatys", "johnson"]
+    )
     parser.add_argument("--photographs", nargs="+")
     parser.add_argument("--styles", nargs="+", help="all that are bundled; gatys: those of Van Gogh")
     parser.add_argument("--runs", type=Path, help="use Johnson's networks from RUNS/STYLE")
@@ -80,6 +83,10 @@ def main() -> None:
         for first, second in zip(pairs[::2], pairs[1::2], strict=True):
             yield [*first, *second]
 
+    def objectives() -> Rows:
+        for photograph in photographs(CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT):
+            yield [photograph, *(by_cyclegan(photograph, name) for name in OBJECTIVES)]
+
     def gatys() -> Rows:
         for photograph in photographs(CHINA, ROCKET, CHELSEA):
             yield [photograph, *(by_gatys(photograph, style) for style in options.styles or PAINTER)]
@@ -96,17 +103,18 @@ def main() -> None:
     titles = {
         "methods": ["photograph", "cyclegan", "gatys", "johnson"],
         "cyclegan": ["before", "after"] * 2,
+        "objectives": ["photograph", *OBJECTIVES],
         "gatys": ["photograph", *(options.styles or PAINTER)],
         "johnson": ["photograph", *(options.styles or STYLES)],
         "compare": ["photograph", *(options.styles or STYLES)],
     }
-    makers = {maker.__name__: maker for maker in (methods, cyclegan, gatys, johnson, compare)}
+    makers = {maker.__name__: maker for maker in (methods, cyclegan, objectives, gatys, johnson, compare)}
     for name in options.sheets:
         if name not in makers:
             parser.error(f"no sheet {name}; expected one of {', '.join(makers)}")
     for name in options.sheets:
         path = options.output / f"{name}.jpg"
-        height = options.height or (180 if name == "johnson" else 240)
+        height = options.height or (180 if name in ("johnson", "objectives") else 240)
         images.save(contact_sheet(makers[name](), titles[name], height), path)
         print(f"wrote {path}")
 

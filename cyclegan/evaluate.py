@@ -259,7 +259,10 @@ def feature_networks(inception_weights: Path | None = None) -> dict[str, nn.Modu
     return networks
 
 
-PAIRS = {"landscape2vangogh-cycle": "vangogh2landscape", "vangogh2landscape": "landscape2vangogh-cycle"}
+PAIRS = {
+    "landscape2vangogh-cycle": "vangogh2landscape-cycle",
+    "vangogh2landscape-cycle": "landscape2vangogh-cycle",
+}
 """Bundled networks that were trained together."""
 
 

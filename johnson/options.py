@@ -86,8 +86,8 @@ class TrainConfig(RunConfig):
     noise: float = 0.1
     """Standard deviation of the input noise. It seeds strokes in flat regions; too much hides the photograph."""
 
-    limit: float = 3.0
-    """Largest absolute value of normalised features, against black and white blots; 0: no limit, as published."""
+    limit: float = 0.0
+    """Largest absolute value of normalised features, such as 3, against black and white blots; 0: no limit."""
 
     init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
     """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""

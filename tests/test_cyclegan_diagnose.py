@@ -217,7 +217,7 @@ def test_every_cure_names_options_that_exist_with_values_that_they_accept(diseas
 
 def test_of_the_bundled_networks_only_the_weave_of_landscape2vangogh_cycle_is_named():
     """Its model card says so: plain regions show a canvas-like texture."""
-    G, F = load_generator("landscape2vangogh-cycle"), load_generator("vangogh2landscape")
+    G, F = load_generator("landscape2vangogh-cycle"), load_generator("vangogh2landscape-cycle")
     sky, plain = (
         findings(crop("china.jpg", *place), crop("flower.jpg", *place), G, F) for place in ((0, 0), (100, 100))
     )

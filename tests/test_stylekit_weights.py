@@ -15,7 +15,7 @@ def test_bundled_networks_are_found_by_name():
     assert weights.find("landscape2vangogh") == names["landscape2vangogh"]
 
 
-@pytest.mark.parametrize("name", ["landscape2vangogh", "landscape2vangogh-cycle", "vangogh2landscape"])
+@pytest.mark.parametrize("name", ["landscape2vangogh", "landscape2vangogh-cycle", "vangogh2landscape", "vangogh2landscape-cycle"])
 def test_a_bundled_generator_changes_a_picture_but_keeps_its_content(name, pictures):
     network = load_generator(name)
     assert isinstance(network, Generator)
