@@ -2,8 +2,8 @@
 
 python benchmarks/gallery.py [SHEET ...] [--photographs MINE.jpg ...] [--styles NAME ...] [--size 512] [-o docs]
 
-methods: one photograph, all three methods. cyclegan: before and after. objectives: CycleGAN's networks, for their cards.
-gatys, johnson: photographs in all styles, by optimisation and in one pass. compare (on request only): gatys below johnson.
+methods: one photograph, all three methods. cyclegan: before and after. objectives: CycleGAN's networks. gatys, johnson:
+photographs in all styles, by optimisation and in one pass. compare (on request only): gatys below johnson.
 """
 
 from __future__ import annotations

@@ -239,6 +239,9 @@ def test_weights_lists_the_bundled_networks_with_their_titles(capsys):
     assert exit_code(cli.main, "weights") == 0
     lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     assert lines.keys() == {
-        "landscape2vangogh", "landscape2vangogh-cycle", "vangogh2landscape", "vangogh2landscape-cycle",
+        "landscape2vangogh",
+        "landscape2vangogh-cycle",
+        "vangogh2landscape",
+        "vangogh2landscape-cycle",
     }
     assert all(len(title) > 3 for title in lines.values())

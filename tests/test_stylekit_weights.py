@@ -1,7 +1,9 @@
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
 
 from cyclegan.models import Generator
 from cyclegan.translate import load_generator, translate
@@ -15,11 +17,13 @@ def test_bundled_networks_are_found_by_name():
     assert weights.find("landscape2vangogh") == names["landscape2vangogh"]
 
 
-@pytest.mark.parametrize("name", ["landscape2vangogh", "landscape2vangogh-cycle", "vangogh2landscape", "vangogh2landscape-cycle"])
+@pytest.mark.parametrize(
+    "name", ["landscape2vangogh", "landscape2vangogh-cycle", "vangogh2landscape", "vangogh2landscape-cycle"]
+)
 def test_a_bundled_generator_changes_a_picture_but_keeps_its_content(name, pictures):
     network = load_generator(name)
     assert isinstance(network, Generator)
-    photograph = to_tensor(pictures[0])
+    photograph = to_tensor(Image.fromarray(load_sample_image("china.jpg")).resize((160, 106)))
     translated = translate(photograph, network)
     assert translated.shape == photograph.shape
     # Content is preserved if the brightness of the two pictures correlates.
