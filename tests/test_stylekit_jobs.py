@@ -78,7 +78,7 @@ def test_every_folder_is_looked_at_once_however_many_files_it_has(folder, monkey
     ("inputs", "output", "error", "message"),
     [
         (["nowhere.jpg"], "out", FileNotFoundError, "no file or folder nowhere.jpg"),
-        (["empty"], "out", FileNotFoundError, "no pictures in empty; expected .avif .bmp .jpeg .jpg .png"),
+        (["empty"], "out", FileNotFoundError, "no pictures in empty; expected .avif .bmp .gif .heic"),
         (["photos/a.jpg", "one.gif"], "out.png", ValueError, "out.png is a file, but there are several inputs"),
         (["photos"], "out.png", ValueError, "out.png is a file, but there are several inputs; expected a folder"),
         (["photos"], "photos", ValueError, "photos/a.jpg is also an input and is never replaced"),

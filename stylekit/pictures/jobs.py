@@ -74,7 +74,7 @@ def plan_jobs(
         if entry.is_dir():
             sources = _files(entry, output, PICTURES)
             if not sources:
-                raise FileNotFoundError(f"no pictures in {entry}; expected {' '.join(sorted(images.FORMATS))}")
+                raise FileNotFoundError(f"no pictures in {entry}; expected {' '.join(sorted(PICTURES))}")
             jobs += [Job(path, output / path.relative_to(entry)) for path in sources]
         elif entry.exists():
             if as_file and (entry.suffix.lower() in videos) != (output.suffix.lower() in videos):
