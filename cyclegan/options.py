@@ -141,6 +141,8 @@ class TrainConfig(RunConfig):
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
         check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
         check_at_least(self, 0, "warmup_steps")
+        if self.noise_size > 64:
+            raise ValueError(f"--noise-size must be in [1, 64], got {self.noise_size}")
         check_positive(self, "lr_d")
         if len(self.init) > 2:
             raise ValueError(f"--init: expected a run, or one or two networks (G, F), got {len(self.init)}")

@@ -22,7 +22,7 @@ cpu() {
         --num-workers 0 --max-steps 130 "$@"
 }
 
-# relu5_1 is what paints stars and whirls. Its price are black blots in the brightest places, which limit.py removes.
+# relu5_1 is what paints stars and whirls. The price is black blots in the brightest places, which limit.py removes.
 gpu --name blots --style starry-night --max-minutes 4.2
 python recipes/limit.py checkpoints/blots --photographs "$photographs" -o limited
 cpu --name starry-night --style starry-night --content-weight 1.5 --pixel-weight 2 --init limited

@@ -1,7 +1,6 @@
 #!/bin/sh
 # The commands that trained weights/landscape2vangogh and weights/vangogh2landscape: sh recipes/landscape2vangogh.sh DATAROOT
-# 20 minutes on a GPU (an NVIDIA H200, on which the two and four of Johnson's networks were trained at the same time), then
-# 30 minutes on one core of a CPU.
+# 20 minutes on a GPU (an NVIDIA H200 that trained other networks at the same time), then 36 minutes on one core of a CPU.
 #
 # DATAROOT/trainA: 97 landscape photographs with a short side of 540 px, twelve times each; of the 256 px photographs of
 #     vangogh2photo, enlarged to 400 px, the 90 with most red six times each and 70 others three times each.

@@ -28,6 +28,8 @@ from stylekit.options import check_at_least, check_positive
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced
 
+EPS = InstanceNorm2d(1).eps
+
 
 @dataclass(frozen=True)
 class LimitConfig:
@@ -119,9 +121,6 @@ def _compare(network: TransformerNet, limited: TransformerNet, path: Path, size:
             for norm in _norms(copy):
                 norm.measure = None
     return differences
-
-
-EPS = InstanceNorm2d(1).eps
 
 
 def _norms(network: TransformerNet) -> list[InstanceNorm2d]:

@@ -117,6 +117,8 @@ def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(t
         ('{"ngf": 3000, "n_blocks": 1}', "ngf is 3000"),
         ("[" * 100_000, "config.json does not describe a generator"),
         ('{"ngf": "many"}', "config.json does not describe a generator"),
+        ('{"ngf": 4, "noise_size": 2.5}', "config.json does not describe a generator .*noise_size"),
+        ('{"ngf": 4, "noise": NaN}', "config.json does not describe a generator .*noise"),
     ],
 )
 def test_a_hostile_config_is_one_line_before_memory_is_taken(tmp_path, config, says):

@@ -15,7 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -89,7 +89,7 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
             )
     try:
         if isinstance(found, Path):
-            _check_config(found)
+            _check_config(found, network)
         with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
             loaded = network.from_pretrained(str(found), strict=True).eval()
     except (json.JSONDecodeError, RecursionError, TypeError, ValueError) as error:
@@ -121,14 +121,16 @@ def _check_finite(network: torch.nn.Module, source: Path | str) -> None:
             raise ValueError(f"{source}: {name} is infinite or NaN; the network is damaged, or its training diverged")
 
 
-def _check_config(folder: Path) -> None:
+def _check_config(folder: Path, network: type[Any]) -> None:
     """Check config.json before anything of the size that it asks for is built.
 
-    Every number in it is one of channels or of layers, and the file with the weights has at least as many.
+    Every integer in it is a number of channels, layers or pixels, and the file with the weights has at least as many.
 
     Raises:
-        ValueError: It is not a JSON object, or a number is larger.
+        ValueError: It is not a JSON object, a number is larger, or a value has another type than the argument of the
+            network.
     """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
     from safetensors import safe_open
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -138,8 +140,14 @@ def _check_config(folder: Path) -> None:
         shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
     largest = max([len(shapes), *(side for shape in shapes for side in shape)])
     for name, value in config.items():
-        if isinstance(value, int | float) and value > largest:
+        if isinstance(value, int) and value > largest:
             raise ValueError(f"{name} is {value}, but model.safetensors has at most {largest} layers or channels")
+    types, exact = get_type_hints(network.__init__), ConfigDict(strict=True, allow_inf_nan=False)
+    for name in config.keys() & types.keys():
+        try:
+            TypeAdapter(types[name], config=exact).validate_python(config[name])
+        except ValidationError as error:
+            raise ValueError(f"{name} is {config[name]!r}: {error.errors()[0]['msg']}") from error
 
 
 def save(network: PyTorchModelHubMixin, folder: Path) -> None:
