@@ -24,7 +24,7 @@ from stylekit.networks.blocks import (
     normal_init,
 )
 from stylekit.networks.convolutions import Conv2d
-from stylekit.networks.noise import fixed_noise, random_noise
+from stylekit.networks.noise import fixed_noise, noise_tile, random_noise
 from stylekit.networks.weights import check_shapes, load_tensors
 
 Upsample = Literal["resize", "transposed"]
@@ -59,6 +59,8 @@ class Generator(
         ValueError: An argument is out of range.
     """
 
+    _tile: Tensor | None
+
     def __init__(
         self,
         ngf: int = 64,
@@ -78,6 +80,8 @@ class Generator(
             raise ValueError(f"upsample must be 'resize' or 'transposed', got {upsample!r}")
         self.noise = noise
         self.noise_size = noise_size
+        # Not made when it is needed: an export, which traces the first call, would keep an unusable one.
+        self.register_buffer("_tile", noise_tile(noise_size) if noise and noise_size > 1 else None, persistent=False)
         self.model = EncoderDecoder(
             nn.ReflectionPad2d(3),
             nn.Conv2d(4 if noise else 3, ngf, 7),
@@ -108,7 +112,7 @@ class Generator(
         if self.training:
             noise = random_noise(b, h, w, self.noise_size, x.device)
         else:
-            noise = fixed_noise(h, w, self.noise_size).to(x.device).expand(b, -1, -1, -1)
+            noise = fixed_noise(h, w, self._tile).to(x.device).expand(b, -1, -1, -1)
         return torch.cat([x, self.noise * noise.to(x.dtype)], dim=1)
 
     @classmethod

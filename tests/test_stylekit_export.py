@@ -17,7 +17,7 @@ from stylekit.networks import weights
 from stylekit.networks.blocks import InstanceNorm2d
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.export import SMALLEST, export, load_exported, run_whole
-from stylekit.networks.noise import PERIOD, SIDE, fixed_noise, random_noise
+from stylekit.networks.noise import PERIOD, SIDE, fixed_noise, noise_tile, random_noise
 from stylekit.networks.tiling import run_tiled
 from stylekit.pictures import images
 
@@ -70,8 +70,9 @@ def test_the_noise_repeats_after_its_period():
 
 @pytest.mark.parametrize("size", [2, 4, 7])
 def test_noise_with_grains_has_neighbours_alike_and_continues_after_its_period(size):
-    fixed = fixed_noise(1050, 1100, size)
-    assert fixed.shape == (1, 1, 1050, 1100) and torch.equal(fixed[..., :30, :40], fixed_noise(30, 40, size))
+    tile = noise_tile(size)
+    fixed = fixed_noise(1050, 1100, tile)
+    assert fixed.shape == (1, 1, 1050, 1100) and torch.equal(fixed[..., :30, :40], fixed_noise(30, 40, tile))
     period = SIDE // size * size
     assert torch.equal(fixed[..., : 1050 - period, :], fixed[..., period:, :])
     new = random_noise(2, 301, 402, size, torch.device("cpu"))

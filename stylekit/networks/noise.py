@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,25 +34,30 @@ def random_noise(count: int, height: int, width: int, size: int, device: torch.d
     return _enlarge(grid, size)[..., :height, :width]
 
 
-def fixed_noise(height: int, width: int, size: int = 1) -> Tensor:
+def fixed_noise(height: int, width: int, tile: Tensor | None = None) -> Tensor:
     """Noise with mean 0 and standard deviation 1, rounded to half precision, that depends only on the sizes.
+
+    Args:
+        tile: Of `noise_tile`; None for white noise.
+
+    Returns:
+        (1, 1, height, width), float32.
+    """
+    if tile is None:
+        return _VALUES[torch.arange(height * width) % PERIOD].float().view(1, 1, height, width)
+    rows, columns = (torch.arange(n, device=tile.device) % tile.shape[2] for n in (height, width))
+    return tile.index_select(2, rows).index_select(3, columns).float()
+
+
+def noise_tile(size: int) -> Tensor:
+    """Noise that continues seamlessly at its borders, always the same.
 
     Args:
         size: Width of the grains in pixels.
 
     Returns:
-        (1, 1, height, width), float32.
+        (1, 1, S, S), float16, where S is the multiple of `size` next to `SIDE`.
     """
-    if size == 1:
-        return _VALUES[torch.arange(height * width) % PERIOD].float().view(1, 1, height, width)
-    tile = _tile(size)
-    rows, columns = torch.arange(height) % tile.shape[2], torch.arange(width) % tile.shape[3]
-    return tile.index_select(2, rows).index_select(3, columns).float()
-
-
-@functools.cache
-def _tile(size: int) -> Tensor:
-    """Noise that continues seamlessly at its borders."""
     n = max(SIDE // size, 2)
     grid = _VALUES[: n * n].float().view(1, 1, n, n)
     return _enlarge(functional.pad(grid, (2, 2, 2, 2), mode="circular"), size).half()
