@@ -26,13 +26,7 @@ demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg pai
 	$(BIN)/cyclegan translate "$${PHOTO:-$$($(BIN)/python -c 'from importlib.resources import files; print(files("sklearn.datasets.images") / "china.jpg")')}" \
 		--size "$$SIZE" --output "$$OUTPUT" --sheet --overwrite
 
-# Gradio's requirements exclude the locked Pillow, with which it works: the override ignores that limit.
-$(VENV)/app: $(VENV)/installed
-	echo pillow | $(BIN)/uv pip install --python $(BIN)/python --quiet --constraint requirements.lock --override - \
-		--editable '.[app]'
-	@touch $@
-
-app: $(VENV)/app  ## serve a web page that paints photographs; PORT=8000 sets the port, HOST=0.0.0.0 lets others in
+app: $(VENV)/installed  ## serve a web page that paints photographs; PORT=8000 sets the port, HOST=0.0.0.0 lets others in
 	$(BIN)/python app.py --host "$$HOST" --port "$$PORT"
 
 gallery: $(VENV)/installed  ## generate the pictures of the README (a quarter of an hour)

@@ -90,6 +90,8 @@ setup(
             "onnxscript>=0.5",
             "onnxruntime>=1.22",
             "pillow-heif>=0.22",
+            "gradio>=6.29",
+            "playwright>=1.50",
         ],
     },
     entry_points={
