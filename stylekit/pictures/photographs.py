@@ -62,10 +62,11 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
     with images.decode(path) as opened:
         animated = is_animated(opened)
         exif = kept_exif(opened)
-        pixels = deep.read(path, opened) if deep.is_deep(opened, path) else None
         upright = ImageOps.exif_transpose(opened)
         mask = images.alpha_of(upright)
         image = images.to_rgb(upright)
+        # After Pillow, which refuses damaged files; OpenCV would print what it does not like about them.
+        pixels = deep.read(path, opened) if deep.is_deep(opened, path) else None
         alpha = None if mask is None else np.asarray(mask, dtype=np.float32) / np.float32(255)
         colours = None
         if pixels is not None and pixels.shape[:2] == (image.height, image.width):

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import albumentations
+import cv2
 import numpy as np
+import pillow_heif
+import tifffile
 import torch
 from conftest import official_johnson, write_video
 from hypothesis import strategies as st
@@ -38,7 +41,8 @@ from gatys.styles import check_preset, load_preset, make_preset, save_preset, st
 from johnson.stylize import load_network, stylize
 from stylekit import cli
 from stylekit.networks import weights
-from stylekit.pictures import images
+from stylekit.pictures import images, photographs
+from stylekit.pictures.animations import process_animation
 from stylekit.pictures.video import process_video
 from stylekit.training.run import Run
 
@@ -190,6 +194,57 @@ def _pictures() -> SearchStrategy[File]:
 def _read_picture(path: Path) -> None:
     tensor = images.to_tensor(images.load(path))
     assert tensor.shape[:2] == (1, 3) and tensor.numel() > 0
+
+
+def _photograph_seeds() -> list[tuple[str, bytes]]:
+    """Small pictures with what a painting keeps: 16 bits, alpha, EXIF, profile, frames."""
+    noise = np.random.default_rng(0).integers(0, 65536, (9, 13, 4), dtype=np.uint16)
+    rgba = Image.fromarray((noise >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif.update({0x0112: 8, 0x0110: "Camera", 0x0132: "2024:05:06 07:08:09"})
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    seeds = []
+    for suffix, depth in (("png", 4), ("png", 3), ("tiff", 3), ("tiff", 4)):
+        file = io.BytesIO()
+        if suffix == "png":
+            file.write(cv2.imencode(".png", noise[..., :depth])[1])
+        else:
+            extra = {"extrasamples": ["unassalpha"]} if depth == 4 else {}
+            tifffile.imwrite(file, noise[..., :depth], photometric="rgb", compression="zlib", **extra)
+        seeds.append((suffix, file.getvalue()))
+    moving: dict[str, Any] = {"save_all": True, "append_images": [rgba.rotate(90), rgba.rotate(180)], "loop": 2}
+    variants: list[tuple[str, str, Image.Image, dict[str, Any]]] = [
+        ("png", "PNG", rgba, moving | {"duration": [50, 70, 90], "icc_profile": profile}),
+        ("webp", "WEBP", rgba, moving | {"duration": 80, "exif": exif}),
+        ("gif", "GIF", rgba.convert("RGB").quantize(8), moving | {"duration": 60, "transparency": 0}),
+        ("tiff", "TIFF", rgba, {"exif": exif, "icc_profile": profile}),
+        ("heic", "HEIF", rgba.resize((16, 16)), {"exif": exif, "icc_profile": profile}),
+    ]
+    pillow_heif.register_heif_opener()
+    for suffix, kind, picture, options in variants:
+        file = io.BytesIO()
+        picture.save(file, kind, **options)
+        seeds.append((suffix, file.getvalue()))
+    return seeds
+
+
+def _photographs() -> SearchStrategy[File]:
+    return st.one_of(
+        [_files(f"in.{suffix}", mutations.damaged_bytes([content])) for suffix, content in _photograph_seeds()]
+    )
+
+
+def _read_photograph(path: Path) -> None:
+    """Paint it, as commands for folders do, with a network that changes nothing."""
+    photograph = photographs.load(path)
+    if photograph.animated:
+        process_animation(path, path.with_name("out.webp"), lambda frame: frame)
+        return
+    for suffix in (".tiff", ".png"):
+        photographs.save(photograph.to_tensor(), path.with_name(f"out{suffix}"), photograph)
+        again = photographs.load(path.with_name(f"out{suffix}"))
+        assert again.image.size == photograph.image.size
+        assert (again.deep is None) == (photograph.deep is None) and (again.alpha is None) == (photograph.alpha is None)
 
 
 @functools.cache
@@ -407,6 +462,7 @@ def _read_video(path: Path) -> None:
 
 TARGETS = {
     "pictures": Target(_pictures, _read_picture),
+    "photographs": Target(_photographs, _read_photograph),
     "masks": Target(_masks, _read_mask),
     "configurations of runs": Target(_run_configs, _read_run_config),
     "networks": Target(_networks, _read_network),
