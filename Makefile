@@ -10,7 +10,7 @@ PORT ?= 7860
 export PHOTO SIZE OUTPUT HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app gallery notebooks test check lint types fuzz soak audit bench docs lock clean
+.PHONY: help demo app gallery notebooks test check lint types fuzz soak audit bench docs report lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -62,6 +62,13 @@ bench: $(VENV)/installed  ## compare with a plain reading of the papers (up to t
 docs: $(VENV)/installed  ## build the documentation: site/index.html
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable ".[docs]"
 	$(BIN)/zensical build --strict --clean
+
+report: $(VENV)/installed  ## rebuild report/report.pdf; on Debian: apt install texlive-latex-recommended texlive-fonts-recommended lmodern
+	@command -v pdflatex bibtex > /dev/null || { echo "make report needs TeX; on Debian: apt install" \
+		"texlive-latex-recommended texlive-fonts-recommended lmodern" >&2; exit 2; }
+	$(BIN)/python report/make_figures.py
+	cd report && tex="pdflatex -interaction=batchmode report"; $$tex && bibtex -terse report && $$tex && $$tex
+	cd report && rm -f report.aux report.bbl report.blg report.log report.out
 
 lock: $(VENV)/installed  ## update requirements.lock to the newest compatible versions
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --extra dev --extra demo \

@@ -1,6 +1,6 @@
 """One pass of a trained network against the optimisation that it replaces: loss and time.
 
-python benchmarks/johnson_gatys.py FOLDER [--style starry-night] [--count 20] [--size 256] [--sizes 256 512 1024]
+python benchmarks/johnson_gatys.py FOLDER [--style starry-night] [--count 20] [--size 256] [--sizes 256 512 1024] [-o JSON]
 
 FOLDER holds photographs on which the network was not trained. The loss is that of `johnson train` with default weights,
 without the pixel loss, which Gatys does not have. Gatys minimises it at a single scale, from the photograph and from
@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import statistics
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +44,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256, help="longer side at which the losses are compared")
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512, 1024], help="sizes for the timing")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path, help="JSON file for the results")
     options = parser.parse_args()
 
     config = TrainConfig(options.folder, style=(options.style,), pixel_weight=0)
@@ -56,9 +60,13 @@ def main() -> None:
         features, content = loss_network(stylized), loss_network(photograph)[config.content_layer]
         return float(sum(perceptual_loss(stylized, photograph, features, content, grams, config).values()))
 
+    results: dict[str, Any] = {"style": options.style, "size": options.size, "count": len(photographs)}
+    results["photographs"] = statistics.mean(loss(p, p) for p in photographs)
+    results["johnson"] = statistics.mean(loss(stylize(p, network), p) for p in photographs)
     print(f"mean loss of {len(photographs)} photographs of at most {options.size} px")
-    print(f"  the photographs          {statistics.mean(loss(p, p) for p in photographs):8.3f}")
-    print(f"  johnson, one pass        {statistics.mean(loss(stylize(p, network), p) for p in photographs):8.3f}")
+    print(f"  the photographs          {results['photographs']:8.3f}")
+    print(f"  johnson, one pass        {results['johnson']:8.3f}")
+    results["gatys"] = {}
     for start in ("content", "noise"):
         found: dict[int, list[float]] = {step: [] for step in STEPS}
         for photograph in tqdm(photographs, desc=f"gatys from {start}", disable=None):
@@ -70,10 +78,12 @@ def main() -> None:
             optimise(
                 photograph, [preset], gatys_config(config, options.size, start), network=loss_network, on_step=note
             )
-        for step, values in found.items():
-            print(f"  gatys from {start:7} {step:4} steps {statistics.mean(values):6.3f}")
+        results["gatys"][start] = {step: statistics.mean(values) for step, values in found.items()}
+        for step, value in results["gatys"][start].items():
+            print(f"  gatys from {start:7} {step:4} steps {value:6.3f}")
 
     print("seconds per picture")
+    results["seconds"] = []
     for size in options.sizes:
         photograph = torch.rand(1, 3, size, size)
         few = dataclasses.replace(gatys_config(config, size), steps=4)
@@ -90,7 +100,10 @@ def main() -> None:
             step.append((ends[-1] - ends[0]) / 3)
         # The first round is a warm-up.
         one, hundred = statistics.median(once[1:]), 100 * statistics.median(step[1:])
+        results["seconds"].append({"size": size, "johnson": one, "gatys": hundred})
         print(f"  {size:4} px: johnson {one:7.3f}, gatys, 100 steps, {hundred:8.1f}: {hundred / one:6.0f} times faster")
+    if options.output is not None:
+        options.output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def gatys_config(config: TrainConfig, size: int, start: str = "content") -> StylizeConfig:
