@@ -1,6 +1,6 @@
 """One pass of a trained network against the optimisation that it replaces: loss and time.
 
-python benchmarks/johnson_gatys.py FOLDER [--style starry-night] [--count 20] [--size 256] [--sizes 256 512 1024] [-o JSON]
+python benchmarks/johnson_gatys.py FOLDER [--style starry-night] [--count 20] [--size 256] [--sizes 256 512] [-o JSON]
 
 FOLDER holds photographs on which the network was not trained. The loss is that of `johnson train` with default weights,
 without the pixel loss, which Gatys does not have. Gatys minimises it at a single scale, from the photograph and from
