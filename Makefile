@@ -64,7 +64,7 @@ docs: $(VENV)/installed  ## build the documentation: site/index.html
 	$(BIN)/zensical build --strict --clean
 
 report: $(VENV)/installed  ## rebuild report/report.pdf; on Debian: apt install texlive-latex-recommended texlive-fonts-recommended lmodern
-	@command -v pdflatex bibtex > /dev/null || { echo "make report needs TeX; on Debian: apt install" \
+	@{ command -v pdflatex && command -v bibtex; } > /dev/null || { echo "make report needs TeX; on Debian: apt install" \
 		"texlive-latex-recommended texlive-fonts-recommended lmodern" >&2; exit 2; }
 	$(BIN)/python report/make_figures.py
 	cd report && tex="pdflatex -interaction=batchmode report"; $$tex && bibtex -terse report && $$tex && $$tex

@@ -9,6 +9,7 @@ data=${1:?usage: bash report/experiments.sh DATAROOT LARGE} large=${2:?usage: ba
 cd "$(dirname "$0")/.."
 results=report/results
 work=out/report
+rm -rf "$work"
 
 # Gatys: pictures in docs/, and losses.
 python benchmarks/gatys_grid.py

@@ -110,8 +110,8 @@ def main() -> None:
             "one way": ("losses/landscape2vangogh.jsonl", ["adversarial_g", "d_y", "content_g", "tone_g", "style_g"]),
         },
     )
-    for name, rows in SHEETS.items():
-        shrink(HERE.parent / "docs" / f"{name}.jpg", output / f"{name}.jpg", rows)
+    for name, part in SHEETS.items():
+        shrink(HERE.parent / "docs" / f"{name}.jpg", output / f"{name}.jpg", part)
     draw_ablation(output / "ablation.jpg")
     draw_failures(output / "failures.jpg")
 
