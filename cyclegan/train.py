@@ -8,7 +8,7 @@ the cycle, with the same discriminators.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -384,20 +384,38 @@ def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig, moni
 
 
 def _load_initial_weights(generators: GeneratorPair, discriminators: DiscriminatorPair, config: TrainConfig) -> None:
-    """Copy the weights of --init: of a run its four networks, else of the networks that are given."""
-    first = weights.find(config.init[0])
-    if isinstance(first, Path) and (first / "G").is_dir():
-        if len(config.init) > 1:
-            raise ValueError(f"--init {' '.join(config.init)}: a training run has both generators; give it alone")
-        pairs: list[tuple[nn.Module, Path | str]] = [(generators.G, first / "G")]
-        optional = {"F": generators.F} | _discriminators(discriminators)
-        pairs += [(network, first / name) for name, network in optional.items() if (first / name).is_dir()]
-    else:
-        pairs = [(generators.G, first)]
-        pairs += [(generators.F, weights.find(name)) for name in config.init[1:]]
-    for network, found in pairs:
-        initial = weights.load(type(network), found, "a network of CycleGAN", "a training run with G and F")
-        weights.copy_weights(initial, network, "--init " + " ".join(config.init), amounts=("noise",))
+    """Copy the weights of --init; networks that it does not have start anew."""
+    networks: dict[str, nn.Module] = {"G": generators.G, "F": generators.F} | _discriminators(discriminators)
+    given = "--init " + " ".join(config.init)
+    sources = _initial_networks(config.init, given)
+    for name, network in networks.items():
+        source = sources.get(name)
+        if isinstance(network, FeatureDiscriminator):  # Alone it is D_Y; beside a PatchGAN, D_Y_features.
+            source = sources.get(f"{name}_features", source)
+        if source is not None:
+            initial = weights.load(type(network), source, "a network of CycleGAN", "a training run with G and F")
+            weights.copy_weights(initial, network, given, amounts=("noise", "noise_size"))
+
+
+def _initial_networks(names: Sequence[str], given: str) -> dict[str, Path | str]:
+    """Where the networks of --init are: all of a run; or G, then F, with the discriminators of what they paint.
+
+    A one-way run and the folder of a network, such as a bundled one, have those as D_Y and D_Y_features.
+    """
+    found = [weights.find(name) for name in names]
+    folders = [source for source in found if isinstance(source, Path)]
+    if any((folder / "G").is_dir() and (folder / "F").is_dir() for folder in folders):
+        if len(found) > 1:
+            raise ValueError(f"{given}: a training run has both generators; give it alone")
+        return {path.name: path for path in folders[0].iterdir() if path.is_dir()}
+    networks: dict[str, Path | str] = {}
+    for generator, domain, source in zip("GF", "YX", found, strict=False):
+        networks[generator] = source
+        if source in folders:
+            folder = Path(source)
+            networks[generator] = folder / "G" if (folder / "G").is_dir() else folder
+            networks |= {path.name.replace("D_Y", f"D_{domain}"): path for path in folder.glob("D_Y*")}
+    return networks
 
 
 def _build_discriminators(config: TrainConfig) -> DiscriminatorPair:

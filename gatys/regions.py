@@ -1,11 +1,10 @@
-"""Regions and their styles: masks by colour, blended Gram matrices, paintings recoloured to match the photograph."""
+"""Regions and their styles: masks by colour, blended Gram matrices."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -67,28 +66,6 @@ def blend_grams(
         for layer, gram in _style_grams(style, mask, network, config, longest).items():
             blended[layer] = blended[layer] + weight * gram if layer in blended else weight * gram
     return blended
-
-
-def match_colors(painting: Tensor, photograph: Tensor) -> Tensor:
-    """Give a painting the mean and covariance of a photograph's colours; both (1, 3, H, W) in [0, 1], of any size.
-
-    Gatys et al. 2016, Preserving Color in Neural Artistic Style Transfer, section 3.
-    """
-
-    def statistics(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        flat = image[0].flatten(1).double()
-        mean = flat.mean(1, keepdim=True)
-        covariance = (flat - mean) @ (flat - mean).mT / flat.shape[1] + 1e-6 * torch.eye(3, dtype=torch.double)
-        return flat, mean, covariance
-
-    def square_root(matrix: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrix)
-        return vectors @ values.clamp(min=0).sqrt().diag() @ vectors.mT
-
-    flat, mean, covariance = statistics(painting.cpu())
-    _, target_mean, target = statistics(photograph.cpu())
-    matched = square_root(target) @ torch.linalg.inv(square_root(covariance)) @ (flat - mean) + target_mean
-    return matched.clamp(0, 1).to(painting).view_as(painting)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

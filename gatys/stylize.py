@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gatys.colors import match_colors
 from gatys.objective import Objective, Region, tile_size
 from gatys.optim import OptimizerState, optimize
 from gatys.options import StylizeConfig
-from gatys.regions import Masks, blend_grams, match_colors, resize, split_by_color
+from gatys.regions import Masks, blend_grams, resize, split_by_color
 from gatys.styles import Preset, Style, check_preset
 from stylekit.devices import to_device
 from stylekit.networks.vgg import VGGFeatures

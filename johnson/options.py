@@ -102,6 +102,9 @@ class TrainConfig(RunConfig):
     pixel_weight: float = 2.0
     """Weight of the pixel loss, which preserves brightness and, in part, colours; not used for style in the paper."""
 
+    palette_weight: float = 0.0
+    """Weight of the palette loss: areas get the photograph's colours, moved to the painting's. Recommended: 100."""
+
     tv_weight: float = 0.0
     """Weight of the total variation loss, which smooths the result."""
 
@@ -133,7 +136,7 @@ class TrainConfig(RunConfig):
             raise ValueError("no style: add --style with a painting or a name listed by `gatys styles`")
         check_at_least(self, 1, "width", "style_size")
         check_at_least(self, 0, "n_blocks", "noise", "limit")
-        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "tv_weight")
+        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "palette_weight", "tv_weight")
         if self.style_weights:
             if len(self.style_weights) != len(self.style):
                 raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {len(self.style)} styles")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from gatys.colors import color_map, color_moments
 from gatys.objective import gram_matrices
 from gatys.styles import Preset, check_preset, load_preset
 from johnson.data import Photographs, build_pipeline, find_photographs
@@ -42,6 +43,15 @@ ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limi
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that determine the Gram matrices of the style."""
 
+COLOR_OPTIONS = ("style", "style_weights", "dataroot", "palette_weight")
+"""Options that determine the map from the colours of photographs to those of the style, and whether there is one."""
+
+PALETTE_PHOTOGRAPHS = 100
+"""How many photographs say which colours photographs have."""
+
+COLOR_SIZE = 128
+"""Longer side of the pictures whose colours are measured, in pixels."""
+
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
 
@@ -63,9 +73,14 @@ def train(config: TrainConfig) -> Result:
     with Run(config, fixed=(*ARCHITECTURE, "optimizer")) as run:
         # A resumed run does not need its painting, which may have been moved.
         grams = run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS)
+        colors = _saved_colors(run, config)
+        painted = style_colors(config) if config.palette_weight and colors is None else None
         state = build_state(config, run.device, grams)
         pipeline = run.saved_entry("pipeline", dict, depends_on=("augment", "load_size", "crop_size"))
         data = load_data(config, run.device, pipeline)
+        if painted is not None:
+            colors = color_map(_mean_colors(evenly_spaced(data.photographs, PALETTE_PHOTOGRAPHS)), painted)
+        state.colors = None if colors is None else devices.to_device(colors.float(), run.device)
         run.restore(state)
         print0(f"{count_parameters(state.ema_networks['model']):,} parameters, loss network: {config.loss_network}")
         run.start(data.loader)
@@ -95,7 +110,7 @@ def train_step(
             content = state.loss_network(photographs, [config.content_layer])[config.content_layer]
     # Gram matrices are sums over all positions, for which bfloat16 is too coarse.
     features = {layer: activations.float() for layer, activations in features.items()}
-    terms = perceptual_loss(stylized.float(), photographs, features, content.float(), state.grams, config)
+    terms = perceptual_loss(stylized.float(), photographs, features, content.float(), state.grams, config, state.colors)
     optimizer_step(state.optimizer, terms)
     state.ema.update_parameters(distributed.unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
@@ -112,6 +127,8 @@ class State:
     """With the content layer and the style layers."""
     grams: dict[str, Tensor]
     """Gram matrices of the style by layer, (1, C, C)."""
+    colors: Tensor | None = None
+    """Map from the colours of photographs to those of the style, (3, 4), for the palette loss."""
 
     @property
     def ema_networks(self) -> dict[str, TransformerNet]:
@@ -122,13 +139,14 @@ class State:
         """What a checkpoint holds."""
         return {
             "grams": self.grams,
+            "colors": self.colors,
             "network": distributed.unwrap(self.network).state_dict(),
             "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restore a checkpoint. Gram matrices are not restored here, since `build_state` decides whether they apply."""
+        """Restore a checkpoint, but not the style, since `build_state` decides whether it applies."""
         distributed.unwrap(self.network).load_state_dict(saved["network"])
         self.ema.load_state_dict(saved["average"])
         load_optimizer(self.optimizer, saved["optimizer"])
@@ -203,9 +221,7 @@ def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Ten
 
 def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
     """Gram matrices of a painting, a folder of paintings, or a preset."""
-    path = Path(name)
-    if path.is_dir() or path.suffix.lower() in images.FORMATS:
-        paths = find_photographs(path) if path.is_dir() else [path]
+    if paths := _paintings(name):
         paintings = (images.to_tensor(images.resize(images.load(p), config.style_size)) for p in paths)
         device = loss_network.mean.device
         grams = [gram_matrices(loss_network, painting.to(device), config.style_layers) for painting in paintings]
@@ -216,11 +232,62 @@ def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict
     return {layer: grams_at[layer] for layer in config.style_layers}
 
 
+def _saved_colors(run: Run, config: TrainConfig) -> Tensor | None:
+    """The map of colours in the checkpoint; None if there is none, or none is needed.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    if not config.palette_weight:
+        return None
+    colors = run.saved_entry("colors", Tensor, depends_on=COLOR_OPTIONS)
+    if colors is not None and (colors.shape != (3, 4) or not colors.isfinite().all()):
+        raise ValueError("the colours in the checkpoint are damaged; start a new run with another --name")
+    return colors
+
+
+def style_colors(config: TrainConfig) -> Tensor:
+    """Colours of the weighted mean of all styles, a result of `color_moments`.
+
+    Raises:
+        FileNotFoundError: There is no such style.
+        ValueError: A style has no colours, or a painting is unreadable.
+    """
+    style_weights = torch.tensor(config.style_weights or (1.0,) * len(config.style)).double()
+    colors = torch.stack([_colors_of(name) for name in config.style])
+    return torch.einsum("s,sij->ij", style_weights / style_weights.sum(), colors)
+
+
+def _colors_of(name: str) -> Tensor:
+    """Colours of a painting, a folder of paintings, or a preset: a result of `color_moments`."""
+    if paths := _paintings(name):
+        return _mean_colors(paths)
+    colors = load_preset(name).colors
+    if colors is None:
+        raise ValueError(f"--palette-weight: style {name} has no colours; recreate it with `gatys make-style`")
+    return colors
+
+
+def _mean_colors(paths: list[Path]) -> Tensor:
+    """Mean of `color_moments` over pictures, which count equally."""
+    pictures = (images.to_tensor(images.resize(images.load(path), COLOR_SIZE)) for path in paths)
+    return torch.stack([color_moments(picture) for picture in pictures]).mean(0)
+
+
+def _paintings(name: str) -> list[Path]:
+    """The paintings that a style names: a file or those in a folder; none if it is a preset."""
+    path = Path(name)
+    if path.is_dir():
+        return find_photographs(path)
+    return [path] if path.suffix.lower() in images.FORMATS else []
+
+
 @dataclass
 class Data:
     """Training batches and validation pictures."""
 
     loader: DataLoader[tuple[Tensor, Tensor]]
+    photographs: list[Path]
     pipeline: albumentations.Compose
     validation: list[Path]
 
@@ -244,7 +311,7 @@ def load_data(config: TrainConfig, device: torch.device, saved_pipeline: dict[st
     data = Photographs(paths, pipeline, config.seed, cache)
     loader = make_loader(data, len(data), config, device)
     print0(f"{len(data)} photographs{', cached in memory' if cache else ''}")
-    return Data(loader, pipeline, evenly_spaced(validation or paths, config.n_samples))
+    return Data(loader, paths, pipeline, evenly_spaced(validation or paths, config.n_samples))
 
 
 def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
@@ -261,7 +328,7 @@ def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
 
 def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     """The panels of losses.png and the terms in each."""
-    return {"content": ("content", "pixel", "tv"), "style": config.style_layers}
+    return {"content": ("content", "pixel", "palette", "tv"), "style": config.style_layers}
 
 
 def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig) -> None:

@@ -40,7 +40,7 @@ LAYERS = {
     3: ("cli",),
     2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
     1: tuple(
-        "models discriminators diffaugment losses pool style data optim objective regions styles".split()  # noqa: SIM905
+        "models discriminators diffaugment losses pool style data optim objective regions styles colors".split()  # noqa: SIM905
     ),
     0: ("options", "official"),
 }
@@ -57,7 +57,7 @@ STYLEKIT_LAYERS = {
 
 # Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
 ALLOWED_METHODS = {
-    "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
+    "johnson": {"gatys", "gatys.colors", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
     "cyclegan": {"gatys", "gatys.losses"},
 }
 

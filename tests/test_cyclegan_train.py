@@ -9,6 +9,7 @@ import torch
 from conftest import TINY, exit_code, flag_error, one_error, run
 
 from cyclegan.cli import train_main
+from cyclegan.discriminators import FeatureDiscriminator, PatchDiscriminator
 from cyclegan.models import Generator
 from cyclegan.options import TrainConfig
 from cyclegan.train import build_state, load_data, one_sided_step, sample_images, train, train_step
@@ -410,6 +411,31 @@ def test_networks_can_be_fine_tuned_and_the_rest_starts_new(dataset, tmp_path):
     assert torch.equal(state.generators.F.model[1].weight, fresh.generators.F.model[1].weight)
     both = build_state(config(dataset, init=(str(tmp_path / "start"),) * 2), torch.device("cpu"))
     assert torch.equal(both.generators.F.model[1].weight, start.model[1].weight)
+
+
+def test_networks_bring_the_discriminators_of_what_they_paint(dataset, tmp_path):
+    torch.manual_seed(0)
+    of_paintings, of_landscapes, heads = PatchDiscriminator(4, 2), PatchDiscriminator(4, 2), FeatureDiscriminator()
+    run, network = tmp_path / "run", tmp_path / "network"
+    for folder, released in (
+        (run / "G", Generator(4, 1)),  # A one-way run.
+        (run / "D_Y", of_paintings),
+        (run / "D_Y_features", heads),
+        (network, Generator(4, 1)),
+        (network / "D_Y", of_landscapes),
+    ):
+        network_weights.save(released, folder)
+
+    given = str(run), str(network)
+    state = build_state(config(dataset, init=given, discriminator="both"), CPU)
+    for found, expected in (
+        (state.discriminators.D_Y, of_paintings),
+        (state.discriminators.D_X, of_landscapes),
+        (state.discriminators.extra_y.heads, heads.heads),
+    ):
+        assert all(torch.equal(value, found.state_dict()[key]) for key, value in expected.state_dict().items())
+    alone = build_state(config(dataset, init=given[:1], discriminator="feature"), CPU).discriminators.D_Y
+    assert all(torch.equal(value, alone.heads.state_dict()[key]) for key, value in heads.heads.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from gatys.colors import color_map, color_moments, map_colors
 from gatys.losses import content_loss, gram_matrix, style_loss
-from johnson.losses import feature_loss, perceptual_loss, style_reconstruction_loss
+from johnson.losses import feature_loss, palette_loss, perceptual_loss, style_reconstruction_loss
 from johnson.options import TrainConfig
 
 
@@ -27,22 +28,37 @@ def test_the_style_loss_is_the_squared_distance_of_gram_matrices():
     assert style_reconstruction_loss(both, torch.full((1, 1, 1), 7.0)).item() == pytest.approx(4.5, rel=1e-5)
 
 
-def terms(**weights):
+def test_the_palette_loss_compares_areas_with_the_photograph_in_the_colours_of_the_painting():
+    torch.manual_seed(0)
+    photographs, painting = torch.rand(2, 3, 32, 32), 0.2 + 0.3 * torch.rand(1, 3, 9, 9)
+    colors = color_map(color_moments(photographs), color_moments(painting)).float()
+    target = map_colors(photographs, colors)
+    assert palette_loss(target, photographs, colors).item() == 0
+    strokes = torch.ones(32, 32)
+    strokes[::2] = -1  # They cancel in every area.
+    assert palette_loss(target + 0.1 * strokes, photographs, colors).item() == pytest.approx(0, abs=1e-12)
+    assert palette_loss(target + 0.1, photographs, colors).item() == pytest.approx(0.01, rel=1e-4)
+    small = target[..., :5, :7] + 0.1
+    assert palette_loss(small, photographs[..., :5, :7], colors).item() == pytest.approx(0.01, rel=1e-4)
+
+
+def terms(colors=None, **weights):
     """Random inputs, the same at every call, and the terms of the loss."""
     torch.manual_seed(0)
     photographs, stylized = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     features = {"early": torch.rand(2, 4, 8, 8), "late": torch.rand(2, 5, 4, 4)}
     grams = {name: gram_matrix(torch.rand(1, x.shape[1], 9, 9)) for name, x in features.items()}
     content = torch.rand(2, 5, 4, 4)
-    found = perceptual_loss(stylized, photographs, features, content, grams, config(**weights))
+    found = perceptual_loss(stylized, photographs, features, content, grams, config(**weights), colors)
     return (features, grams, content), found
 
 
 def test_the_terms_are_named_and_weighted():
-    _, once = terms(content_weight=1, style_weight=1, pixel_weight=1, tv_weight=1)
-    assert list(once) == ["content", "early", "late", "pixel", "tv"]
-    _, weighted = terms(content_weight=2, style_weight=3, pixel_weight=5, tv_weight=7)
-    for name, factor in zip(once, (2, 3, 3, 5, 7), strict=True):
+    colors = torch.eye(3, 4)
+    _, once = terms(colors, content_weight=1, style_weight=1, pixel_weight=1, palette_weight=1, tv_weight=1)
+    assert list(once) == ["content", "early", "late", "pixel", "palette", "tv"]
+    _, weighted = terms(colors, content_weight=2, style_weight=3, pixel_weight=5, palette_weight=6, tv_weight=7)
+    for name, factor in zip(once, (2, 3, 3, 5, 6, 7), strict=True):
         assert weighted[name].item() == pytest.approx(factor * once[name].item(), rel=1e-6)
 
 

@@ -9,11 +9,12 @@ import torch
 from conftest import exit_code, flag_error, one_error
 from PIL import Image
 
+from gatys.colors import color_map, color_moments
 from gatys.styles import load_preset, make_preset, save_preset, style_network
 from johnson.cli import main
 from johnson.models import TransformerNet
 from johnson.options import TrainConfig
-from johnson.train import build_state, load_data, style_grams, train, train_step
+from johnson.train import build_state, load_data, style_colors, style_grams, train, train_step
 from stylekit.networks import weights
 from stylekit.pictures import images
 from stylekit.training import checkpoint
@@ -201,6 +202,37 @@ def test_a_preset_of_another_network_is_refused(photographs, painting, tmp_path,
     save_preset(preset, tmp_path / "average.safetensors")
     assert command_line(photographs, painting, "--style", tmp_path / "average.safetensors") == 2
     assert "network" in one_error(capsys, "johnson")
+
+
+# Colours.
+
+
+def test_the_palette_is_that_of_the_style_and_a_resumed_run_keeps_it(photographs, painting):
+    options = config(photographs, painting, palette_weight=5.0, max_steps=2)
+    folder = train(options).folder
+    saved = checkpoint.load(folder / "last.pt")["colors"]
+    pictures = [images.to_tensor(images.load(path)) for path in sorted(photographs.rglob("*.png"))]
+    moments = torch.stack([color_moments(picture) for picture in pictures]).mean(0)
+    target = color_moments(images.to_tensor(images.load(painting)))
+    torch.testing.assert_close(saved.double(), color_map(moments, target), atol=0.05, rtol=0)
+    assert "palette" in json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    painting.unlink()
+    train(dataclasses.replace(options, resume=True, max_steps=3))
+    assert torch.equal(checkpoint.load(folder / "last.pt")["colors"], saved)
+
+
+def test_the_palette_of_several_styles_is_their_weighted_mean(photographs, painting):
+    options = config(photographs, painting, style=(str(painting), "sunflowers"), style_weights=(3, 1))
+    each = color_moments(images.to_tensor(images.load(painting))), load_preset("sunflowers").colors
+    torch.testing.assert_close(style_colors(options), 0.75 * each[0] + 0.25 * each[1], atol=1e-3, rtol=0)
+
+
+def test_a_style_without_colours_has_no_palette(photographs, painting, tmp_path, capsys):
+    preset = make_preset([images.load(painting)], style_network("compact", None, "max"))
+    save_preset(dataclasses.replace(preset, colors=None), tmp_path / "old.safetensors")
+    style = ("--style", tmp_path / "old.safetensors", "--palette-weight", 1)
+    assert command_line(photographs, painting, *style) == 2
+    assert "old.safetensors has no colours; recreate it with `gatys make-style`" in one_error(capsys, "johnson")
 
 
 # Initial weights.
