@@ -86,6 +86,7 @@ def generator_loss(
 
 def one_sided_loss(
     real: Tensor,
+    colours: Tensor,
     fake: Tensor,
     content: tuple[Tensor, Tensor],
     style: Tensor,
@@ -104,6 +105,7 @@ def one_sided_loss(
 
     Args:
         real: Pictures, (B, 3, H, W) in [-1, 1].
+        colours: The same pictures, in the colours that local means should have.
         fake: Their translations.
         content: VGG features of `real` and of `fake`, (B, C, h, w).
         style: Distance of the style of `fake` from that of the collection.
@@ -112,7 +114,7 @@ def one_sided_loss(
     Returns:
         Scalars: adversarial, content, tone, colour, style.
     """
-    tone, colour = _tone_and_colour_loss(real, _at_least_float32(fake))
+    tone, colour = _tone_and_colour_loss(colours, _at_least_float32(fake))
     return {
         "adversarial": adversarial_loss(scores, True, gan_loss),
         "content": lambda_content * _content_loss(*content),
@@ -138,23 +140,37 @@ def _content_loss(before: Tensor, after: Tensor) -> Tensor:
     return functional.mse_loss(_at_least_float32(after), before) / before.square().mean()
 
 
-def _tone_and_colour_loss(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
 
-    Vivid colours of the photograph count more than its greys, which a painter replaces.
+    What one would miss counts more: vivid colours more than greys, which a painter replaces, and most that they fade;
+    bright areas, or clouds become wheat. Specks of colour in dark areas count as well.
     """
     to_ycbcr = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=after.device)
-    means = functional.avg_pool2d(torch.cat([before.float(), after - before]), STROKE)
-    colours, differences = torch.einsum("kc,bchw->kbhw", to_ycbcr, means.float()).chunk(2, dim=1)
+    pixels = torch.einsum("kc,bchw->kbhw", to_ycbcr, torch.cat([target.float(), after.float()]))
+    colours, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
+    differences = painted - colours
+    bright = functional.relu(colours[0])
+    tone = ((1 + 2 * bright) * differences[0].abs()).mean()
+
     vividness = colours[1:].norm(dim=0)
-    counts = (0.5 + (vividness / 0.35).square()).clamp(max=4)
-    return differences[0].abs().mean(), (counts * differences[1:].abs()).mean()
+    counts = (0.5 + (vividness / 0.35).square() + 3 * bright).clamp(max=4)
+    faded = functional.relu(-(differences[1:] * colours[1:]).sum(dim=0) / (vividness + 1e-3))
+    before, now = pixels.chunk(2, dim=1)
+    dark = functional.relu(-0.2 - _local_mean(before[0])) / 0.8
+    specks = dark * (now[1:] - _local_mean(now[1:])).abs()
+    return tone, (counts * differences[1:].abs()).mean() + 3 * faded.mean() + 6 * specks.mean()
 
 
 def _detail(pictures: Tensor) -> Tensor:
     """How much there is to paint: from 0.15 for flat pictures to 1 for foliage."""
-    means = functional.avg_pool2d(functional.pad(pictures, (2, 2, 2, 2), mode="reflect"), 5, stride=1)
-    return (0.15 + 20 * (pictures - means).abs().mean()).clamp(max=1)
+    return (0.15 + 20 * (pictures - _local_mean(pictures)).abs().mean()).clamp(max=1)
+
+
+def _local_mean(x: Tensor) -> Tensor:
+    """Mean of the 5 x 5 pixels around each."""
+    padded = functional.pad(x, (2, 2, 2, 2), mode="reflect")
+    return functional.avg_pool2d(padded, 5, stride=1)
 
 
 def _l1_loss(picture: Tensor, target: Tensor) -> Tensor:

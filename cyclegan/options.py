@@ -104,6 +104,9 @@ class TrainConfig(RunConfig):
     lambda_colour: float = 2.0
     """One-sided steps: weight of the difference in local colour; less leaves more to the painter's palette."""
 
+    palette: float = 0.5
+    """One-sided steps: how far the colours to keep are moved to those of the other collection; 0: not, 1: whole."""
+
     lambda_style: float = 8.0
     """One-sided steps: weight of the style loss (Gatys et al.) against the mean style of the other collection."""
 
@@ -140,7 +143,9 @@ class TrainConfig(RunConfig):
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d", "noise_size")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
         check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
-        check_at_least(self, 0, "warmup_steps")
+        check_at_least(self, 0, "palette", "warmup_steps")
+        if self.palette > 1:
+            raise ValueError(f"--palette {self.palette:g}: expected a value from 0 (the picture's colours) to 1")
         if self.noise_size > 64:
             raise ValueError(f"--noise-size must be in [1, 64], got {self.noise_size}")
         check_positive(self, "lr_d")

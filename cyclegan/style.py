@@ -1,4 +1,4 @@
-"""The style of a collection: Gram matrices of VGG features (Gatys et al. 2016), averaged over its pictures."""
+"""The style of a collection: Gram matrices of VGG features (Gatys et al. 2016) and colours, means over its pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from gatys.colors import color_moments, match_colors
 from gatys.losses import gram_matrix
 
 CONTENT_LAYER = "relu4_1"
@@ -17,24 +18,29 @@ WINDOW = 200
 
 
 class MeanStyle:
-    """The mean Gram matrix of each layer: of all pictures seen, and from `WINDOW` on a moving average."""
+    """The mean Gram matrix of each layer, and colours: of all pictures seen, and from `WINDOW` on a moving average."""
 
     def __init__(self) -> None:
         self.grams: dict[str, Tensor] = {}
+        self.colors: Tensor | None = None
         self.seen = 0
 
     @torch.no_grad()
-    def update(self, features: Mapping[str, Tensor]) -> None:
+    def update(self, pictures: Tensor, features: Mapping[str, Tensor]) -> None:
         """Add a batch of pictures.
 
         Args:
+            pictures: (B, 3, H, W) in [0, 1].
             features: Of `STYLE_LAYERS`, (B, C, h, w) each.
         """
-        count = len(features[CONTENT_LAYER])
+        count = len(pictures)
         self.seen = min(self.seen + count, WINDOW)
+        kept = 1 - count / max(self.seen, count)
         for layer in STYLE_LAYERS:
             gram = gram_matrix(features[layer].float()).mean(0)
-            self.grams[layer] = gram.lerp(self.grams.get(layer, gram), 1 - count / max(self.seen, count))
+            self.grams[layer] = gram.lerp(self.grams.get(layer, gram), kept)
+        colors = color_moments(pictures)
+        self.colors = colors if self.colors is None else colors.lerp(self.colors, kept)
 
     def loss(self, features: Mapping[str, Tensor]) -> Tensor:
         """Squared distance of the Gram matrices of a batch from the mean, relative to it, averaged over the layers.
@@ -50,10 +56,27 @@ class MeanStyle:
             terms.append(difference.square().sum() / mean.square().sum())
         return torch.stack(terms).mean()
 
+    def paint(self, pictures: Tensor, source: MeanStyle, amount: float) -> Tensor:
+        """Move the colours of pictures of another collection towards those of this one.
+
+        All pictures get the same map, so that a pale picture stays pale among others.
+
+        Args:
+            pictures: (B, 3, H, W) in [0, 1].
+            source: The style of their collection.
+            amount: 0 leaves them as they are; with 1, their collection has the mean and covariance of this one.
+        """
+        if not amount or self.colors is None or source.colors is None:
+            return pictures
+        return pictures.lerp(match_colors(pictures, self.colors, source.colors), amount)
+
     def state_dict(self) -> dict[str, Tensor | int]:
         """What a checkpoint holds."""
-        return {**self.grams, "seen": self.seen}
+        colors = {} if self.colors is None else {"colors": self.colors}
+        return {**self.grams, **colors, "seen": self.seen}
 
     def load_state_dict(self, saved: Mapping[str, Tensor | int], device: torch.device) -> None:
         self.seen = int(saved["seen"])
-        self.grams = {name: value.to(device) for name, value in saved.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in saved.items() if isinstance(value, Tensor)}
+        self.colors = tensors.pop("colors").cpu() if "colors" in tensors else None
+        self.grams = {name: value.to(device) for name, value in tensors.items()}

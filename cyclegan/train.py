@@ -148,11 +148,12 @@ def one_sided_step(
         fake_y, fake_x = state.generators(real_x, None if config.one_way else real_y, cycle=False)
         scores_x, scores_y = discriminators(_augment(fake_x, config), _augment(fake_y, config))
         x, y = _features(state, real_x), _features(state, real_y)
-        state.style_y.update(y)
-        generator_terms = _one_sided_terms(state, "g", (real_x, x), fake_y, state.style_y, scores_y, config)
+        state.style_x.update(images.to_unit(real_x), x)
+        state.style_y.update(images.to_unit(real_y), y)
+        styles = state.style_x, state.style_y
+        generator_terms = _one_sided_terms(state, "g", (real_x, x), fake_y, styles, scores_y, config)
         if fake_x is not None:
-            state.style_x.update(x)
-            generator_terms |= _one_sided_terms(state, "f", (real_y, y), fake_x, state.style_x, scores_x, config)
+            generator_terms |= _one_sided_terms(state, "f", (real_y, y), fake_x, styles[::-1], scores_x, config)
     optimizer_step(state.generator_optimizer, generator_terms)
     state.ema.update_parameters(distributed.unwrap(state.generators))
     discriminator_terms = _update_discriminators(state, (real_x, real_y), (fake_x, fake_y), config, amp)
@@ -164,7 +165,7 @@ def _one_sided_terms(
     name: str,
     real: tuple[Tensor, dict[str, Tensor]],
     fake: Tensor,
-    style: MeanStyle,
+    styles: tuple[MeanStyle, MeanStyle],
     scores: Scores,
     config: TrainConfig,
 ) -> dict[str, Tensor]:
@@ -172,13 +173,15 @@ def _one_sided_terms(
 
     Args:
         real: Pictures and their features.
-        style: Of the collection that `fake` should belong to.
+        styles: Of the collection of `real`, and of that which `fake` should belong to.
     """
     picture, before = real
+    source, style = styles
+    colours = images.to_signed(style.paint(images.to_unit(picture), source, config.palette))
     after = _features(state, fake)
     content = before[CONTENT_LAYER], after[CONTENT_LAYER]
     weights = config.lambda_content, config.lambda_tone, config.lambda_colour, config.lambda_style
-    terms = one_sided_loss(picture, fake, content, style.loss(after), scores, config.gan_loss, *weights)
+    terms = one_sided_loss(picture, colours, fake, content, style.loss(after), scores, config.gan_loss, *weights)
     return {f"{term}_{name}": value for term, value in terms.items()}
 
 

@@ -1,4 +1,4 @@
-"""The colours of pictures as first and second moments, and the linear map that turns some colours into others."""
+"""The colours of pictures as first and second moments, and pictures in the colours of others."""
 
 from __future__ import annotations
 
@@ -22,39 +22,29 @@ def color_moments(pictures: Tensor) -> Tensor:
     return torch.cat([flat @ flat.mT / flat.shape[1], flat.mean(1, keepdim=True)], dim=1)
 
 
-def color_map(source: Tensor, target: Tensor) -> Tensor:
-    """The linear map that gives colours the mean and covariance of others, and moves them as little as possible.
+def match_colors(picture: Tensor, target: Tensor, source: Tensor | None = None) -> Tensor:
+    """Give a picture the mean and covariance of other colours.
 
-    It is the solution of the Monge-Kantorovich problem for Gaussian distributions (Pitie & Kokaram 2007, eq. 13).
+    Gatys et al. 2016, Preserving Color in Neural Artistic Style Transfer, section 3. Of all linear maps that do so,
+    this one moves colours least: it solves the Monge-Kantorovich problem for Gaussian distributions (Pitie & Kokaram
+    2007, eq. 13).
 
     Args:
-        source: Result of `color_moments`.
-        target: The same.
+        picture: (1, 3, H, W) in [0, 1]; with `source`, (B, 3, H, W).
+        target: Result of `color_moments`.
+        source: The colours that become `target`, such as those of the collection of the picture; None: its own.
 
     Returns:
-        (3, 4): a matrix, and in the last column what is added.
+        The same shape; colours outside of [0, 1] are clipped.
     """
-    (before, center), (after, target_center) = _covariance_and_mean(source), _covariance_and_mean(target)
+    before, center = _covariance_and_mean(color_moments(picture) if source is None else source)
+    after, target_center = _covariance_and_mean(target)
     root = _square_root(before)
     inverse = torch.linalg.inv(root)
     matrix = inverse @ _square_root(root @ after @ root) @ inverse
-    return torch.cat([matrix, target_center - matrix @ center], dim=1)
-
-
-def map_colors(pictures: Tensor, mapping: Tensor) -> Tensor:
-    """Apply a `color_map` to pictures, (B, 3, H, W) in [0, 1]; colours outside of [0, 1] are clipped."""
-    mapping = mapping.to(pictures)
-    mapped = torch.einsum("ij,bjhw->bihw", mapping[:, :3], pictures) + mapping[:, 3].view(3, 1, 1)
+    offset = target_center - matrix @ center
+    mapped = torch.einsum("ij,bjhw->bihw", matrix.to(picture), picture) + offset.to(picture).view(3, 1, 1)
     return mapped.clamp(0, 1)
-
-
-def match_colors(painting: Tensor, photograph: Tensor) -> Tensor:
-    """Give a painting the mean and covariance of a photograph's colours; both (1, 3, H, W) in [0, 1], of any size.
-
-    Gatys et al. 2016, Preserving Color in Neural Artistic Style Transfer, section 3; of all maps that do so, the one
-    that moves colours least.
-    """
-    return map_colors(painting, color_map(color_moments(painting), color_moments(photograph)))
 
 
 def _covariance_and_mean(moments: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gatys.colors import match_colors
+from gatys.colors import color_moments, match_colors
 from gatys.objective import Objective, Region, tile_size
 from gatys.optim import OptimizerState, optimize
 from gatys.options import StylizeConfig
@@ -163,7 +163,7 @@ def _prepare_style(style: Style, photograph: Tensor, network: VGGFeatures, confi
         check_preset(style, network, config.style_layers)
         return style
     style = style.to(photograph.device)
-    return match_colors(style, photograph) if config.preserve_color == "histogram" else style
+    return match_colors(style, color_moments(photograph)) if config.preserve_color == "histogram" else style
 
 
 def _initial_image(

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gatys.colors import map_colors
+from gatys.colors import match_colors
 from gatys.losses import content_loss, gram_matrix, style_loss, total_variation
 from johnson.options import TrainConfig
 
@@ -45,15 +46,17 @@ def palette_loss(stylized: Tensor, photographs: Tensor, colors: Tensor) -> Tenso
     """Squared distance of the mean colours of areas to those of the photograph in the colours of the painting.
 
     A departure from the paper. Gram matrices do not say where a colour belongs, so a network that sees only them paints
-    patches that ignore the photograph.
+    patches that ignore the photograph. Each photograph gets a map of its own, as instance normalisation makes all
+    pictures alike in mean and contrast.
 
     Args:
         stylized: (B, 3, H, W), roughly in [0, 1].
         photographs: The same shape, in [0, 1].
-        colors: Result of `color_map` from photographs to the painting.
+        colors: Those of the painting, a result of `color_moments`.
     """
     area = min(AREA, *stylized.shape[2:])
-    target = functional.avg_pool2d(map_colors(photographs, colors), area)
+    mapped = [match_colors(photograph, colors) for photograph in photographs.split(1)]
+    target = functional.avg_pool2d(torch.cat(mapped), area)
     return feature_loss(functional.avg_pool2d(stylized, area), target)
 
 

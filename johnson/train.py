@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from gatys.colors import color_map, color_moments
+from gatys.colors import color_moments
 from gatys.objective import gram_matrices
 from gatys.styles import Preset, check_preset, load_preset
 from johnson.data import Photographs, build_pipeline, find_photographs
@@ -43,14 +43,11 @@ ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limi
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that determine the Gram matrices of the style."""
 
-COLOR_OPTIONS = ("style", "style_weights", "dataroot", "palette_weight")
-"""Options that determine the map from the colours of photographs to those of the style, and whether there is one."""
-
-PALETTE_PHOTOGRAPHS = 100
-"""How many photographs say which colours photographs have."""
+COLOR_OPTIONS = ("style", "style_weights", "palette_weight")
+"""Options that determine the colours of the style, and whether they are needed."""
 
 COLOR_SIZE = 128
-"""Longer side of the pictures whose colours are measured, in pixels."""
+"""Longer side of the paintings whose colours are measured, in pixels."""
 
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
@@ -73,14 +70,10 @@ def train(config: TrainConfig) -> Result:
     with Run(config, fixed=(*ARCHITECTURE, "optimizer")) as run:
         # A resumed run does not need its painting, which may have been moved.
         grams = run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS)
-        colors = _saved_colors(run, config)
-        painted = style_colors(config) if config.palette_weight and colors is None else None
-        state = build_state(config, run.device, grams)
+        colors = run.saved_entry("colors", Tensor, depends_on=COLOR_OPTIONS) if config.palette_weight else None
+        state = build_state(config, run.device, grams, colors)
         pipeline = run.saved_entry("pipeline", dict, depends_on=("augment", "load_size", "crop_size"))
         data = load_data(config, run.device, pipeline)
-        if painted is not None:
-            colors = color_map(_mean_colors(evenly_spaced(data.photographs, PALETTE_PHOTOGRAPHS)), painted)
-        state.colors = None if colors is None else devices.to_device(colors.float(), run.device)
         run.restore(state)
         print0(f"{count_parameters(state.ema_networks['model']):,} parameters, loss network: {config.loss_network}")
         run.start(data.loader)
@@ -127,8 +120,8 @@ class State:
     """With the content layer and the style layers."""
     grams: dict[str, Tensor]
     """Gram matrices of the style by layer, (1, C, C)."""
-    colors: Tensor | None = None
-    """Map from the colours of photographs to those of the style, (3, 4), for the palette loss."""
+    colors: Tensor | None
+    """Colours of the style for the palette loss, a result of `color_moments`; None without it."""
 
     @property
     def ema_networks(self) -> dict[str, TransformerNet]:
@@ -152,11 +145,17 @@ class State:
         load_optimizer(self.optimizer, saved["optimizer"])
 
 
-def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, Tensor] | None = None) -> State:
+def build_state(
+    config: TrainConfig,
+    device: torch.device,
+    grams: Mapping[str, Tensor] | None = None,
+    colors: Tensor | None = None,
+) -> State:
     """A new network, or one to fine-tune, its optimiser and loss network; the initial weights follow from the seed.
 
     Args:
         grams: The style, if it is known from a checkpoint.
+        colors: Its colours, likewise.
 
     Raises:
         FileNotFoundError, ValueError, OSError: A style or the weights of a network cannot be read or do not match, or a
@@ -169,6 +168,10 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
         grams = style_grams(config, loss_network)
     else:
         _check_grams(grams, config, loss_network)
+    if config.palette_weight and colors is None:
+        colors = style_colors(config)
+    elif colors is not None and (colors.shape != (3, 4) or not colors.isfinite().all()):
+        raise ValueError("the colours in the checkpoint are damaged; start a new run with another --name")
     torch.manual_seed(config.seed)
     network = TransformerNet(**{name: getattr(config, name) for name in ARCHITECTURE})
     if config.init is not None and not config.resume:
@@ -180,6 +183,7 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
         optimizer=build_optimizer(network.parameters(), config),
         loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
+        colors=None if colors is None else colors.cpu(),
     )
 
 
@@ -232,20 +236,6 @@ def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict
     return {layer: grams_at[layer] for layer in config.style_layers}
 
 
-def _saved_colors(run: Run, config: TrainConfig) -> Tensor | None:
-    """The map of colours in the checkpoint; None if there is none, or none is needed.
-
-    Raises:
-        ValueError: It is damaged.
-    """
-    if not config.palette_weight:
-        return None
-    colors = run.saved_entry("colors", Tensor, depends_on=COLOR_OPTIONS)
-    if colors is not None and (colors.shape != (3, 4) or not colors.isfinite().all()):
-        raise ValueError("the colours in the checkpoint are damaged; start a new run with another --name")
-    return colors
-
-
 def style_colors(config: TrainConfig) -> Tensor:
     """Colours of the weighted mean of all styles, a result of `color_moments`.
 
@@ -261,17 +251,12 @@ def style_colors(config: TrainConfig) -> Tensor:
 def _colors_of(name: str) -> Tensor:
     """Colours of a painting, a folder of paintings, or a preset: a result of `color_moments`."""
     if paths := _paintings(name):
-        return _mean_colors(paths)
+        paintings = (images.to_tensor(images.resize(images.load(path), COLOR_SIZE)) for path in paths)
+        return torch.stack([color_moments(painting) for painting in paintings]).mean(0)
     colors = load_preset(name).colors
     if colors is None:
         raise ValueError(f"--palette-weight: style {name} has no colours; recreate it with `gatys make-style`")
     return colors
-
-
-def _mean_colors(paths: list[Path]) -> Tensor:
-    """Mean of `color_moments` over pictures, which count equally."""
-    pictures = (images.to_tensor(images.resize(images.load(path), COLOR_SIZE)) for path in paths)
-    return torch.stack([color_moments(picture) for picture in pictures]).mean(0)
 
 
 def _paintings(name: str) -> list[Path]:
@@ -287,7 +272,6 @@ class Data:
     """Training batches and validation pictures."""
 
     loader: DataLoader[tuple[Tensor, Tensor]]
-    photographs: list[Path]
     pipeline: albumentations.Compose
     validation: list[Path]
 
@@ -311,7 +295,7 @@ def load_data(config: TrainConfig, device: torch.device, saved_pipeline: dict[st
     data = Photographs(paths, pipeline, config.seed, cache)
     loader = make_loader(data, len(data), config, device)
     print0(f"{len(data)} photographs{', cached in memory' if cache else ''}")
-    return Data(loader, paths, pipeline, evenly_spaced(validation or paths, config.n_samples))
+    return Data(loader, pipeline, evenly_spaced(validation or paths, config.n_samples))
 
 
 def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:

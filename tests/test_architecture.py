@@ -55,10 +55,10 @@ STYLEKIT_LAYERS = {
     0: ("devices", "distributed", "atomic", "options", "interrupt"),
 }
 
-# Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
+# Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss and palette.
 ALLOWED_METHODS = {
     "johnson": {"gatys", "gatys.colors", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
-    "cyclegan": {"gatys", "gatys.losses"},
+    "cyclegan": {"gatys", "gatys.colors", "gatys.losses"},
 }
 
 # Networks and pictures do not know each other, except that VGG turns a picture into a tensor.

@@ -86,30 +86,61 @@ def test_the_one_sided_terms_by_hand():
     brighter = grey + 0.5
     weights = {"lambda_content": 8.0, "lambda_tone": 2.0, "lambda_style": 3.0}
     style = torch.tensor(0.5)
-    found = one_sided_loss(grey, brighter, (features, features + 1), style, torch.zeros(1), **weights)
+    found = one_sided_loss(grey, grey, brighter, (features, features + 1), style, torch.zeros(1), **weights)
     # Content: the squared difference 1 over the mean square 4.
     expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 0.225}  # A flat picture: 0.15.
     assert {name: round(term.item(), 6) for name, term in found.items()} == expected
     redder = grey + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
-    found = one_sided_loss(grey, redder, (features, features), style, torch.ones(1))
+    found = one_sided_loss(grey, grey, redder, (features, features), style, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["colour"].item() > 0.1
     # Only means over 16 x 16 pixels count: brush strokes are free.
     stripes = grey + torch.tensor([0.5, -0.5]).repeat_interleave(4).repeat(2)
-    found = one_sided_loss(stripes, stripes, (features, features), style, torch.ones(1), lambda_style=3.0)
+    found = one_sided_loss(stripes, stripes, stripes, (features, features), style, torch.ones(1), lambda_style=3.0)
     assert found["style"].item() == pytest.approx(1.5)
-    found = one_sided_loss(grey, stripes, (features, features), style, torch.ones(1))
+    found = one_sided_loss(grey, grey, stripes, (features, features), style, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-6)
 
 
-def test_vivid_colours_are_kept_and_greys_are_free():
-    def colour_loss(picture):
-        change = torch.tensor([-0.2, 0.2 * 0.299 / 0.587, 0.0]).view(3, 1, 1)
-        features = torch.ones(1, 4, 2, 2)
-        return one_sided_loss(picture, picture + change, (features, features), torch.zeros(()), torch.ones(1))["colour"]
+def tone_and_colour(target, after):
+    features = torch.ones(1, 4, 2, 2)
+    target, after = (x.expand(1, 3, 16, 16) for x in (target, after))
+    found = one_sided_loss(0 * target, target, after, (features, features), torch.zeros(()), torch.ones(1))
+    return found["tone"].item(), found["colour"].item()
 
-    grey = torch.zeros(1, 3, 16, 16)
-    red = grey + torch.tensor([0.9, -0.7, -0.7]).view(3, 1, 1)
-    assert 6 < (colour_loss(red) / colour_loss(grey)).item() < 8.1
+
+def colour(*rgb):
+    return torch.tensor(rgb).view(1, 3, 1, 1)
+
+
+def test_vivid_and_bright_colours_are_kept_and_greys_are_free():
+    change = colour(0.0, -0.1, 0.2 * 0.587 / 0.114 / 2)
+    assert abs((change * colour(0.299, 0.587, 0.114)).sum()) < 1e-6  # The same luma.
+    grey, white, red = (
+        tone_and_colour(start, start + change)[1]
+        for start in (torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 0.9), colour(0.9, -0.7, -0.7))
+    )
+    assert white / grey == pytest.approx(3.2 / 0.5, rel=0.01)
+    assert red / grey > 6
+
+
+def test_colours_that_fade_cost_more_than_colours_that_grow():
+    red, grey = colour(0.5, -0.3, -0.3), colour(-0.06, -0.06, -0.06)
+    faded, grown = (tone_and_colour(red, red + amount * (red - grey))[1] for amount in (-0.3, 0.3))
+    assert faded > 1.5 * grown
+
+
+def test_bright_areas_may_not_darken():
+    for start, factor in ((-0.5, 1.0), (0.8, 2.6)):
+        before = torch.full((1, 3, 1, 1), start)
+        assert tone_and_colour(before, before - 0.1)[0] == pytest.approx(4 * 0.1 * factor, rel=0.01)
+
+
+def test_specks_of_colour_in_dark_areas_cost():
+    specks = torch.zeros(1, 3, 16, 16)
+    specks[:, 0, ::4, ::4], specks[:, 0, 2::4, 2::4] = 0.5, -0.5  # No colour on average.
+    dark, grey = torch.full((1, 3, 1, 1), -0.9), torch.zeros(1, 3, 1, 1)
+    assert tone_and_colour(grey, grey + specks)[1] == pytest.approx(0, abs=1e-6)
+    assert tone_and_colour(dark, dark + specks)[1] > 0.1
 
 
 def test_losses_are_float32_whatever_the_scores_are():

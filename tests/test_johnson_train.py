@@ -9,7 +9,7 @@ import torch
 from conftest import exit_code, flag_error, one_error
 from PIL import Image
 
-from gatys.colors import color_map, color_moments
+from gatys.colors import color_moments
 from gatys.styles import load_preset, make_preset, save_preset, style_network
 from johnson.cli import main
 from johnson.models import TransformerNet
@@ -211,10 +211,7 @@ def test_the_palette_is_that_of_the_style_and_a_resumed_run_keeps_it(photographs
     options = config(photographs, painting, palette_weight=5.0, max_steps=2)
     folder = train(options).folder
     saved = checkpoint.load(folder / "last.pt")["colors"]
-    pictures = [images.to_tensor(images.load(path)) for path in sorted(photographs.rglob("*.png"))]
-    moments = torch.stack([color_moments(picture) for picture in pictures]).mean(0)
-    target = color_moments(images.to_tensor(images.load(painting)))
-    torch.testing.assert_close(saved.double(), color_map(moments, target), atol=0.05, rtol=0)
+    torch.testing.assert_close(saved, color_moments(images.to_tensor(images.load(painting))))
     assert "palette" in json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     painting.unlink()
     train(dataclasses.replace(options, resume=True, max_steps=3))
