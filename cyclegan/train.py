@@ -388,7 +388,7 @@ def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig, moni
 
 def _load_initial_weights(generators: GeneratorPair, discriminators: DiscriminatorPair, config: TrainConfig) -> None:
     """Copy the weights of --init; networks that it does not have start anew."""
-    networks: dict[str, nn.Module] = {"G": generators.G, "F": generators.F} | _discriminators(discriminators)
+    networks: dict[str, nn.Module] = {"G": generators.G, "F": generators.F, **_discriminators(discriminators)}
     given = "--init " + " ".join(config.init)
     sources = _initial_networks(config.init, given)
     for name, network in networks.items():

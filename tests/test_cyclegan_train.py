@@ -438,6 +438,20 @@ def test_networks_bring_the_discriminators_of_what_they_paint(dataset, tmp_path)
     assert all(torch.equal(value, alone.heads.state_dict()[key]) for key, value in heads.heads.state_dict().items())
 
 
+def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
+    options = dict(ngf=32, ndf=32, n_blocks=6, n_layers_d=3, antialias=True, noise=0.2, noise_size=4)
+    given = ("landscape2vangogh", "vangogh2landscape")
+    state = build_state(config(dataset, init=given, discriminator="both", **options), CPU)
+    for name, patch, heads in (
+        (given[0], state.discriminators.D_Y, state.discriminators.extra_y),
+        (given[1], state.discriminators.D_X, state.discriminators.extra_x),
+    ):
+        folder = network_weights.bundled()[name]
+        for found, kind, part in ((patch, PatchDiscriminator, "D_Y"), (heads, FeatureDiscriminator, "D_Y_features")):
+            expected = kind.from_pretrained(folder / part).state_dict()
+            assert all(torch.equal(value, found.state_dict()[key]) for key, value in expected.items())
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
