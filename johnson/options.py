@@ -103,7 +103,7 @@ class TrainConfig(RunConfig):
     """Weight of the pixel loss, which preserves brightness and, in part, colours; not used for style in the paper."""
 
     palette_weight: float = 0.0
-    """Weight of the palette loss: areas get the photograph's colours, moved to the painting's. Recommended: 100."""
+    """Weight of the palette loss, such as 100: areas get the photograph's colours, moved to those of the painting."""
 
     tv_weight: float = 0.0
     """Weight of the total variation loss, which smooths the result."""
