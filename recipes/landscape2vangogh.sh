@@ -11,7 +11,7 @@ data=${1:?usage: sh recipes/landscape2vangogh.sh DATAROOT}
 
 paint() {
     cyclegan train --dataroot "$data" --one-way --discriminator both --diffaugment --antialias --ngf 32 --n-blocks 6 --ndf 32 \
-        --augment detail "$@"
+        --augment detail --palette 0 "$@"
 }
 
 gpu() {
@@ -45,9 +45,9 @@ more() {
     paint --noise 0.257 --noise-size 4 --ema-decay 0.98 --crop-size 160 --load-size 160 --lr 3e-4 --lr-d 2e-4 --warmup-steps 30 \
         --lambda-style 5 --n-epochs 500 --n-epochs-decay 500 --threads 1 --num-workers 0 --save-latest-freq 100 "$@"
 }
-more --name fading --init checkpoints/first --lambda-colour 3 --palette 0 --max-steps 400 --seed 2
+more --name fading --init checkpoints/first --lambda-colour 3 --max-steps 400 --seed 2
 into=second judges=fading mean checkpoints/first checkpoints/fading
-more --name strokes --init checkpoints/second --lambda-colour 3 --palette 0 --max-steps 538 --lr-policy constant --seed 11
+more --name strokes --init checkpoints/second --lambda-colour 3 --max-steps 538 --lr-policy constant --seed 11
 into=third judges=strokes mean checkpoints/second checkpoints/strokes
 more --name palette --init checkpoints/third --lambda-colour 5 --palette 0.5 --max-minutes 45 --seed 13
 
