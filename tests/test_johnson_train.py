@@ -272,7 +272,7 @@ def test_a_checkpoint_has_the_documented_entries(photographs, painting):
     saved = checkpoint.load(train(config(photographs, painting, max_steps=1)).folder / "last.pt")
     # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
     assert saved.keys() == {
-        "pipeline", "grams", "network", "average", "optimizer",
+        "pipeline", "grams", "colors", "network", "average", "optimizer",
         "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id", "pending",
     }  # fmt: skip
     assert list(saved["grams"]) == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
