@@ -397,7 +397,9 @@ def _load_initial_weights(generators: GeneratorPair, discriminators: Discriminat
             source = sources.get(f"{name}_features", source)
         if source is not None:
             initial = weights.load(type(network), source, "a network of CycleGAN", "a training run with G and F")
-            weights.copy_weights(initial, network, given, amounts=("noise", "noise_size"))
+            # The options of the run describe G. F may have been trained with noise of other grains.
+            amounts = ("noise",) if name == "G" else ("noise", "noise_size")
+            weights.copy_weights(initial, network, given, amounts)
 
 
 def _initial_networks(names: Sequence[str], given: str) -> dict[str, Path | str]:

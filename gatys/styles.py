@@ -82,7 +82,7 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
     colors = []
     device = network.mean.device
     for picture in pictures:
-        colors.append(color_moments(images.to_tensor(images.resize(picture, SIZES[0]))))
+        colors.append(painting_colors(picture))
         # A painting that is smaller than all sizes is used for the smallest.
         sizes = [size for size in SIZES if size <= max(picture.size)] or [SIZES[0]]
         for size in sizes:
@@ -96,6 +96,11 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
         raise ValueError("expected at least one painting")
     mean = {size: {layer: gram / counts[size] for layer, gram in sums[size].items()} for size in sorted(sums)}
     return Preset(mean, network.fingerprint, torch.stack(colors).mean(0))
+
+
+def painting_colors(picture: Image.Image) -> Tensor:
+    """The colours of a painting, a result of `color_moments`."""
+    return color_moments(images.to_tensor(images.resize(picture, SIZES[0])))
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:

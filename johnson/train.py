@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from gatys.colors import color_moments
 from gatys.objective import gram_matrices
-from gatys.styles import Preset, check_preset, load_preset
+from gatys.styles import Preset, check_preset, load_preset, painting_colors
 from johnson.data import Photographs, build_pipeline, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
@@ -45,9 +44,6 @@ STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_n
 
 COLOR_OPTIONS = ("style", "style_weights", "palette_weight")
 """Options that determine the colours of the style, and whether they are needed."""
-
-COLOR_SIZE = 128
-"""Longer side of the paintings whose colours are measured, in pixels."""
 
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
@@ -215,10 +211,9 @@ def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Ten
     """The weighted mean of all styles: Gram matrices by layer, (1, C, C)."""
     device = loss_network.mean.device
     total: dict[str, Tensor] = {}
-    style_weights = config.style_weights or (1.0,) * len(config.style)
-    for name, weight in zip(config.style, style_weights, strict=True):
+    for name, share in _shares(config):
         for layer, gram in _grams_of(name, config, loss_network).items():
-            weighted = weight / sum(style_weights) * gram.to(device)
+            weighted = share * gram.to(device)
             total[layer] = total[layer] + weighted if layer in total else weighted
     return total
 
@@ -243,16 +238,19 @@ def style_colors(config: TrainConfig) -> Tensor:
         FileNotFoundError: There is no such style.
         ValueError: A style has no colours, or a painting is unreadable.
     """
-    style_weights = torch.tensor(config.style_weights or (1.0,) * len(config.style)).double()
-    colors = torch.stack([_colors_of(name) for name in config.style])
-    return torch.einsum("s,sij->ij", style_weights / style_weights.sum(), colors)
+    return torch.stack([share * _colors_of(name) for name, share in _shares(config)]).sum(0)
+
+
+def _shares(config: TrainConfig) -> list[tuple[str, float]]:
+    """The styles, and the share of each in their mean."""
+    style_weights = config.style_weights or (1.0,) * len(config.style)
+    return [(name, weight / sum(style_weights)) for name, weight in zip(config.style, style_weights, strict=True)]
 
 
 def _colors_of(name: str) -> Tensor:
     """Colours of a painting, a folder of paintings, or a preset: a result of `color_moments`."""
     if paths := _paintings(name):
-        paintings = (images.to_tensor(images.resize(images.load(path), COLOR_SIZE)) for path in paths)
-        return torch.stack([color_moments(painting) for painting in paintings]).mean(0)
+        return torch.stack([painting_colors(images.load(path)) for path in paths]).mean(0)
     colors = load_preset(name).colors
     if colors is None:
         raise ValueError(f"--palette-weight: style {name} has no colours; recreate it with `gatys make-style`")

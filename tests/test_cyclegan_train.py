@@ -457,7 +457,8 @@ def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
     [
         (
             ["--init", "landscape2vangogh"],
-            "--init landscape2vangogh: its architecture differs from the options; add --ngf 32",
+            "--init landscape2vangogh: its architecture differs from the options; "
+            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4",
         ),
         (["--init", "nothing"], "no weights nothing"),
         (["--init", "RUN", "RUN"], "a training run has both generators; give it alone"),

@@ -28,7 +28,7 @@ def test_matched_colours_have_the_mean_and_covariance_of_the_photograph(both):
 
 
 def test_the_map_moves_colours_least(both):
-    # Any rotation about the grey axis, in the space where colours are uncorrelated, has the same mean and covariance.
+    # After any rotation of the uncorrelated colours, mean and covariance are the same.
     painting, photograph = both
     moved = (match_colors(painting, color_moments(photograph)) - painting).square().mean()
     (center, before), (target, after) = colors(painting), colors(photograph)
