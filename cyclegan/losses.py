@@ -90,12 +90,14 @@ def one_sided_loss(
     fake: Tensor,
     content: tuple[Tensor, Tensor],
     style: Tensor,
+    weave: Tensor | None,
     scores: Scores,
     gan_loss: GANLoss = "lsgan",
     lambda_content: float = 0.4,
     lambda_tone: float = 4.0,
     lambda_colour: float = 2.0,
     lambda_style: float = 8.0,
+    lambda_weave: float = 2.0,
 ) -> dict[str, Tensor]:
     """The weighted terms of one generator in the one-sided stage, a departure from the paper without the way back.
 
@@ -109,19 +111,23 @@ def one_sided_loss(
         fake: Their translations.
         content: VGG features of `real` and of `fake`, (B, C, h, w).
         style: Distance of the style of `fake` from that of the collection.
+        weave: Regular patterns that the generator adds to smooth areas (`MeanWeave`); None leaves them out.
         scores: Scores of `fake`.
 
     Returns:
-        Scalars: adversarial, content, tone, colour, style.
+        Scalars: adversarial, content, tone, colour, style and, with `weave`, weave.
     """
     tone, colour = _tone_and_colour_loss(colours, _at_least_float32(fake))
-    return {
+    terms = {
         "adversarial": adversarial_loss(scores, True, gan_loss),
         "content": lambda_content * _content_loss(*content),
         "tone": lambda_tone * tone,
         "colour": lambda_colour * colour,
         "style": lambda_style * _detail(real) * style,
     }
+    if weave is not None:
+        terms["weave"] = lambda_weave * weave
+    return terms
 
 
 def discriminator_loss(real: Scores, fake: Scores, gan_loss: GANLoss = "lsgan") -> Tensor:
@@ -144,10 +150,11 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
 
     What one would miss counts more: vivid colours more than greys, which a painter replaces, and most that they fade;
-    bright areas, or clouds become wheat. Specks of colour in dark areas count as well.
+    bright areas, or clouds become wheat and blue skies grey. Specks of colour in dark areas count as well.
     """
     to_ycbcr = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=after.device)
-    pixels = torch.einsum("kc,bchw->kbhw", to_ycbcr, torch.cat([target.float(), after.float()]))
+    with torch.autocast(after.device.type, enabled=False):  # It would round the pixels to bfloat16.
+        pixels = torch.einsum("kc,bchw->kbhw", to_ycbcr, torch.cat([target.float(), after.float()]))
     colours, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
     differences = painted - colours
     bright = functional.relu(colours[0])
@@ -159,7 +166,7 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     before, now = pixels.chunk(2, dim=1)
     dark = functional.relu(-0.2 - _local_mean(before[0])) / 0.8
     specks = dark * (now[1:] - _local_mean(now[1:])).abs()
-    return tone, (counts * differences[1:].abs()).mean() + 3 * faded.mean() + 6 * specks.mean()
+    return tone, (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean() + 6 * specks.mean()
 
 
 def _detail(pictures: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The generators of CycleGAN (Zhu et al. 2017, appendix 7.2), with the parameter names of the authors.
 
 Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artefacts,
-with bilinear up-sampling and a convolution. On request, `antialias` blurs before strided convolutions, and `noise` adds
-an input channel. `upsample="transposed"` alone is the published network.
+with bilinear up-sampling and a convolution. On request, `antialias` blurs before strided convolutions, `noise` adds
+an input channel, and `limit` bounds normalised features. `upsample="transposed"` alone is the published network.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Generator(
             al. 2016); 0 for no such channel, as in official files. Training draws new noise in every call; in eval mode
             it is always the same.
         noise_size: Width of its grains in pixels.
+        limit: Largest absolute value of normalised features, against smears (`InstanceNorm2d`); 0 for none.
 
     Raises:
         ValueError: An argument is out of range.
@@ -70,10 +71,13 @@ class Generator(
         antialias: bool = False,
         noise: float = 0.0,
         noise_size: int = 1,
+        limit: float = 0.0,
     ) -> None:
         super().__init__()
-        if ngf < 1 or n_blocks < 0 or noise < 0:
-            raise ValueError(f"expected ngf >= 1, n_blocks >= 0, noise >= 0, got {ngf}, {n_blocks}, {noise}")
+        if ngf < 1 or n_blocks < 0:
+            raise ValueError(f"expected ngf >= 1 and n_blocks >= 0, got ngf={ngf}, n_blocks={n_blocks}")
+        if noise < 0 or limit < 0:
+            raise ValueError(f"noise and limit must be at least 0, got noise={noise}, limit={limit}")
         if not 1 <= noise_size <= 64:
             raise ValueError(f"expected noise_size in [1, 64], got {noise_size}")
         if upsample not in ("resize", "transposed"):
@@ -96,6 +100,9 @@ class Generator(
             Conv2d(ngf, 3, 7),
             nn.Tanh(),
         )
+        for module in self.modules():
+            if isinstance(module, InstanceNorm2d):
+                module.limit = limit
         self.apply(normal_init)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -76,6 +76,9 @@ class TrainConfig(RunConfig):
     noise_size: int = 1
     """Width of the grains of the noise in pixels. With 4, broad strokes begin anywhere; 1 is white noise."""
 
+    limit: float = 0.0
+    """Largest absolute value of normalised features, such as 4, against smears and blots; 0: no limit."""
+
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
     """Adversarial loss: least squares (the paper's choice) or the original log-likelihood."""
@@ -110,6 +113,9 @@ class TrainConfig(RunConfig):
     lambda_style: float = 8.0
     """One-sided steps: weight of the style loss (Gatys et al.) against the mean style of the other collection."""
 
+    lambda_weave: float = 2.0
+    """One-sided steps: weight of regular patterns in smooth areas, such as a weave in skies; 0 disables it."""
+
     lr_d: Annotated[float | None, default_is("that of --lr", "FLOAT")] = None
     """Learning rate of the discriminators."""
 
@@ -141,9 +147,9 @@ class TrainConfig(RunConfig):
         check_at_least(self, 0, "eval_every")
         check_at_least(self, 2, "eval_pictures")
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d", "noise_size")
-        check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise")
+        check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise", "limit")
         check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
-        check_at_least(self, 0, "palette", "warmup_steps")
+        check_at_least(self, 0, "lambda_weave", "palette", "warmup_steps")
         if self.palette > 1:
             raise ValueError(f"--palette {self.palette:g}: expected a value from 0 (the picture's colours) to 1")
         if self.noise_size > 64:

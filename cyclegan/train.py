@@ -38,6 +38,7 @@ from cyclegan.options import TrainConfig
 from cyclegan.pool import ImagePool
 from cyclegan.style import CONTENT_LAYER, STYLE_LAYERS, MeanStyle
 from cyclegan.translate import translate
+from cyclegan.weave import MeanWeave
 from stylekit import devices, distributed
 from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
@@ -48,16 +49,19 @@ from stylekit.training.log import print0
 from stylekit.training.optim import build_ema, frozen, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-GENERATOR = ("ngf", "n_blocks", "upsample", "dropout", "antialias", "noise", "noise_size")
+GENERATOR = ("ngf", "n_blocks", "upsample", "dropout", "antialias", "noise", "noise_size", "limit")
 """Options that are arguments of the generators."""
 
 ARCHITECTURE = (*GENERATOR, "ndf", "n_layers_d", "discriminator")
 """Options that a run cannot change."""
 
+ONE_WAY_UNUSED = frozenset({"F", "D_X", "D_X_features"})
+"""Networks that --one-way leaves untrained."""
+
 PLOTS = {
     "adversarial": ("adversarial_g", "adversarial_f", "d_x", "d_y"),
     "cycle and identity": ("cycle_x", "cycle_y", "identity_x", "identity_y"),
-    "content and style": ("content_g", "content_f", "style_g", "style_f"),
+    "content, style and weave": ("content_g", "content_f", "style_g", "style_f", "weave_g", "weave_f"),
     "tone and colour": ("tone_g", "tone_f", "colour_g", "colour_f"),
 }
 """The panels of losses.png and the terms in each."""
@@ -179,9 +183,22 @@ def _one_sided_terms(
     source, style = styles
     colours = images.to_signed(style.paint(images.to_unit(picture), source, config.palette))
     after = _features(state, fake)
-    content = before[CONTENT_LAYER], after[CONTENT_LAYER]
-    weights = config.lambda_content, config.lambda_tone, config.lambda_colour, config.lambda_style
-    terms = one_sided_loss(picture, colours, fake, content, style.loss(after), scores, config.gan_loss, *weights)
+    weave = state.weaves[name].loss(images.to_unit(picture), images.to_unit(fake)) if config.lambda_weave else None
+    terms = one_sided_loss(
+        real=picture,
+        colours=colours,
+        fake=fake,
+        content=(before[CONTENT_LAYER], after[CONTENT_LAYER]),
+        style=style.loss(after),
+        weave=weave,
+        scores=scores,
+        gan_loss=config.gan_loss,
+        lambda_content=config.lambda_content,
+        lambda_tone=config.lambda_tone,
+        lambda_colour=config.lambda_colour,
+        lambda_style=config.lambda_style,
+        lambda_weave=config.lambda_weave,
+    )
     return {f"{term}_{name}": value for term, value in terms.items()}
 
 
@@ -228,6 +245,8 @@ class State:
     pool_y: ImagePool
     style_x: MeanStyle = field(default_factory=MeanStyle)
     style_y: MeanStyle = field(default_factory=MeanStyle)
+    weaves: dict[str, MeanWeave] = field(default_factory=lambda: {name: MeanWeave() for name in "gf"})
+    """What G and F paint in smooth areas."""
     vgg: VGGFeatures | None = None
     """The frozen network of the content and the style loss; only the one-sided stage has one."""
     unused: frozenset[str] = frozenset()
@@ -255,6 +274,7 @@ class State:
             "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
             "pools": distributed.gather({"x": self.pool_x.state_dict(), "y": self.pool_y.state_dict()}),
             "styles": distributed.gather({"x": self.style_x.state_dict(), "y": self.style_y.state_dict()}),
+            "weaves": distributed.gather({name: weave.state_dict() for name, weave in self.weaves.items()}),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -273,6 +293,9 @@ class State:
                 styles = saved["styles"][distributed.rank()]
                 self.style_x.load_state_dict(styles["x"], device)
                 self.style_y.load_state_dict(styles["y"], device)
+            for name, weave in self.weaves.items():
+                if "weaves" in saved:
+                    weave.load_state_dict(saved["weaves"][distributed.rank()][name], device)
 
 
 def build_state(config: TrainConfig, device: torch.device) -> State:
@@ -292,7 +315,7 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
         _load_initial_weights(generators, discriminators, config)
     generators = devices.to_device(generators, device)
     discriminators = devices.to_device(discriminators, device)
-    unused = {"F", "D_X", "D_X_features"} if config.one_way else set()
+    unused = ONE_WAY_UNUSED if config.one_way else frozenset()
     for name, network in ({"F": generators.F} | _discriminators(discriminators)).items():
         network.requires_grad_(name not in unused)
 
@@ -309,7 +332,7 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
         pool_x=ImagePool(config.pool_size, seed=2 * seed),
         pool_y=ImagePool(config.pool_size, seed=2 * seed + 1),
         vgg=_content_network(device) if config.is_one_sided(0) else None,
-        unused=frozenset(unused),
+        unused=unused,
     )
 
 
@@ -389,17 +412,31 @@ def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig, moni
 def _load_initial_weights(generators: GeneratorPair, discriminators: DiscriminatorPair, config: TrainConfig) -> None:
     """Copy the weights of --init; networks that it does not have start anew."""
     networks: dict[str, nn.Module] = {"G": generators.G, "F": generators.F, **_discriminators(discriminators)}
+    networks = {name: network for name, network in networks.items() if not (config.one_way and name in ONE_WAY_UNUSED)}
     given = "--init " + " ".join(config.init)
     sources = _initial_networks(config.init, given)
+    copies: dict[str, weights.Copy] = {}
     for name, network in networks.items():
         source = sources.get(name)
         if isinstance(network, FeatureDiscriminator):  # Alone it is D_Y; beside a PatchGAN, D_Y_features.
             source = sources.get(f"{name}_features", source)
-        if source is not None:
-            initial = weights.load(type(network), source, "a network of CycleGAN", "a training run with G and F")
-            # The options of the run describe G. F may have been trained with noise of other grains.
-            amounts = ("noise",) if name == "G" else ("noise", "noise_size")
-            weights.copy_weights(initial, network, given, amounts)
+        if source is None or _is_other_discriminator(source, network):
+            continue
+        initial = weights.load(type(network), source, "a network of CycleGAN", "a training run with G and F")
+        # The options of the run describe G. F may have been trained with noise of other grains.
+        amounts = ("noise",) if name == "G" else ("noise", "noise_size")
+        copies[name] = weights.Copy(initial, network, amounts)
+    weights.copy_weights(copies.values(), given)
+    new = [name for name in networks if name not in copies]
+    print0(f"{given}: {', '.join(copies)}" + (f"; new: {', '.join(new)}" if new else ""))
+
+
+def _is_other_discriminator(source: Path | str, network: nn.Module) -> bool:
+    """Whether a folder has a PatchGAN where heads on features are wanted, or the other way round."""
+    other = '"width"' if isinstance(network, PatchDiscriminator) else '"ndf"'
+    config = Path(source) / "config.json"
+    is_discriminator = isinstance(network, PatchDiscriminator | FeatureDiscriminator)
+    return is_discriminator and config.is_file() and other in config.read_text(encoding="utf-8", errors="replace")
 
 
 def _initial_networks(names: Sequence[str], given: str) -> dict[str, Path | str]:

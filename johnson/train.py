@@ -334,7 +334,4 @@ def _validation_pictures(config: TrainConfig) -> list[Path]:
 def _load_initial_weights(network: TransformerNet, config: TrainConfig) -> None:
     assert config.init is not None
     initial = load_network(config.init)
-    if initial.noise and network.noise:
-        # The amount of noise may change, but not whether there is any.
-        cast("dict[str, Any]", initial._hub_mixin_config)["noise"] = network.noise
-    weights.copy_weights(initial, network, f"--init {config.init}")
+    weights.copy_weights([weights.Copy(initial, network, ("noise",))], f"--init {config.init}")

@@ -84,27 +84,30 @@ def test_several_discriminators_count_equally_however_many_scores_they_give():
 def test_the_one_sided_terms_by_hand():
     grey, features = torch.zeros(1, 3, 16, 16), torch.full((1, 4, 2, 2), 2.0)
     brighter = grey + 0.5
-    weights = {"lambda_content": 8.0, "lambda_tone": 2.0, "lambda_style": 3.0}
-    style = torch.tensor(0.5)
-    found = one_sided_loss(grey, grey, brighter, (features, features + 1), style, torch.zeros(1), **weights)
-    # Content: the squared difference 1 over the mean square 4.
-    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 0.225}  # A flat picture: 0.15.
+    weights = {"lambda_content": 8.0, "lambda_tone": 2.0, "lambda_style": 3.0, "lambda_weave": 5.0}
+    style, weave = torch.tensor(0.5), torch.tensor(0.25)
+    found = one_sided_loss(grey, grey, brighter, (features, features + 1), style, weave, torch.zeros(1), **weights)
+    # Content: the squared difference 1 over the mean square 4. Style counts 0.15 in a flat picture.
+    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 0.225, "weave": 1.25}
     assert {name: round(term.item(), 6) for name, term in found.items()} == expected
     redder = grey + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
-    found = one_sided_loss(grey, grey, redder, (features, features), style, torch.ones(1))
+    found = one_sided_loss(grey, grey, redder, (features, features), style, None, torch.ones(1))
+    assert list(found) == ["adversarial", "content", "tone", "colour", "style"]
     assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["colour"].item() > 0.1
     # Only means over 16 x 16 pixels count: brush strokes are free.
     stripes = grey + torch.tensor([0.5, -0.5]).repeat_interleave(4).repeat(2)
-    found = one_sided_loss(stripes, stripes, stripes, (features, features), style, torch.ones(1), lambda_style=3.0)
+    found = one_sided_loss(
+        stripes, stripes, stripes, (features, features), style, None, torch.ones(1), lambda_style=3.0
+    )
     assert found["style"].item() == pytest.approx(1.5)
-    found = one_sided_loss(grey, grey, stripes, (features, features), style, torch.ones(1))
+    found = one_sided_loss(grey, grey, stripes, (features, features), style, None, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-6)
 
 
 def tone_and_colour(target, after):
     features = torch.ones(1, 4, 2, 2)
     target, after = (x.expand(1, 3, 16, 16) for x in (target, after))
-    found = one_sided_loss(0 * target, target, after, (features, features), torch.zeros(()), torch.ones(1))
+    found = one_sided_loss(0 * target, target, after, (features, features), torch.zeros(()), None, torch.ones(1))
     return found["tone"].item(), found["colour"].item()
 
 
@@ -127,6 +130,24 @@ def test_colours_that_fade_cost_more_than_colours_that_grow():
     red, grey = colour(0.5, -0.3, -0.3), colour(-0.06, -0.06, -0.06)
     faded, grown = (tone_and_colour(red, red + amount * (red - grey))[1] for amount in (-0.3, 0.3))
     assert faded > 1.5 * grown
+
+
+def test_bright_colours_that_fade_cost_most():
+    blue = colour(-0.2, 0.0, 0.3)
+    luma = (blue * colour(0.299, 0.587, 0.114)).sum().item()
+    price = {}
+    for light in (-0.5, 0.5):
+        faded, grown = (tone_and_colour(blue + light, blue * (1 + amount) + light)[1] for amount in (-0.3, 0.3))
+        price[light] = faded - grown
+    assert price[0.5] / price[-0.5] == pytest.approx(1 + 4 * (0.5 + luma), rel=0.01)
+
+
+def test_the_one_sided_terms_are_as_exact_with_autocast():
+    torch.manual_seed(0)
+    target = torch.rand(1, 3, 16, 16) * 2 - 1
+    exact = tone_and_colour(target, target * 0.99)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert tone_and_colour(target, target * 0.99) == exact
 
 
 def test_bright_areas_may_not_darken():

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from cyclegan.models import Cycle, Generator, GeneratorPair
+from stylekit.networks.blocks import InstanceNorm2d
 
 
 def count(network):
@@ -57,7 +58,24 @@ def test_weights_are_initialised_as_in_the_paper():
     assert abs(weight.std().item() - 0.02) < 0.001
 
 
-@pytest.mark.parametrize("arguments", [{"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}, {"noise_size": 0}])
+def test_a_limit_holds_for_all_features():
+    torch.manual_seed(0)
+    network, free, found = Generator(4, 2, limit=1.5), Generator(4, 2), []
+    free.load_state_dict(network.state_dict())
+    for module in network.modules():
+        if isinstance(module, InstanceNorm2d):
+            module.register_forward_hook(lambda module, inputs, output: found.append(output.abs().max().item()))
+    photograph = torch.zeros(1, 3, 32, 32)
+    photograph[..., 8, 8] = 1  # A single value is many standard deviations away from the others.
+    assert not torch.allclose(network(photograph), free(photograph))
+    assert len(found) == 9 and max(found) == 1.5
+    assert "limit" in network._hub_mixin_config
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}, {"noise": -1}, {"noise_size": 0}, {"limit": -1}],
+)
 def test_arguments_out_of_range_are_rejected(arguments):
     with pytest.raises(ValueError, match="got"):
         Generator(**arguments)

@@ -171,7 +171,7 @@ def test_a_checkpoint_has_the_documented_entries(dataset):
     # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
     assert saved.keys() == {
         "pipelines", "generators", "discriminators", "average", "generator_optimizer", "discriminator_optimizer",
-        "pools", "styles", "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds",
+        "pools", "styles", "weaves", "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds",
         "wandb_run_id", "pending",
     }  # fmt: skip
     assert {key.split(".")[0] for key in saved["generators"]} == {"G", "F"}
@@ -458,7 +458,7 @@ def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
         (
             ["--init", "landscape2vangogh"],
             "--init landscape2vangogh: its architecture differs from the options; "
-            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4",
+            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4 --ndf 32",
         ),
         (["--init", "nothing"], "no weights nothing"),
         (["--init", "RUN", "RUN"], "a training run has both generators; give it alone"),
@@ -469,6 +469,24 @@ def test_networks_that_cannot_be_fine_tuned_are_one_line(dataset, tmp_path, caps
         network_weights.save(Generator(4, 1), tmp_path / "old" / name)
     assert command_line(dataset, *(str(tmp_path / "old") if flag == "RUN" else flag for flag in flags)) == 2
     assert says in one_error(capsys, "train.py")
+
+
+def test_a_limit_can_be_added_in_fine_tuning_but_is_not_lost(dataset, tmp_path):
+    for name, limit in (("free", 0.0), ("limited", 4.0)):
+        network_weights.save(Generator(4, 1, limit=limit), tmp_path / name)
+    given = (str(tmp_path / "free"),)
+    assert build_state(config(dataset, init=given, limit=3), CPU).generators.G.model[2].limit == 3
+    with pytest.raises(ValueError, match=r"differs from the options; add --limit 4$"):
+        build_state(config(dataset, init=(str(tmp_path / "limited"),)), CPU)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("feature", PatchDiscriminator(4, 2)), ("patch", FeatureDiscriminator())])
+def test_a_discriminator_of_the_other_kind_starts_anew(dataset, tmp_path, capsys, kind, other):
+    network_weights.save(Generator(4, 1), tmp_path / "network")
+    network_weights.save(other, tmp_path / "network" / "D_Y")
+    given = (str(tmp_path / "network"),)
+    build_state(config(dataset, init=given, discriminator=kind), CPU)
+    assert capsys.readouterr().out == f"--init {given[0]}: G; new: F, D_X, D_Y\n"
 
 
 def test_a_resumed_run_does_not_need_the_networks_it_started_from(dataset, tmp_path):
@@ -557,6 +575,21 @@ def test_on_one_batch_one_sided_training_keeps_more_and_more_of_the_picture(data
     terms = [one_sided_step(state, x * 0.1 + 0.5, y * 0.1 - 0.5, options) for _ in range(40)]
     for name in ("tone_g", "colour_g"):
         assert terms[-1][name] < 0.5 * terms[0][name], name
+
+
+def test_a_checkpoint_has_what_was_painted_in_smooth_areas(dataset):
+    options = config(dataset, one_sided_steps=1, crop_size=64, load_size=64, noise=0.5)
+    state = build_state(options, CPU)
+    flat = torch.zeros(1, 3, 64, 64)
+    assert {"weave_g", "weave_f"} < one_sided_step(state, flat, flat, options).keys()
+    saved, other = state.state_dict(), build_state(options, CPU)
+    other.load_state_dict(saved)
+    assert torch.equal(other.weaves["g"].power, state.weaves["g"].power)
+    assert torch.equal(other.weaves["f"].power, state.weaves["f"].power)
+    assert not torch.equal(other.weaves["f"].power, other.weaves["g"].power)
+    other.load_state_dict({name: value for name, value in saved.items() if name != "weaves"})  # Of an earlier version.
+    without = config(dataset, one_sided_steps=1, lambda_weave=0, noise=0.5)
+    assert "weave_g" not in one_sided_step(state, flat, flat, without)
 
 
 def test_a_run_that_is_far_too_short_says_how_long_it_should_be(dataset, capsys):

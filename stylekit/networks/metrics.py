@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stylekit.networks import spectra
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.networks.weights import load_tensors
 
@@ -27,14 +28,8 @@ LAYERS = ("relu3_1", "relu4_1", "relu5_1")
 RESAMPLES = 1000
 """Bootstrap samples of an interval."""
 
-WINDOW, STEP = 48, 12
-"""Side and distance of the windows in which `weave` computes spectra, in pixels."""
-
-VISIBLE = 1 / 255
-"""Amplitude of a pattern on a flat surface that is just visible: one grey level."""
-
-SMOOTH = 3 / 255
-"""A window is smooth if details of 3 to 10 px have at most this root mean square."""
+STEP = 12
+"""Distance of the windows in which `weave` computes spectra, in pixels."""
 
 EDGE = 0.08
 """An edge is strong if the slope of the luminance is at least this much per pixel."""
@@ -337,11 +332,8 @@ def palette_distance(fake: Tensor, real: Tensor) -> Estimate:
 def weave(after: Tensor, before: Tensor) -> float:
     """Visibility of a regular pattern, such as the texture of cloth, that was added to smooth areas.
 
-    The mean power spectrum of the luminance of `after` over all windows in which `before` is smooth. Of all frequencies
-    with periods from 3 to 10 px, the one that stands out most counts: (amplitude - ring) / (ring + 1 grey level), where
-    `ring` is the median amplitude of frequencies of the same period in all orientations. Irregular texture raises the
-    ring, which masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of one grey level on a flat
-    surface, which is just visible.
+    The highest peak (`spectra.peaks`) in the mean power spectrum of the luminance of `after` over all windows in which
+    `before` is smooth. 1 is a grating of one grey level on a flat surface, which is just visible.
 
     Args:
         after: The output, (1, 3, H, W) in [0, 1].
@@ -350,27 +342,13 @@ def weave(after: Tensor, before: Tensor) -> float:
     Returns:
         0 or more; NaN if fewer than eight windows are smooth.
     """
-    if min(after.shape[2:]) < WINDOW:
+    if min(after.shape[2:]) < spectra.WINDOW:
         return float("nan")
-    hann = torch.hann_window(WINDOW, periodic=False)
-    hann = torch.outer(hann, hann)
-    rows, columns = torch.fft.fftfreq(WINDOW)[:, None] * WINDOW, torch.fft.rfftfreq(WINDOW) * WINDOW
-    radius = (rows.square() + columns.square()).sqrt()
-    band = (radius >= WINDOW / 10) & (radius <= WINDOW / 3)
-
-    # Both halves of the spectrum count in the sum of squares (Parseval's theorem).
-    power = _spectra(before, hann)
-    smooth = 2 * power[:, band].sum(1) / (WINDOW**2 * hann.square().sum()) <= SMOOTH**2
+    old, new = (spectra.power_spectra(image.detach().cpu(), STEP) for image in (before, after))
+    smooth = spectra.detail(old) <= spectra.SMOOTH
     if smooth.sum() < 8:
         return float("nan")
-    amplitude = _spectra(after, hann)[smooth].mean(0).sqrt() * (2 / hann.sum())
-    rings = radius.round()
-    strongest = 0.0
-    for period in rings[band].unique():
-        on_ring = amplitude[band & (rings == period)]
-        ring = on_ring.median()
-        strongest = max(strongest, float((on_ring.max() - ring) / (ring + VISIBLE)))
-    return strongest
+    return max(0.0, float(spectra.peaks(new[smooth].mean(0)).max()))
 
 
 def halo(after: Tensor, before: Tensor) -> float:
@@ -387,7 +365,7 @@ def halo(after: Tensor, before: Tensor) -> float:
     Returns:
         Levels of 255: positive for pale, negative for dark rims; NaN if too few edges have calm surroundings.
     """
-    old, new = _luminance(before), _luminance(after)
+    old, new = (spectra.luminance(image.detach().float().cpu()) for image in (before, after))
     smoothed = _blur(old, 3)
     rows, columns = torch.zeros_like(old), torch.zeros_like(old)
     rows[..., 1:-1, :] = (smoothed[..., 2:, :] - smoothed[..., :-2, :]) / 2
@@ -478,19 +456,6 @@ def _off_diagonal_mean(kernel: Tensor, counts: Tensor) -> Tensor:
     """Mean of k(a, b) over pairs of different pictures, each as often as its pictures were drawn; (resamples,)."""
     diagonal = counts.square() @ kernel.diagonal()
     return (((counts @ kernel) * counts).sum(1) - diagonal) / (counts.sum(1) ** 2 - counts.square().sum(1))
-
-
-def _luminance(image: Tensor) -> Tensor:
-    """(1, 3, H, W) in RGB -> (1, 1, H, W), ITU-R BT.601."""
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (image.detach().float().cpu() * weights).sum(1, keepdim=True)
-
-
-def _spectra(image: Tensor, hann: Tensor) -> Tensor:
-    """Power spectra of all windows of the luminance, (windows, WINDOW, WINDOW // 2 + 1)."""
-    windows = _luminance(image)[0, 0].unfold(0, WINDOW, STEP).unfold(1, WINDOW, STEP).flatten(0, 1)
-    average = (windows * hann).sum((1, 2), keepdim=True) / hann.sum()
-    return torch.fft.rfft2((windows - average) * hann).abs().square()
 
 
 def _blur(x: Tensor, side: int) -> Tensor:

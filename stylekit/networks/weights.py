@@ -13,9 +13,9 @@ import pickle
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -163,26 +163,40 @@ def save(network: PyTorchModelHubMixin, folder: Path) -> None:
         (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
 
 
-def copy_weights(source: Any, target: Any, given: str, amounts: Collection[str] = ()) -> None:
-    """Copy the weights of a network to another of the same class.
+class Copy(NamedTuple):
+    """What `copy_weights` copies: the weights of a network to another of the same class."""
+
+    source: Any
+    target: Any
+    amounts: Collection[str] = ()
+    """Numbers in the configuration that may differ, unless one of them is 0."""
+
+
+def copy_weights(copies: Iterable[Copy], given: str) -> None:
+    """Copy weights between networks; all or none.
+
+    A limit of normalised features has no weights, so the target may have another one, or the first; but a network that
+    was trained with a limit would paint something else without.
 
     Args:
         given: The flag and its value, for the error message.
-        amounts: Numbers in the configuration that may differ, unless one of them is 0.
 
     Raises:
         ValueError: Their architectures differ; the message names the flags that make them equal.
     """
-    found, expected = source._hub_mixin_config, target._hub_mixin_config
-    different = {
-        name: value
-        for name, value in found.items()
-        if value != expected.get(name) and not (name in amounts and value and expected.get(name))
-    }
+    copies = list(copies)
+    different: dict[str, Any] = {}
+    for source, target, amounts in copies:
+        found, expected = source._hub_mixin_config, target._hub_mixin_config
+        for name, value in found.items():
+            may_differ = (name in amounts and value) or name == "limit"
+            if value != expected.get(name) and not (may_differ and expected.get(name)):
+                different.setdefault(name, value)
     if different:
         flags = " ".join(_flag(name, value) for name, value in different.items())
         raise ValueError(f"{given}: its architecture differs from the options; add {flags}")
-    target.load_state_dict(source.state_dict())
+    for source, target, _ in copies:
+        target.load_state_dict(source.state_dict())
 
 
 def bundled(kind: str = "") -> dict[str, Path]:
@@ -343,7 +357,7 @@ def _flag(name: str, value: Any) -> str:
     flag = {"n_layers": "n_layers_d"}.get(name, name).replace("_", "-")
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag} {value}"
+    return f"--{flag} {value:g}" if isinstance(value, float) else f"--{flag} {value}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,60 @@
+"""A loss against regular patterns, such as the texture of cloth, that a generator adds to smooth areas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from stylekit.networks import spectra
+
+STEP = 16
+"""Distance of the windows in pixels."""
+
+MEMORY = 200
+"""Number of smooth windows in the moving average."""
+
+TOLERATED = 0.15
+"""Peaks that even a mean over many windows of irregular strokes has."""
+
+
+class MeanWeave:
+    """The mean power spectrum of what a generator has lately painted in smooth areas, whose peaks are a loss.
+
+    The strokes of one sky may be parallel and equally far apart; those of all skies may not, or they become a pattern
+    that the generator adds to everything. Discriminators hardly see it, since the crops in training are small.
+    """
+
+    def __init__(self) -> None:
+        self.power: Tensor | None = None
+
+    def loss(self, before: Tensor, after: Tensor) -> Tensor:
+        """The root of the sum of squares of the peaks (`spectra.peaks`), of `after` where `before` is smooth.
+
+        Args:
+            before: Photographs, (B, 3, H, W) in [0, 1].
+            after: What the generator made of them.
+
+        Returns:
+            A scalar: 0 without smooth areas of at least 48 px.
+        """
+        if min(before.shape[2:]) < spectra.WINDOW:
+            return after.new_zeros(())
+        detail = spectra.detail(spectra.power_spectra(before, STEP)) / spectra.SMOOTH
+        smooth = (2 - detail.square() / 2).clamp(0, 1)  # Less and less up to twice the detail.
+        count = smooth.sum()
+        if count < 1:
+            return after.new_zeros(())
+        now = (smooth[:, None, None] * spectra.power_spectra(after, STEP)).sum(0) / count
+        power = now if self.power is None else self.power.lerp(now, float(count / (count + MEMORY)))
+        self.power = power.detach()
+        return functional.relu(spectra.peaks(power) - TOLERATED).norm()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {} if self.power is None else {"power": self.power}
+
+    def load_state_dict(self, saved: Mapping[str, Tensor], device: torch.device) -> None:
+        self.power = saved["power"].to(device) if "power" in saved else None

@@ -1,0 +1,86 @@
+"""Regular patterns, such as the texture of cloth, as peaks in the power spectrum of pictures: a figure and a loss."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+WINDOW = 48
+"""Side of the windows whose spectra are computed, in pixels."""
+
+VISIBLE = 1 / 255
+"""Amplitude of a pattern on a flat surface that is just visible: one grey level."""
+
+SMOOTH = 3 / 255
+"""A window is smooth if details of 3 to 10 px have at most this root mean square."""
+
+
+def luminance(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), ITU-R BT.601."""
+    # Not torch.einsum, which autocast rounds to bfloat16.
+    return (pictures * pictures.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+
+
+def power_spectra(pictures: Tensor, step: int) -> Tensor:
+    """Power spectra of the luminance in windows with a Hann weight; a grating of amplitude a has a peak of a^2.
+
+    Args:
+        pictures: (B, 3, H, W), H and W at least `WINDOW`.
+        step: Distance of the windows in pixels.
+
+    Returns:
+        (windows, WINDOW, WINDOW // 2 + 1) in float32.
+    """
+    hann = _hann().to(pictures.device)
+    windows = luminance(pictures.float())[:, 0].unfold(1, WINDOW, step).unfold(2, WINDOW, step).flatten(0, 2)
+    average = (windows * hann).sum((1, 2), keepdim=True) / hann.sum()
+    return torch.fft.rfft2((windows - average) * hann).abs().square() * (2 / hann.sum()) ** 2
+
+
+def detail(power: Tensor) -> Tensor:
+    """Root mean square of the details of 3 to 10 px in each window.
+
+    Args:
+        power: The result of `power_spectra`.
+    """
+    hann, band = _hann().to(power.device), (_rings() > 0).to(power.device)
+    # Both halves of the spectrum count in the sum of squares (Parseval's theorem).
+    return (power[:, band].sum(1) * hann.sum().square() / (2 * WINDOW**2 * hann.square().sum())).sqrt()
+
+
+def peaks(power: Tensor) -> Tensor:
+    """How far each frequency with a period of 3 to 10 px stands out: (amplitude - ring) / (ring + 1 grey level).
+
+    `ring` is the median amplitude of the frequencies of the same period in all orientations, without a gradient.
+    Irregular texture raises it, which masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of
+    one grey level on a flat surface, which is just visible.
+
+    Args:
+        power: A mean of power spectra, (WINDOW, WINDOW // 2 + 1).
+
+    Returns:
+        (frequencies,).
+    """
+    rings = _rings().to(power.device)
+    found = []
+    for radius in rings[rings > 0].unique():
+        amplitude = (power[rings == radius] + 1e-12).sqrt()  # The square root has no gradient at 0.
+        ring = amplitude.detach().median()
+        found.append((amplitude - ring) / (ring + VISIBLE))
+    return torch.cat(found)
+
+
+@functools.cache
+def _hann() -> Tensor:
+    hann = torch.hann_window(WINDOW, periodic=False)
+    return torch.outer(hann, hann)
+
+
+@functools.cache
+def _rings() -> Tensor:
+    """The rounded radius of each frequency, in periods per window; 0 outside the band of periods from 3 to 10 px."""
+    rows, columns = torch.fft.fftfreq(WINDOW)[:, None] * WINDOW, torch.fft.rfftfreq(WINDOW) * WINDOW
+    radius = (rows.square() + columns.square()).sqrt()
+    return radius.round() * ((radius >= WINDOW / 10) & (radius <= WINDOW / 3))

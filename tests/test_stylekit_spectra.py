@@ -1,0 +1,36 @@
+import math
+
+import pytest
+import torch
+
+from stylekit.networks import spectra
+
+
+def grating(period, amplitude, side=96):
+    return 0.5 + amplitude * (2 * math.pi / period * torch.arange(side)).cos().expand(1, 3, side, side)
+
+
+def test_a_grating_has_the_square_of_its_amplitude_as_power_and_its_own_detail():
+    power = spectra.power_spectra(grating(6, 0.1), 12)
+    assert power.shape == (25, 48, 25)
+    torch.testing.assert_close(power[:, 0, 8], torch.full((25,), 0.01), rtol=0.01, atol=0)
+    # 0.1 / 2^(1/2) is the root mean square of a cosine.
+    torch.testing.assert_close(spectra.detail(power), torch.full((25,), 0.0707), rtol=0.03, atol=0)
+    assert spectra.detail(spectra.power_spectra(grating(24, 0.1), 12)).max() < 0.005
+
+
+def test_a_peak_counts_in_grey_levels_on_a_flat_surface():
+    peaks = spectra.peaks(spectra.power_spectra(grating(6, 3 / 255), 12).mean(0))
+    assert peaks.max().item() == pytest.approx(3, rel=0.02)
+    assert (peaks > 1).sum() < 6  # Leakage reaches the neighbours only.
+
+
+def test_every_picture_of_a_batch_counts():
+    both = spectra.power_spectra(torch.cat([grating(6, 0.1), grating(8, 0.2)]), 12)
+    torch.testing.assert_close(both[:25], spectra.power_spectra(grating(6, 0.1), 12))
+    torch.testing.assert_close(both[25:], spectra.power_spectra(grating(8, 0.2), 12))
+
+
+def test_the_luminance_is_that_of_bt_601():
+    picture = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
+    assert spectra.luminance(picture).item() == pytest.approx(0.299 + 0.587 / 2 + 0.114 / 4)
