@@ -150,23 +150,28 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
 
     What one would miss counts more: vivid colours more than greys, which a painter replaces, and most that they fade;
-    bright areas, or clouds become wheat and blue skies grey. Specks of colour in dark areas count as well.
+    bright areas, or clouds become wheat and blue skies grey; dark areas, or patches of teal and olive fill them. Specks
+    of colour in dark areas count as well.
     """
     to_ycbcr = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=after.device)
     with torch.autocast(after.device.type, enabled=False):  # It would round the pixels to bfloat16.
         pixels = torch.einsum("kc,bchw->kbhw", to_ycbcr, torch.cat([target.float(), after.float()]))
     colours, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
     differences = painted - colours
-    bright = functional.relu(colours[0])
-    tone = ((1 + 2 * bright) * differences[0].abs()).mean()
+    bright, dark = functional.relu(colours[0]), _darkness(colours[0])
+    tone = ((1 + 2 * bright + 4 * dark) * differences[0].abs()).mean()
 
     vividness = colours[1:].norm(dim=0)
-    counts = (0.5 + (vividness / 0.35).square() + 3 * bright).clamp(max=4)
+    counts = (0.5 + (vividness / 0.35).square() + 3 * bright + 4 * dark).clamp(max=4)
     faded = functional.relu(-(differences[1:] * colours[1:]).sum(dim=0) / (vividness + 1e-3))
     before, now = pixels.chunk(2, dim=1)
-    dark = functional.relu(-0.2 - _local_mean(before[0])) / 0.8
-    specks = dark * (now[1:] - _local_mean(now[1:])).abs()
+    specks = _darkness(_local_mean(before[0])) * (now[1:] - _local_mean(now[1:])).abs()
     return tone, (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean() + 6 * specks.mean()
+
+
+def _darkness(luma: Tensor) -> Tensor:
+    """From 0 for a dark grey, and all that is brighter, to 1 for black."""
+    return functional.relu(-0.2 - luma) / 0.8
 
 
 def _detail(pictures: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class TrainConfig(RunConfig):
     lambda_colour: float = 2.0
     """One-sided steps: weight of the difference in local colour; less leaves more to the painter's palette."""
 
-    palette: float = 0.5
+    palette: float = 0.25
     """One-sided steps: how far the colours to keep are moved to those of the other collection; 0: not, 1: whole."""
 
     lambda_style: float = 8.0
