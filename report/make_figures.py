@@ -145,6 +145,7 @@ def numbers() -> dict[str, str]:
         "LambdaTone": f"{cycle.lambda_tone:g}",
         "LambdaColour": f"{cycle.lambda_colour:g}",
         "LambdaStyle": f"{cycle.lambda_style:g}",
+        "LambdaWeave": f"{cycle.lambda_weave:g}",
         "LearningRate": f"{cycle.lr:g}",
         "BetaOne": f"{cycle.beta1:g}",
         "PoolSize": cycle.pool_size,
