@@ -34,3 +34,12 @@ def test_every_picture_of_a_batch_counts():
 def test_the_luminance_is_that_of_bt_601():
     picture = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
     assert spectra.luminance(picture).item() == pytest.approx(0.299 + 0.587 / 2 + 0.114 / 4)
+
+
+def test_training_goes_on_after_an_evaluation():
+    spectra._hann.cache_clear(), spectra._rings.cache_clear()
+    picture = grating(6, 0.1).clone().requires_grad_()
+    with torch.inference_mode():
+        spectra.detail(spectra.power_spectra(picture, 12))
+    spectra.peaks(spectra.power_spectra(picture, 12).mean(0)).max().backward()
+    assert picture.grad.abs().max() > 0

@@ -73,12 +73,14 @@ def peaks(power: Tensor) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)  # The first call may come from an evaluation, the next one from training.
 def _hann() -> Tensor:
     hann = torch.hann_window(WINDOW, periodic=False)
     return torch.outer(hann, hann)
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _rings() -> Tensor:
     """The rounded radius of each frequency, in periods per window; 0 outside the band of periods from 3 to 10 px."""
     rows, columns = torch.fft.fftfreq(WINDOW)[:, None] * WINDOW, torch.fft.rfftfreq(WINDOW) * WINDOW
