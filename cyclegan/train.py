@@ -293,8 +293,8 @@ class State:
                 styles = saved["styles"][distributed.rank()]
                 self.style_x.load_state_dict(styles["x"], device)
                 self.style_y.load_state_dict(styles["y"], device)
-            for name, weave in self.weaves.items():
-                if "weaves" in saved:
+            if "weaves" in saved:
+                for name, weave in self.weaves.items():
                     weave.load_state_dict(saved["weaves"][distributed.rank()][name], device)
 
 

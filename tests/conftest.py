@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import random
 import re
@@ -56,6 +57,25 @@ def pictures() -> list[Image.Image]:
     """Twelve crops of 48 x 48 px of the photographs that scikit-learn ships; six of each."""
     whole = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
     return [image.crop((80 * i, 120, 80 * i + 48, 168)) for image in whole for i in range(6)]
+
+
+@pytest.fixture(scope="session")
+def china() -> torch.Tensor:
+    """The whole photograph of a pagoda, (1, 3, 427, 640) in [0, 1]."""
+    from stylekit.pictures.images import to_tensor
+
+    return to_tensor(Image.fromarray(load_sample_image("china.jpg")))
+
+
+@pytest.fixture(scope="session")
+def sky(china: torch.Tensor) -> torch.Tensor:
+    return china[..., :128, :160]
+
+
+def grating(like: torch.Tensor, period: float, levels: float, angle: float = 0.785) -> torch.Tensor:
+    """A sinusoidal grating with an amplitude in grey levels, (H, W)."""
+    y, x = torch.meshgrid(*(torch.arange(size).float() for size in like.shape[2:]), indexing="ij")
+    return (levels / 255) * torch.sin(2 * torch.pi / period * (x * math.cos(angle) + y * math.sin(angle)))
 
 
 @pytest.fixture

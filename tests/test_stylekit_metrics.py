@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import torch
+from conftest import grating
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_image
@@ -11,16 +12,6 @@ from torchvision.models._meta import _IMAGENET_CATEGORIES as CATEGORIES
 
 from stylekit.networks import metrics
 from stylekit.pictures.images import to_tensor
-
-
-@pytest.fixture(scope="module")
-def china():
-    return to_tensor(Image.fromarray(load_sample_image("china.jpg")))
-
-
-@pytest.fixture(scope="module")
-def sky(china):
-    return china[..., :128, :160]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +32,6 @@ def efficientnet():
 
 def blur(x, side):
     return functional.avg_pool2d(functional.pad(x, [side // 2] * 4, mode="reflect"), side, 1)
-
-
-def grating(like, period, levels, angle=0.785):
-    """A sinusoidal grating with an amplitude in grey levels."""
-    y, x = torch.meshgrid(*(torch.arange(size).float() for size in like.shape[2:]), indexing="ij")
-    angle = torch.tensor(angle)
-    return (levels / 255) * torch.sin(2 * torch.pi / period * (x * angle.cos() + y * angle.sin()))
 
 
 def test_kid_by_hand():
