@@ -38,11 +38,11 @@ from cyclegan.options import TrainConfig
 from cyclegan.pool import ImagePool
 from cyclegan.style import CONTENT_LAYER, STYLE_LAYERS, MeanStyle
 from cyclegan.translate import translate
-from cyclegan.weave import MeanWeave
 from stylekit import devices, distributed
 from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
 from stylekit.networks.vgg import VGGFeatures
+from stylekit.networks.weave import MeanWeave
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, read_pictures
 from stylekit.training.log import print0

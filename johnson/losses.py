@@ -68,6 +68,7 @@ def perceptual_loss(
     grams: Mapping[str, Tensor],
     config: TrainConfig,
     colors: Tensor | None = None,
+    weave: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the objective (eq. 5); their sum is minimised.
 
@@ -79,9 +80,10 @@ def perceptual_loss(
         grams: Gram matrices of the style by layer, (1, C, C).
         config: The weights; terms with weight 0 are omitted.
         colors: What `palette_loss` needs; None omits it.
+        weave: Regular patterns that the network adds to smooth areas (`MeanWeave`); None omits them.
 
     Returns:
-        Terms by name, in this order: "content", one per style layer, "pixel", "palette", "tv".
+        Terms by name, in this order: "content", one per style layer, "pixel", "palette", "weave", "tv".
     """
     terms = {}
     if config.content_weight:
@@ -95,6 +97,8 @@ def perceptual_loss(
         terms["pixel"] = config.pixel_weight * feature_loss(stylized, photographs)
     if colors is not None:
         terms["palette"] = config.palette_weight * palette_loss(stylized, photographs, colors)
+    if weave is not None:
+        terms["weave"] = config.weave_weight * weave
     if config.tv_weight:
         terms["tv"] = config.tv_weight * total_variation(stylized)
     return terms

@@ -105,6 +105,9 @@ class TrainConfig(RunConfig):
     palette_weight: float = 0.0
     """Weight of the palette loss, such as 100: areas get the photograph's colours, moved to those of the painting."""
 
+    weave_weight: float = 0.0
+    """Weight of regular patterns in smooth areas, such as a hatching in skies; 2 removes most of it."""
+
     tv_weight: float = 0.0
     """Weight of the total variation loss, which smooths the result."""
 
@@ -136,7 +139,8 @@ class TrainConfig(RunConfig):
             raise ValueError("no style: add --style with a painting or a name listed by `gatys styles`")
         check_at_least(self, 1, "width", "style_size")
         check_at_least(self, 0, "n_blocks", "noise", "limit")
-        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "palette_weight", "tv_weight")
+        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight")
+        check_at_least(self, 0, "palette_weight", "weave_weight", "tv_weight")
         if self.style_weights:
             if len(self.style_weights) != len(self.style):
                 raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {len(self.style)} styles")

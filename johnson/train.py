@@ -8,7 +8,7 @@ default loss network is a compact VGG, and the style layers are those of Gatys e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from stylekit import devices, distributed
 from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
 from stylekit.networks.vgg import VGGFeatures
+from stylekit.networks.weave import MeanWeave
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, pipeline_from_dict, read_pictures
 from stylekit.training.log import print0
@@ -99,7 +100,9 @@ def train_step(
             content = state.loss_network(photographs, [config.content_layer])[config.content_layer]
     # Gram matrices are sums over all positions, for which bfloat16 is too coarse.
     features = {layer: activations.float() for layer, activations in features.items()}
-    terms = perceptual_loss(stylized.float(), photographs, features, content.float(), state.grams, config, state.colors)
+    stylized = stylized.float()
+    weave = state.weave.loss(photographs, stylized) if config.weave_weight else None
+    terms = perceptual_loss(stylized, photographs, features, content.float(), state.grams, config, state.colors, weave)
     optimizer_step(state.optimizer, terms)
     state.ema.update_parameters(distributed.unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
@@ -118,6 +121,7 @@ class State:
     """Gram matrices of the style by layer, (1, C, C)."""
     colors: Tensor | None
     """Colours of the style for the palette loss, a result of `color_moments`; None without it."""
+    weave: MeanWeave = field(default_factory=MeanWeave)
 
     @property
     def ema_networks(self) -> dict[str, TransformerNet]:
@@ -125,13 +129,14 @@ class State:
         return {"model": cast(TransformerNet, self.ema.module)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """What a checkpoint holds; call it in every process, since the means are gathered."""
         return {
             "grams": self.grams,
             "colors": self.colors,
             "network": distributed.unwrap(self.network).state_dict(),
             "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "weaves": distributed.gather(self.weave.state_dict()),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -139,6 +144,10 @@ class State:
         distributed.unwrap(self.network).load_state_dict(saved["network"])
         self.ema.load_state_dict(saved["average"])
         load_optimizer(self.optimizer, saved["optimizer"])
+        # A run of an earlier version has none. With more processes than before, the additional ones start anew.
+        if distributed.rank() < len(saved.get("weaves", ())):
+            device = next(self.network.parameters()).device
+            self.weave.load_state_dict(saved["weaves"][distributed.rank()], device)
 
 
 def build_state(
@@ -310,7 +319,7 @@ def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
 
 def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     """The panels of losses.png and the terms in each."""
-    return {"content": ("content", "pixel", "palette", "tv"), "style": config.style_layers}
+    return {"content": ("content", "pixel", "palette", "weave", "tv"), "style": config.style_layers}
 
 
 def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig) -> None:

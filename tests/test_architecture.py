@@ -40,7 +40,7 @@ LAYERS = {
     3: ("cli",),
     2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
     1: tuple(
-        "models discriminators diffaugment losses pool style weave data optim objective regions styles colors".split()  # noqa: SIM905
+        "models discriminators diffaugment losses pool style data optim objective regions styles colors".split()  # noqa: SIM905
     ),
     0: ("options", "official"),
 }

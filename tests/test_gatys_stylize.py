@@ -173,8 +173,8 @@ def test_each_region_takes_the_style_of_the_same_colour(network):
 
 
 def test_low_memory_gives_the_same_picture_in_tiles(content, painting, network):
-    big = content.repeat(1, 1, 5, 5)
-    config = StylizeConfig(size=240, min_size=240, steps=1, memory=1e-3)
+    big = content.repeat(1, 1, 3, 3)
+    config = StylizeConfig(size=192, min_size=192, steps=1, memory=1e-3)
     tiled = stylize(big, [painting], config, network=network)
     whole = stylize(big, [painting], dataclasses.replace(config, memory=100.0), network=network)
     torch.testing.assert_close(tiled, whole, atol=1e-3, rtol=0)

@@ -42,23 +42,24 @@ def test_the_palette_loss_compares_areas_with_the_photograph_in_the_colours_of_t
     assert palette_loss(match_colors(small, colors) + 0.1, small, colors).item() == pytest.approx(0.01, rel=1e-4)
 
 
-def terms(colors=None, **weights):
+def terms(colors=None, weave=None, **weights):
     """Random inputs, the same at every call, and the terms of the loss."""
     torch.manual_seed(0)
     photographs, stylized = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
     features = {"early": torch.rand(2, 4, 8, 8), "late": torch.rand(2, 5, 4, 4)}
     grams = {name: gram_matrix(torch.rand(1, x.shape[1], 9, 9)) for name, x in features.items()}
     content = torch.rand(2, 5, 4, 4)
-    found = perceptual_loss(stylized, photographs, features, content, grams, config(**weights), colors)
+    found = perceptual_loss(stylized, photographs, features, content, grams, config(**weights), colors, weave)
     return (features, grams, content), found
 
 
 def test_the_terms_are_named_and_weighted():
     colors = torch.eye(3, 4).double()
-    _, once = terms(colors, content_weight=1, style_weight=1, pixel_weight=1, palette_weight=1, tv_weight=1)
-    assert list(once) == ["content", "early", "late", "pixel", "palette", "tv"]
-    _, weighted = terms(colors, content_weight=2, style_weight=3, pixel_weight=5, palette_weight=6, tv_weight=7)
-    for name, factor in zip(once, (2, 3, 3, 5, 6, 7), strict=True):
+    names = ("content_weight", "style_weight", "pixel_weight", "palette_weight", "weave_weight", "tv_weight")
+    _, once = terms(colors, torch.tensor(0.5), **dict.fromkeys(names, 1))
+    assert list(once) == ["content", "early", "late", "pixel", "palette", "weave", "tv"]
+    _, weighted = terms(colors, torch.tensor(0.5), **dict(zip(names, (2, 3, 5, 6, 7, 8), strict=True)))
+    for name, factor in zip(once, (2, 3, 3, 5, 6, 7, 8), strict=True):
         assert weighted[name].item() == pytest.approx(factor * once[name].item(), rel=1e-6)
 
 

@@ -218,6 +218,28 @@ def test_the_palette_is_that_of_the_style_and_a_resumed_run_keeps_it(photographs
     assert torch.equal(checkpoint.load(folder / "last.pt")["colors"], saved)
 
 
+def test_a_run_with_a_loss_against_patterns_goes_on_bit_for_bit(photographs, painting):
+    for i, path in enumerate(sorted(photographs.rglob("*.png"))):
+        images.save(Image.new("RGB", (64, 64), (40 * i, 128, 200)), path)
+    options = config(photographs, painting, weave_weight=2.0, crop_size=56, load_size=64, n_epochs_decay=0, n_samples=0)
+    whole = train(dataclasses.replace(options, name="whole", n_epochs=2)).folder
+    train(dataclasses.replace(options, name="parts"))
+    parts = train(dataclasses.replace(options, name="parts", n_epochs=2, resume=True)).folder
+    lines = [json.loads(line) for line in (parts / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["weave"] > 0 for line in lines)
+    first, second = (checkpoint.load(folder / "last.pt") for folder in (whole, parts))
+    assert_same(first["weaves"][0], second["weaves"][0])
+    assert_same(first["network"], second["network"])
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_patterns(photographs, painting):
+    options = config(photographs, painting)
+    state = build_state(options, CPU)
+    saved = {name: value for name, value in state.state_dict().items() if name != "weaves"}
+    state.load_state_dict(saved)
+    assert state.weave.power is None
+
+
 def test_the_palette_of_several_styles_is_their_weighted_mean(photographs, painting):
     options = config(photographs, painting, style=(str(painting), "sunflowers"), style_weights=(3, 1))
     each = color_moments(images.to_tensor(images.load(painting))), load_preset("sunflowers").colors
@@ -272,7 +294,7 @@ def test_a_checkpoint_has_the_documented_entries(photographs, painting):
     saved = checkpoint.load(train(config(photographs, painting, max_steps=1)).folder / "last.pt")
     # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
     assert saved.keys() == {
-        "pipeline", "grams", "colors", "network", "average", "optimizer",
+        "pipeline", "grams", "colors", "network", "average", "optimizer", "weaves",
         "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id", "pending",
     }  # fmt: skip
     assert list(saved["grams"]) == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]

@@ -1,4 +1,4 @@
-"""A loss against regular patterns, such as the texture of cloth, that a generator adds to smooth areas."""
+"""A loss against regular patterns, such as the texture of cloth, that a network adds to smooth areas."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ TOLERATED = 0.15
 
 
 class MeanWeave:
-    """The mean power spectrum of what a generator has lately painted in smooth areas, whose peaks are a loss.
+    """The mean power spectrum of what a network has lately painted in smooth areas, whose peaks are a loss.
 
     The strokes of one sky may be parallel and equally far apart; those of all skies may not, or they become a pattern
-    that the generator adds to everything. Discriminators hardly see it, since the crops in training are small.
+    that the network adds to everything. Discriminators hardly see it, since the crops in training are small, and Gram
+    matrices do not tell regular from irregular strokes.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class MeanWeave:
 
         Args:
             before: Photographs, (B, 3, H, W) in [0, 1].
-            after: What the generator made of them.
+            after: What the network made of them.
 
         Returns:
             A scalar: 0 without smooth areas of at least 48 px.

@@ -3,8 +3,8 @@ import math
 import torch
 from conftest import grating
 
-from cyclegan.weave import MEMORY, MeanWeave
 from stylekit.networks import metrics, spectra
+from stylekit.networks.weave import MEMORY, MeanWeave
 
 
 def test_cloth_costs_more_than_grain_and_trees_nothing(china, sky):
