@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stylekit.networks.spectra import luminance_and_chroma
+
 GANLoss = Literal["lsgan", "vanilla"]
 Scores = Tensor | Sequence[Tensor]
 """The scores of one discriminator, or of several."""
@@ -153,9 +155,7 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     bright areas, or clouds become wheat and blue skies grey; dark areas, or patches of teal and olive fill them. Specks
     of colour in dark areas count as well.
     """
-    to_ycbcr = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]], device=after.device)
-    with torch.autocast(after.device.type, enabled=False):  # It would round the pixels to bfloat16.
-        pixels = torch.einsum("kc,bchw->kbhw", to_ycbcr, torch.cat([target.float(), after.float()]))
+    pixels = luminance_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
     colours, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
     differences = painted - colours
     bright, dark = functional.relu(colours[0]), _darkness(colours[0])

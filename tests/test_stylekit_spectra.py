@@ -4,7 +4,7 @@ from conftest import grating
 
 from stylekit.networks import spectra
 
-FLAT = torch.full((1, 3, 96, 96), 0.5)
+FLAT = torch.full((1, 96, 96), 0.5)
 
 
 def striped(period, amplitude):
@@ -35,6 +35,10 @@ def test_every_picture_of_a_batch_counts():
 def test_the_luminance_is_that_of_bt_601():
     picture = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
     assert spectra.luminance(picture).item() == pytest.approx(0.299 + 0.587 / 2 + 0.114 / 4)
+    luminance, blue, red = spectra.luminance_and_chroma(picture).flatten()
+    assert luminance == spectra.luminance(picture)
+    assert blue.item() == pytest.approx(0.564 * (0.25 - luminance.item()), rel=0.01)
+    assert red.item() == pytest.approx(0.713 * (1 - luminance.item()), rel=0.01)
 
 
 def test_training_goes_on_after_an_evaluation():

@@ -344,7 +344,8 @@ def weave(after: Tensor, before: Tensor) -> float:
     """
     if min(after.shape[2:]) < spectra.WINDOW:
         return float("nan")
-    old, new = (spectra.power_spectra(image.detach().cpu(), STEP) for image in (before, after))
+    luminances = (spectra.luminance(image.detach().float().cpu())[:, 0] for image in (before, after))
+    old, new = (spectra.power_spectra(luminance, STEP) for luminance in luminances)
     smooth = spectra.detail(old) <= spectra.SMOOTH
     if smooth.sum() < 8:
         return float("nan")

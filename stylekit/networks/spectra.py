@@ -17,24 +17,33 @@ SMOOTH = 3 / 255
 """A window is smooth if details of 3 to 10 px have at most this root mean square."""
 
 
+YCBCR = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
+"""Luminance and the two chroma channels (ITU-R BT.601) as sums of red, green and blue."""
+
+
 def luminance(pictures: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), ITU-R BT.601."""
+    """(B, 3, H, W) -> (B, 1, H, W)."""
+    return (pictures * pictures.new_tensor(YCBCR[0])[:, None, None]).sum(1, keepdim=True)
+
+
+def luminance_and_chroma(pictures: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H, W)."""
     # Not torch.einsum, which autocast rounds to bfloat16.
-    return (pictures * pictures.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    return (pictures[:, None] * pictures.new_tensor(YCBCR)[:, :, None, None]).sum(2)
 
 
-def power_spectra(pictures: Tensor, step: int) -> Tensor:
-    """Power spectra of the luminance in windows with a Hann weight; a grating of amplitude a has a peak of a^2.
+def power_spectra(channels: Tensor, step: int) -> Tensor:
+    """Power spectra in windows with a Hann weight; a grating of amplitude a has a peak of a^2.
 
     Args:
-        pictures: (B, 3, H, W), H and W at least `WINDOW`.
+        channels: One channel of each picture, (B, H, W), H and W at least `WINDOW`.
         step: Distance of the windows in pixels.
 
     Returns:
         (windows, WINDOW, WINDOW // 2 + 1) in float32.
     """
-    hann = _hann().to(pictures.device)
-    windows = luminance(pictures.float())[:, 0].unfold(1, WINDOW, step).unfold(2, WINDOW, step).flatten(0, 2)
+    hann = _hann().to(channels.device)
+    windows = channels.float().unfold(1, WINDOW, step).unfold(2, WINDOW, step).flatten(0, 2)
     average = (windows * hann).sum((1, 2), keepdim=True) / hann.sum()
     return torch.fft.rfft2((windows - average) * hann).abs().square() * (2 / hann.sum()) ** 2
 
@@ -58,18 +67,18 @@ def peaks(power: Tensor) -> Tensor:
     one grey level on a flat surface, which is just visible.
 
     Args:
-        power: A mean of power spectra, (WINDOW, WINDOW // 2 + 1).
+        power: Means of power spectra, (..., WINDOW, WINDOW // 2 + 1).
 
     Returns:
-        (frequencies,).
+        (..., frequencies).
     """
     rings = _rings().to(power.device)
     found = []
     for radius in rings[rings > 0].unique():
-        amplitude = (power[rings == radius] + 1e-12).sqrt()  # The square root has no gradient at 0.
-        ring = amplitude.detach().median()
+        amplitude = (power[..., rings == radius] + 1e-12).sqrt()  # The square root has no gradient at 0.
+        ring = amplitude.detach().median(-1, keepdim=True).values
         found.append((amplitude - ring) / (ring + VISIBLE))
-    return torch.cat(found)
+    return torch.cat(found, dim=-1)
 
 
 @functools.cache

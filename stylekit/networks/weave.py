@@ -25,7 +25,8 @@ class MeanWeave:
 
     The strokes of one sky may be parallel and equally far apart; those of all skies may not, or they become a pattern
     that the network adds to everything. Discriminators hardly see it, since the crops in training are small, and Gram
-    matrices do not tell regular from irregular strokes.
+    matrices do not tell regular from irregular strokes. Chroma counts like luminance: stripes of red and green of the
+    same luminance look like a rainbow.
     """
 
     def __init__(self) -> None:
@@ -43,12 +44,14 @@ class MeanWeave:
         """
         if min(before.shape[2:]) < spectra.WINDOW:
             return after.new_zeros(())
-        detail = spectra.detail(spectra.power_spectra(before, STEP)) / spectra.SMOOTH
+        detail = spectra.detail(spectra.power_spectra(spectra.luminance(before)[:, 0], STEP)) / spectra.SMOOTH
         smooth = (2 - detail.square() / 2).clamp(0, 1)  # Less and less up to twice the detail.
         count = smooth.sum()
         if count < 1:
             return after.new_zeros(())
-        now = (smooth[:, None, None] * spectra.power_spectra(after, STEP)).sum(0) / count
+        channels = spectra.luminance_and_chroma(after.float()).unbind(1)
+        power = torch.stack([spectra.power_spectra(channel, STEP) for channel in channels])
+        now = (smooth[:, None, None] * power).sum(1) / count
         power = now if self.power is None else self.power.lerp(now, float(count / (count + MEMORY)))
         self.power = power.detach()
         return functional.relu(spectra.peaks(power) - TOLERATED).norm()
