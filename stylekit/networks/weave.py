@@ -50,14 +50,14 @@ class MeanWeave:
         if count < 1:
             return after.new_zeros(())
         channels = spectra.luminance_and_chroma(after.float()).unbind(1)
-        power = torch.stack([spectra.power_spectra(channel, STEP) for channel in channels])
-        now = (smooth[:, None, None] * power).sum(1) / count
+        windows = torch.stack([spectra.power_spectra(channel, STEP) for channel in channels])
+        now = (smooth[:, None, None] * windows).sum(1) / count
         power = now if self.power is None else self.power.lerp(now, float(count / (count + MEMORY)))
         self.power = power.detach()
         return functional.relu(spectra.peaks(power) - TOLERATED).norm()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint holds."""
+        """What a checkpoint holds: one mean for each of luminance and chroma."""
         return {} if self.power is None else {"power": self.power}
 
     def load_state_dict(self, saved: Mapping[str, Tensor], device: torch.device) -> None:
