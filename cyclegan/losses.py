@@ -152,8 +152,8 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
 
     What one would miss counts more: vivid colours more than greys, which a painter replaces, and most that they fade;
-    bright areas, or clouds become wheat and blue skies grey; dark areas, or patches of teal and olive fill them. Specks
-    of colour in dark areas count as well.
+    bright areas, or clouds become wheat and blue skies grey; dark areas, or patches of teal and olive fill them. Black
+    areas have no strokes: there every pixel should be like the mean of the 5 x 5 around it in the photograph.
     """
     pixels = luminance_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
     colours, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
@@ -164,9 +164,12 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     vividness = colours[1:].norm(dim=0)
     counts = (0.5 + (vividness / 0.35).square() + 3 * bright + 4 * dark).clamp(max=4)
     faded = functional.relu(-(differences[1:] * colours[1:]).sum(dim=0) / (vividness + 1e-3))
+    colour = (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean()
+
     before, now = pixels.chunk(2, dim=1)
-    specks = _darkness(_local_mean(before[0])) * (now[1:] - _local_mean(now[1:])).abs()
-    return tone, (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean() + 6 * specks.mean()
+    around = _local_mean(before)
+    marks = _darkness(around[0]).square() * (now - around).abs()
+    return tone + 4 * marks[0].mean(), colour + 6 * marks[1:].mean()
 
 
 def _darkness(luma: Tensor) -> Tensor:

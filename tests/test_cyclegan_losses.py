@@ -151,17 +151,21 @@ def test_the_one_sided_terms_are_as_exact_with_autocast():
 
 
 def test_bright_and_dark_areas_keep_their_tone():
-    for start, factor in ((-0.1, 1.0), (0.8, 2.6), (-0.6, 3.0)):
+    for start, factor in ((-0.1, 1.0), (0.8, 2.6), (-0.6, 4.0)):
         before = torch.full((1, 3, 1, 1), start)
         assert tone_and_colour(before, before - 0.1)[0] == pytest.approx(4 * 0.1 * factor, rel=0.01)
 
 
-def test_specks_of_colour_in_dark_areas_cost():
-    specks = torch.zeros(1, 3, 16, 16)
-    specks[:, 0, ::4, ::4], specks[:, 0, 2::4, 2::4] = 0.5, -0.5  # No colour on average.
-    dark, grey = torch.full((1, 3, 1, 1), -0.9), torch.zeros(1, 3, 1, 1)
-    assert tone_and_colour(grey, grey + specks)[1] == pytest.approx(0, abs=1e-6)
-    assert tone_and_colour(dark, dark + specks)[1] > 0.1
+def test_specks_and_blotches_cost_in_black_areas_only():
+    specks, blotches = torch.zeros(2, 1, 3, 16, 16)
+    specks[:, 0, ::4, ::4], specks[:, 0, 2::4, 2::4] = 0.5, -0.5
+    blotches[..., :8] = torch.tensor([0.2, 0.1, -0.1]).view(3, 1, 1)
+    blotches[..., 8:] = -blotches[..., :8]
+    black, grey = torch.full((1, 3, 1, 1), -0.9), torch.zeros(1, 3, 1, 1)
+    for painted, least in ((specks, 0.1), (blotches, 0.5)):  # Both are without brightness and colour on average.
+        assert tone_and_colour(grey, grey + painted) == pytest.approx((0, 0), abs=1e-6)
+        assert tone_and_colour(black, black + painted)[1] > least
+    assert tone_and_colour(black, black + blotches)[0] > 1
 
 
 def test_losses_are_float32_whatever_the_scores_are():
