@@ -2,7 +2,8 @@
 
 Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artefacts,
 with bilinear up-sampling and a convolution. On request, `antialias` blurs before strided convolutions, `noise` adds
-an input channel, and `limit` bounds normalised features. `upsample="transposed"` alone is the published network.
+an input channel, `limit` bounds normalised features, and `keep_colors` returns what normalisation loses.
+`upsample="transposed"` alone is the published network.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stylekit.networks.blocks import (
     DownsampleConv2d,
     EncoderDecoder,
     InstanceNorm2d,
+    KeepColors,
     ResidualBlock,
     UpsampleConv2d,
     normal_init,
@@ -55,6 +57,7 @@ class Generator(
             it is always the same.
         noise_size: Width of its grains in pixels.
         limit: Largest absolute value of normalised features, against smears (`InstanceNorm2d`); 0 for none.
+        keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
 
     Raises:
         ValueError: An argument is out of range.
@@ -72,6 +75,7 @@ class Generator(
         noise: float = 0.0,
         noise_size: int = 1,
         limit: float = 0.0,
+        keep_colors: float = 0.0,
     ) -> None:
         super().__init__()
         if ngf < 1 or n_blocks < 0:
@@ -100,13 +104,24 @@ class Generator(
             Conv2d(ngf, 3, 7),
             nn.Tanh(),
         )
+        self.keep_colors = KeepColors(keep_colors) if keep_colors else None
         for module in self.modules():
             if isinstance(module, InstanceNorm2d):
                 module.limit = limit
         self.apply(normal_init)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(self.with_noise(x))
+        x = self.with_noise(x)
+        return self.finish(self.model(x), x)
+
+    def finish(self, output: Tensor, x: Tensor) -> Tensor:
+        """What follows on `model`: return local colours, on request.
+
+        Args:
+            output: Of `model`, (B, 3, H, W).
+            x: Its input.
+        """
+        return output if self.keep_colors is None else self.keep_colors(output, x[:, :3]).clamp(-1, 1)
 
     def with_noise(self, x: Tensor) -> Tensor:
         """Append the noise channel to pictures (B, 3, H, W), if the network has one and x has not.

@@ -79,6 +79,9 @@ class TrainConfig(RunConfig):
     limit: float = 0.0
     """Largest absolute value of normalised features, such as 4, against smears and blots; 0: no limit."""
 
+    keep_colors: float = 0.0
+    """Part of the photograph's local colours that the generators keep, such as 0.6; strokes stay. 0: none."""
+
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
     """Adversarial loss: least squares (the paper's choice) or the original log-likelihood."""
@@ -150,6 +153,8 @@ class TrainConfig(RunConfig):
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise", "limit")
         check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
         check_at_least(self, 0, "lambda_weave", "palette", "warmup_steps")
+        if not 0 <= self.keep_colors <= 1:
+            raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
         if self.palette > 1:
             raise ValueError(f"--palette {self.palette:g}: expected a value from 0 (the picture's colours) to 1")
         if self.noise_size > 64:

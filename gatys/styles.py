@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from gatys.colors import color_moments
 from gatys.losses import gram_matrix
 from gatys.options import STYLE_LAYERS
 from stylekit.atomic import atomic_write
@@ -40,12 +39,10 @@ class Preset:
     Args:
         grams: Results of `gram_matrix`, (1, N, N), by size and then by layer; at least one size.
         fingerprint: Identifies the network that the matrices belong to (`VGGFeatures.fingerprint`).
-        colors: Result of `color_moments`; None in files of older versions.
     """
 
     grams: dict[int, dict[str, Tensor]]
     fingerprint: str
-    colors: Tensor | None = None
 
     def at(self, size: float) -> dict[str, Tensor]:
         """The Gram matrices for a painting whose longer side is `size` pixels, interpolated between the stored sizes.
@@ -79,10 +76,8 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
     """
     sums: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}
-    colors = []
     device = network.mean.device
     for picture in pictures:
-        colors.append(painting_colors(picture))
         # A painting that is smaller than all sizes is used for the smallest.
         sizes = [size for size in SIZES if size <= max(picture.size)] or [SIZES[0]]
         for size in sizes:
@@ -95,23 +90,18 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
     if not sums:
         raise ValueError("expected at least one painting")
     mean = {size: {layer: gram / counts[size] for layer, gram in sums[size].items()} for size in sorted(sums)}
-    return Preset(mean, network.fingerprint, torch.stack(colors).mean(0))
-
-
-def painting_colors(picture: Image.Image) -> Tensor:
-    """The colours of a painting, a result of `color_moments`."""
-    return color_moments(images.to_tensor(images.resize(picture, SIZES[0])))
+    return Preset(mean, network.fingerprint)
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:
-    """Write a preset: its colours, and its Gram matrices as float16 low-rank factors A, G = A A^T / N.
+    """Write a preset as float16 low-rank factors A of its Gram matrices, G = A A^T / N.
 
     The rank is the smallest that discards at most the fraction DISCARDED of the squared norm of G.
 
     Raises:
         OSError: The file cannot be written.
     """
-    tensors = {} if preset.colors is None else {"colors": preset.colors}
+    tensors = {}
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
             # Multiplied by N, the values are around 1, where float16 is precise.
@@ -144,11 +134,7 @@ def load_preset(name: str | Path) -> Preset:
         with safe_open(path, "pt") as file:
             fingerprint = (file.metadata() or {})["fingerprint"]
             grams: dict[int, dict[str, Tensor]] = {}
-            colors = None
             for key in list(file.keys()):
-                if key == "colors":
-                    colors = _moments(file.get_tensor(key))
-                    continue
                 size, layer = key.split(".")
                 if int(size) < 1:
                     raise ValueError(f"size {size}")
@@ -157,7 +143,7 @@ def load_preset(name: str | Path) -> Preset:
         raise ValueError(f"{path}: damaged, or not written by `gatys make-style`") from error
     if not grams or any(grams[size].keys() != next(iter(grams.values())).keys() for size in grams):
         raise ValueError(f"{path}: incomplete style; expected the same layers at every size")
-    return Preset(grams, fingerprint, colors)
+    return Preset(grams, fingerprint)
 
 
 def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) -> None:
@@ -188,12 +174,6 @@ def bundled_presets() -> dict[str, Path]:
 def style_network(network: str, vgg_weights: str | None, pooling: str) -> VGGFeatures:
     """The network for `make_preset`, with the style layers of the paper."""
     return VGGFeatures(STYLE_LAYERS, network, vgg_weights, pooling, "replicate", normalize=True)  # type: ignore[arg-type]
-
-
-def _moments(colors: Tensor) -> Tensor:
-    if colors.shape != (3, 4) or colors.dtype != torch.double or not colors.isfinite().all():
-        raise ValueError(f"expected a finite matrix of 3 x 4, got {tuple(colors.shape)}")
-    return colors
 
 
 def _gram(factor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ Departures from the paper, of which the first three are common to all fast_neura
 * instance normalisation and a softsign at the end, instead of a scaled tanh; fast_neural_style has neither
 * skip connections from the encoder to the decoder at the two larger resolutions
 * noise as a fourth input channel (Ulyanov et al. 2016, "Texture Networks")
+* on request, limits of normalised features, and local colours of the photograph, which normalisation loses
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, Interpolation, ResidualBlock, UpsampleConv2d
+from stylekit.networks.blocks import (
+    EncoderDecoder,
+    InstanceNorm2d,
+    Interpolation,
+    KeepColors,
+    ResidualBlock,
+    UpsampleConv2d,
+)
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.weights import check_shapes, load_tensors
 
@@ -58,6 +66,7 @@ class TransformerNet(
             which otherwise become a regular weave. `network.noise *= 2` on a trained network gives freer strokes and
             preserves less of the photograph.
         limit: Largest absolute value of normalised features, against blots (`InstanceNorm2d`); 0 for none.
+        keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
 
     Raises:
         ValueError: An argument is out of range.
@@ -72,6 +81,7 @@ class TransformerNet(
         skip: bool = True,
         noise: float = 0.1,
         limit: float = 0.0,
+        keep_colors: float = 0.0,
     ) -> None:
         super().__init__()
         if width < 1 or n_blocks < 0:
@@ -93,6 +103,7 @@ class TransformerNet(
             *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
             skip=skip,
         )
+        self.keep_colors = KeepColors(keep_colors) if keep_colors else None
         for module in self.modules():
             if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colours.
                 module.limit = limit
@@ -100,7 +111,16 @@ class TransformerNet(
     def forward(self, x: Tensor) -> Tensor:
         if self.noise and x.shape[1] == 3:
             x = functional.pad(x, (0, 0, 0, 0, 0, 1))
-        return self.model(x)
+        return self.finish(self.model(x), x)
+
+    def finish(self, output: Tensor, x: Tensor) -> Tensor:
+        """What follows on `model`: return local colours, on request.
+
+        Args:
+            output: Of `model`, (B, 3, H, W).
+            x: Its input.
+        """
+        return output if self.keep_colors is None else self.keep_colors(output, x[:, :3])
 
     def with_noise(self, photographs: Tensor, noise: Tensor) -> Tensor:
         """Scale noise from N(0, 1), (B, 1, H, W), and append it to photographs, (B, 3, H, W), as a fourth channel."""

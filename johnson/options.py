@@ -89,6 +89,9 @@ class TrainConfig(RunConfig):
     limit: float = 0.0
     """Largest absolute value of normalised features, such as 3, against black and white blots; 0: no limit."""
 
+    keep_colors: float = 0.0
+    """Part of the photograph's local colours that the network keeps, such as 0.5; strokes stay. 0: none."""
+
     init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
     """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""
 
@@ -101,9 +104,6 @@ class TrainConfig(RunConfig):
 
     pixel_weight: float = 2.0
     """Weight of the pixel loss, which preserves brightness and, in part, colours; not used for style in the paper."""
-
-    palette_weight: float = 0.0
-    """Weight of the palette loss, such as 100: areas get the photograph's colours, moved to those of the painting."""
 
     weave_weight: float = 0.0
     """Weight of regular patterns in smooth areas, such as a hatching in skies; 2 removes most of it."""
@@ -140,7 +140,9 @@ class TrainConfig(RunConfig):
         check_at_least(self, 1, "width", "style_size")
         check_at_least(self, 0, "n_blocks", "noise", "limit")
         check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight")
-        check_at_least(self, 0, "palette_weight", "weave_weight", "tv_weight")
+        check_at_least(self, 0, "weave_weight", "tv_weight")
+        if not 0 <= self.keep_colors <= 1:
+            raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
         if self.style_weights:
             if len(self.style_weights) != len(self.style):
                 raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {len(self.style)} styles")

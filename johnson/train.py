@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from gatys.objective import gram_matrices
-from gatys.styles import Preset, check_preset, load_preset, painting_colors
+from gatys.styles import Preset, check_preset, load_preset
 from johnson.data import Photographs, build_pipeline, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
@@ -37,14 +37,11 @@ from stylekit.training.log import print0
 from stylekit.training.optim import Muon, build_ema, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit")
+ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit", "keep_colors")
 """Options of the network, which are its arguments. Neither these nor the optimiser can change in a run."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that determine the Gram matrices of the style."""
-
-COLOR_OPTIONS = ("style", "style_weights", "palette_weight")
-"""Options that determine the colours of the style, and whether they are needed."""
 
 VALIDATION_SIZE = 512
 """Longer side of the validation pictures, in pixels."""
@@ -67,8 +64,7 @@ def train(config: TrainConfig) -> Result:
     with Run(config, fixed=(*ARCHITECTURE, "optimizer")) as run:
         # A resumed run does not need its painting, which may have been moved.
         grams = run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS)
-        colors = run.saved_entry("colors", Tensor, depends_on=COLOR_OPTIONS) if config.palette_weight else None
-        state = build_state(config, run.device, grams, colors)
+        state = build_state(config, run.device, grams)
         pipeline = run.saved_entry("pipeline", dict, depends_on=("augment", "load_size", "crop_size"))
         data = load_data(config, run.device, pipeline)
         run.restore(state)
@@ -102,7 +98,7 @@ def train_step(
     features = {layer: activations.float() for layer, activations in features.items()}
     stylized = stylized.float()
     weave = state.weave.loss(photographs, stylized) if config.weave_weight else None
-    terms = perceptual_loss(stylized, photographs, features, content.float(), state.grams, config, state.colors, weave)
+    terms = perceptual_loss(stylized, photographs, features, content.float(), state.grams, config, weave)
     optimizer_step(state.optimizer, terms)
     state.ema.update_parameters(distributed.unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
@@ -119,8 +115,6 @@ class State:
     """With the content layer and the style layers."""
     grams: dict[str, Tensor]
     """Gram matrices of the style by layer, (1, C, C)."""
-    colors: Tensor | None
-    """Colours of the style for the palette loss, a result of `color_moments`; None without it."""
     weave: MeanWeave = field(default_factory=MeanWeave)
 
     @property
@@ -132,7 +126,6 @@ class State:
         """What a checkpoint holds; call it in every process, since the means are gathered."""
         return {
             "grams": self.grams,
-            "colors": self.colors,
             "network": distributed.unwrap(self.network).state_dict(),
             "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -154,13 +147,11 @@ def build_state(
     config: TrainConfig,
     device: torch.device,
     grams: Mapping[str, Tensor] | None = None,
-    colors: Tensor | None = None,
 ) -> State:
     """A new network, or one to fine-tune, its optimiser and loss network; the initial weights follow from the seed.
 
     Args:
         grams: The style, if it is known from a checkpoint.
-        colors: Its colours, likewise.
 
     Raises:
         FileNotFoundError, ValueError, OSError: A style or the weights of a network cannot be read or do not match, or a
@@ -173,10 +164,6 @@ def build_state(
         grams = style_grams(config, loss_network)
     else:
         _check_grams(grams, config, loss_network)
-    if config.palette_weight and colors is None:
-        colors = style_colors(config)
-    elif colors is not None and (colors.shape != (3, 4) or not colors.isfinite().all()):
-        raise ValueError("the colours in the checkpoint are damaged; start a new run with another --name")
     torch.manual_seed(config.seed)
     network = TransformerNet(**{name: getattr(config, name) for name in ARCHITECTURE})
     if config.init is not None and not config.resume:
@@ -188,7 +175,6 @@ def build_state(
         optimizer=build_optimizer(network.parameters(), config),
         loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
-        colors=None if colors is None else colors.cpu(),
     )
 
 
@@ -220,16 +206,19 @@ def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Ten
     """The weighted mean of all styles: Gram matrices by layer, (1, C, C)."""
     device = loss_network.mean.device
     total: dict[str, Tensor] = {}
-    for name, share in _shares(config):
+    style_weights = config.style_weights or (1.0,) * len(config.style)
+    for name, weight in zip(config.style, style_weights, strict=True):
         for layer, gram in _grams_of(name, config, loss_network).items():
-            weighted = share * gram.to(device)
+            weighted = weight / sum(style_weights) * gram.to(device)
             total[layer] = total[layer] + weighted if layer in total else weighted
     return total
 
 
 def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
     """Gram matrices of a painting, a folder of paintings, or a preset."""
-    if paths := _paintings(name):
+    path = Path(name)
+    if path.is_dir() or path.suffix.lower() in images.FORMATS:
+        paths = find_photographs(path) if path.is_dir() else [path]
         paintings = (images.to_tensor(images.resize(images.load(p), config.style_size)) for p in paths)
         device = loss_network.mean.device
         grams = [gram_matrices(loss_network, painting.to(device), config.style_layers) for painting in paintings]
@@ -238,40 +227,6 @@ def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict
     check_preset(preset, loss_network, config.style_layers)
     grams_at = preset.at(config.style_size)
     return {layer: grams_at[layer] for layer in config.style_layers}
-
-
-def style_colors(config: TrainConfig) -> Tensor:
-    """Colours of the weighted mean of all styles, a result of `color_moments`.
-
-    Raises:
-        FileNotFoundError: There is no such style.
-        ValueError: A style has no colours, or a painting is unreadable.
-    """
-    return torch.stack([share * _colors_of(name) for name, share in _shares(config)]).sum(0)
-
-
-def _shares(config: TrainConfig) -> list[tuple[str, float]]:
-    """The styles, and the share of each in their mean."""
-    style_weights = config.style_weights or (1.0,) * len(config.style)
-    return [(name, weight / sum(style_weights)) for name, weight in zip(config.style, style_weights, strict=True)]
-
-
-def _colors_of(name: str) -> Tensor:
-    """Colours of a painting, a folder of paintings, or a preset: a result of `color_moments`."""
-    if paths := _paintings(name):
-        return torch.stack([painting_colors(images.load(path)) for path in paths]).mean(0)
-    colors = load_preset(name).colors
-    if colors is None:
-        raise ValueError(f"--palette-weight: style {name} has no colours; recreate it with `gatys make-style`")
-    return colors
-
-
-def _paintings(name: str) -> list[Path]:
-    """The paintings that a style names: a file or those in a folder; none if it is a preset."""
-    path = Path(name)
-    if path.is_dir():
-        return find_photographs(path)
-    return [path] if path.suffix.lower() in images.FORMATS else []
 
 
 @dataclass
@@ -319,7 +274,7 @@ def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
 
 def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     """The panels of losses.png and the terms in each."""
-    return {"content": ("content", "pixel", "palette", "weave", "tv"), "style": config.style_layers}
+    return {"content": ("content", "pixel", "weave", "tv"), "style": config.style_layers}
 
 
 def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig) -> None:

@@ -57,7 +57,7 @@ STYLEKIT_LAYERS = {
 
 # Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss and palette.
 ALLOWED_METHODS = {
-    "johnson": {"gatys", "gatys.colors", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
+    "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
     "cyclegan": {"gatys", "gatys.colors", "gatys.losses"},
 }
 

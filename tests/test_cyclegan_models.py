@@ -72,10 +72,23 @@ def test_a_limit_holds_for_all_features():
     assert "limit" in network._hub_mixin_config
 
 
+def test_kept_colours_tell_a_bright_photograph_from_a_dark_one():
+    torch.manual_seed(0)
+    keeping, forgetting = Generator(4, 1, keep_colors=0.5), Generator(4, 1)
+    keeping.load_state_dict(forgetting.state_dict())
+    photograph = torch.rand(1, 3, 32, 32) - 0.5
+    bright, dark = photograph + 0.4, photograph - 0.4
+    torch.testing.assert_close(forgetting(bright), forgetting(dark), atol=1e-4, rtol=0)
+    assert (keeping(bright) - keeping(dark)).mean().item() == pytest.approx(0.5 * 0.8, abs=0.01)
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}, {"noise": -1}, {"noise_size": 0}, {"limit": -1}],
-)
+    [
+        {"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}, {"noise": -1}, {"noise_size": 0}, {"limit": -1},
+        {"keep_colors": 1.5},
+    ],
+)  # fmt: skip
 def test_arguments_out_of_range_are_rejected(arguments):
     with pytest.raises(ValueError, match="got"):
         Generator(**arguments)

@@ -480,6 +480,15 @@ def test_a_limit_can_be_added_in_fine_tuning_but_is_not_lost(dataset, tmp_path):
         build_state(config(dataset, init=(str(tmp_path / "limited"),)), CPU)
 
 
+def test_kept_colours_can_be_added_in_fine_tuning_but_are_not_lost(dataset, tmp_path):
+    for name, amount in (("old", 0.0), ("new", 0.6)):
+        network_weights.save(Generator(4, 1, keep_colors=amount), tmp_path / name)
+    state = build_state(config(dataset, init=(str(tmp_path / "old"),), keep_colors=0.3), CPU)
+    assert state.generators.G.keep_colors.amount == 0.3
+    with pytest.raises(ValueError, match=r"differs from the options; add --keep-colors 0\.6$"):
+        build_state(config(dataset, init=(str(tmp_path / "new"),)), CPU)
+
+
 @pytest.mark.parametrize(("kind", "other"), [("feature", PatchDiscriminator(4, 2)), ("patch", FeatureDiscriminator())])
 def test_a_discriminator_of_the_other_kind_starts_anew(dataset, tmp_path, capsys, kind, other):
     network_weights.save(Generator(4, 1), tmp_path / "network")

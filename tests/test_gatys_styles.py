@@ -4,7 +4,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_image
 
-from gatys.colors import color_moments
 from gatys.losses import gram_matrix
 from gatys.options import STYLE_LAYERS
 from gatys.styles import (
@@ -61,11 +60,10 @@ def test_a_small_painting_is_used_for_the_smallest_size(network):
     assert list(preset.grams) == [128]
 
 
-def test_a_file_keeps_nearly_all_of_a_style(preset, paintings, tmp_path):
+def test_a_file_keeps_nearly_all_of_a_style(preset, tmp_path):
     save_preset(preset, tmp_path / "style.safetensors")
     loaded = load_preset(tmp_path / "style.safetensors")
     assert loaded.fingerprint == preset.fingerprint
-    torch.testing.assert_close(loaded.colors, color_moments(images.to_tensor(paintings[0])), atol=1e-2, rtol=0)
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
             assert (loaded.grams[size][layer] - gram).square().sum() < 1.1 * DISCARDED * gram.square().sum()
@@ -78,7 +76,6 @@ def test_the_bundled_styles_are_for_the_bundled_network(network):
     assert {"starry-night", "wheat-field-with-cypresses", "sunflowers", "olive-trees", "van-gogh"} <= presets.keys()
     for name, path in presets.items():
         assert load_preset(name).fingerprint == network.fingerprint, name
-        assert load_preset(name).colors is not None, name
         assert path.stat().st_size < 500_000
 
 
@@ -98,9 +95,6 @@ def test_a_damaged_style_file_is_named(preset, tmp_path):
         load_preset(path)
     save_file(tensors, path)
     with pytest.raises(ValueError, match=r"style\.safetensors: damaged, or not written"):
-        load_preset(path)
-    save_file(tensors | {"colors": torch.full((3, 4), float("nan")).double()}, path, {"fingerprint": "x"})
-    with pytest.raises(ValueError, match=r"style\.safetensors: damaged"):
         load_preset(path)
     save_file({"128.relu1_1": torch.zeros(4, 1), "256.relu2_1": torch.zeros(4)}, path, {"fingerprint": "x"})
     with pytest.raises(ValueError, match=r"style\.safetensors: damaged"):

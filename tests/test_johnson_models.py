@@ -108,7 +108,8 @@ def test_the_error_for_another_file_names_the_differences(tmp_path, change, says
 
 
 @pytest.mark.parametrize(
-    "options", [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}, {"noise": -1}, {"limit": -1}]
+    "options",
+    [{"width": 0}, {"n_blocks": -1}, {"upsample": "transposed"}, {"noise": -1}, {"limit": -1}, {"keep_colors": 2}],
 )
 def test_the_error_for_an_argument_out_of_range_names_it(options):
     with pytest.raises(ValueError, match=next(iter(options))):

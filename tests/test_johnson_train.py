@@ -9,12 +9,11 @@ import torch
 from conftest import exit_code, flag_error, one_error
 from PIL import Image
 
-from gatys.colors import color_moments
 from gatys.styles import load_preset, make_preset, save_preset, style_network
 from johnson.cli import main
 from johnson.models import TransformerNet
 from johnson.options import TrainConfig
-from johnson.train import build_state, load_data, style_colors, style_grams, train, train_step
+from johnson.train import build_state, load_data, style_grams, train, train_step
 from stylekit.networks import weights
 from stylekit.pictures import images
 from stylekit.training import checkpoint
@@ -204,18 +203,7 @@ def test_a_preset_of_another_network_is_refused(photographs, painting, tmp_path,
     assert "network" in one_error(capsys, "johnson")
 
 
-# Colours.
-
-
-def test_the_palette_is_that_of_the_style_and_a_resumed_run_keeps_it(photographs, painting):
-    options = config(photographs, painting, palette_weight=5.0, max_steps=2)
-    folder = train(options).folder
-    saved = checkpoint.load(folder / "last.pt")["colors"]
-    torch.testing.assert_close(saved, color_moments(images.to_tensor(images.load(painting))))
-    assert "palette" in json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    painting.unlink()
-    train(dataclasses.replace(options, resume=True, max_steps=3))
-    assert torch.equal(checkpoint.load(folder / "last.pt")["colors"], saved)
+# Patterns.
 
 
 def test_a_run_with_a_loss_against_patterns_goes_on_bit_for_bit(photographs, painting):
@@ -238,20 +226,6 @@ def test_a_checkpoint_of_an_earlier_version_has_no_patterns(photographs, paintin
     saved = {name: value for name, value in state.state_dict().items() if name != "weaves"}
     state.load_state_dict(saved)
     assert state.weave.power is None
-
-
-def test_the_palette_of_several_styles_is_their_weighted_mean(photographs, painting):
-    options = config(photographs, painting, style=(str(painting), "sunflowers"), style_weights=(3, 1))
-    each = color_moments(images.to_tensor(images.load(painting))), load_preset("sunflowers").colors
-    torch.testing.assert_close(style_colors(options), 0.75 * each[0] + 0.25 * each[1], atol=1e-3, rtol=0)
-
-
-def test_a_style_without_colours_has_no_palette(photographs, painting, tmp_path, capsys):
-    preset = make_preset([images.load(painting)], style_network("compact", None, "max"))
-    save_preset(dataclasses.replace(preset, colors=None), tmp_path / "old.safetensors")
-    style = ("--style", tmp_path / "old.safetensors", "--palette-weight", 1)
-    assert command_line(photographs, painting, *style) == 2
-    assert "old.safetensors has no colours; recreate it with `gatys make-style`" in one_error(capsys, "johnson")
 
 
 # Initial weights.
@@ -294,7 +268,7 @@ def test_a_checkpoint_has_the_documented_entries(photographs, painting):
     saved = checkpoint.load(train(config(photographs, painting, max_steps=1)).folder / "last.pt")
     # The names on disk are older than some names in the code, and stay, so that old runs can be resumed.
     assert saved.keys() == {
-        "pipeline", "grams", "colors", "network", "average", "optimizer", "weaves",
+        "pipeline", "grams", "network", "average", "optimizer", "weaves",
         "config", "random", "random_cuda", "step", "epoch", "step_in_epoch", "seconds", "wandb_run_id", "pending",
     }  # fmt: skip
     assert list(saved["grams"]) == ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]

@@ -7,6 +7,7 @@ from stylekit.networks.blocks import (
     DownsampleConv2d,
     EncoderDecoder,
     InstanceNorm2d,
+    KeepColors,
     ResidualBlock,
     UpsampleConv2d,
     normal_init,
@@ -31,6 +32,24 @@ def test_instance_norm_with_the_statistics_of_the_whole_picture_normalises_a_par
 
 def test_instance_norm_of_a_single_position_is_zero():
     assert InstanceNorm2d(3)(torch.randn(1, 3, 1, 1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40), (64, 64)])
+def test_kept_colours_move_a_painting_towards_its_photograph(size):
+    red, blue = (torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, *size) for c in ((0.8, -0.5, -0.5), (-0.4, 0.0, 0.6)))
+    torch.testing.assert_close(KeepColors(0.25)(red, blue), 0.75 * red + 0.25 * blue)
+    torch.testing.assert_close(KeepColors(1)(red, blue), blue)
+
+
+def test_kept_colours_leave_strokes_and_contours():
+    y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
+    hill = torch.where(y > 48, -0.6, 0.6).expand(1, 3, 96, 96)  # A dark hill before a bright sky.
+    strokes = 0.2 * torch.sin(2 * torch.pi * (x + y) / 8)
+    painted = KeepColors(1)(0.5 * hill + strokes, hill)
+    inside = slice(8, -8)  # At the border, where a stroke is cut off, its mean is not 0.
+    torch.testing.assert_close((painted - strokes)[..., :24, inside], hill[..., :24, inside], atol=0.01, rtol=0)
+    contour = (painted - strokes)[..., 48, inside] - (painted - strokes)[..., 49, inside]
+    assert contour.min() == pytest.approx(0.6, abs=0.05)  # As high as painted.
 
 
 def test_residual_block_without_weights_is_the_identity():

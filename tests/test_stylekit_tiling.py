@@ -22,6 +22,8 @@ NETWORKS = {
     "johnson without blocks": lambda: TransformerNet(4, 0, "nearest"),
     "cyclegan": lambda: Generator(4, 2),
     "cyclegan as published": lambda: Generator(4, 1, "transposed"),
+    "johnson with kept colours": lambda: TransformerNet(4, 1, keep_colors=0.6),
+    "cyclegan with kept colours": lambda: Generator(4, 1, keep_colors=0.6),
 }
 
 

@@ -98,7 +98,7 @@ def run_tiled(
     Args:
         image: (B, C, H, W) as input of `network.model`, on its device.
         network: Keeps height and width if they are multiples of 4 and at least 8. Only an nn.Module whose attribute
-            `model` is an `EncoderDecoder` can be run in tiles.
+            `model` is an `EncoderDecoder` can be run in tiles; it may have a method `finish(output, input)`.
         tile: Side of the tiles in pixels. None: the largest for which half of the free memory suffices.
         smoothing: Averages the statistics with those of the previous frames of a video.
 
@@ -121,7 +121,7 @@ def run_tiled(
         if isinstance(model, EncoderDecoder):
             tile = tile or _largest_tile(model, padded)
             if tile and max(rows, columns) > tile:
-                network = _Tiled(model, tile)
+                network = _Tiled(model, tile, getattr(network, "finish", None))
     return network(padded)[..., top : top + height, left : left + width]
 
 
@@ -168,8 +168,11 @@ class _Tiled:
     Modifies the normalisation layers of the model, which must be a private copy.
     """
 
-    def __init__(self, model: EncoderDecoder, tile: int) -> None:
+    def __init__(
+        self, model: EncoderDecoder, tile: int, finish: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> None:
         self.encoder, self.middle, self.decoder = model.parts()
+        self.finish = finish
         self.skip = model.skip
         self.tile = tile
 
@@ -177,7 +180,8 @@ class _Tiled:
         x = self.run(self.encoder, picture, self.tile, MARGIN)
         for module in self.middle:
             x = module(x)
-        return self.run(self.decoder, x, max(4, self.tile // 4), MARGIN // 4, picture if self.skip else None)
+        output = self.run(self.decoder, x, max(4, self.tile // 4), MARGIN // 4, picture if self.skip else None)
+        return self.finish(output, picture) if self.finish else output
 
     def run(
         self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None = None
