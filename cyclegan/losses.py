@@ -169,7 +169,7 @@ def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor
     before, now = pixels.chunk(2, dim=1)
     around = _local_mean(before)
     marks = _darkness(around[0]).square() * (now - around).abs()
-    return tone + 4 * marks[0].mean(), colour + 6 * marks[1:].mean()
+    return tone + 10 * marks[0].mean(), colour + 15 * marks[1:].mean()
 
 
 def _darkness(luma: Tensor) -> Tensor:

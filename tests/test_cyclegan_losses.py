@@ -151,7 +151,7 @@ def test_the_one_sided_terms_are_as_exact_with_autocast():
 
 
 def test_bright_and_dark_areas_keep_their_tone():
-    for start, factor in ((-0.1, 1.0), (0.8, 2.6), (-0.6, 4.0)):
+    for start, factor in ((-0.1, 1.0), (0.8, 2.6), (-0.6, 5.5)):
         before = torch.full((1, 3, 1, 1), start)
         assert tone_and_colour(before, before - 0.1)[0] == pytest.approx(4 * 0.1 * factor, rel=0.01)
 
