@@ -50,6 +50,7 @@ def main() -> None:
     config = TrainConfig(options.folder, style=(options.style,), pixel_weight=0)
     preset = load_preset(options.style)
     network = load_network(options.weights or options.style)
+    network.keep_colors = None  # To this loss, the colours of the photograph are wrong.
     paths = evenly_spaced(find_photographs(options.folder), options.count)
     photographs = [images.to_tensor(images.resize(images.load(path), options.size)) for path in paths]
     loss_network = build_network(gatys_config(config, options.size))

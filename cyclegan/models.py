@@ -58,6 +58,7 @@ class Generator(
         noise_size: Width of its grains in pixels.
         limit: Largest absolute value of normalised features, against smears (`InstanceNorm2d`); 0 for none.
         keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
+        keep_black: With `keep_colors`, the photograph shows through where all is black.
 
     Raises:
         ValueError: An argument is out of range.
@@ -76,6 +77,7 @@ class Generator(
         noise_size: int = 1,
         limit: float = 0.0,
         keep_colors: float = 0.0,
+        keep_black: bool = True,
     ) -> None:
         super().__init__()
         if ngf < 1 or n_blocks < 0:
@@ -104,7 +106,7 @@ class Generator(
             Conv2d(ngf, 3, 7),
             nn.Tanh(),
         )
-        self.keep_colors = KeepColors(keep_colors) if keep_colors else None
+        self.keep_colors = KeepColors(keep_colors, -1.0 if keep_black else None) if keep_colors else None
         for module in self.modules():
             if isinstance(module, InstanceNorm2d):
                 module.limit = limit

@@ -80,7 +80,10 @@ class TrainConfig(RunConfig):
     """Largest absolute value of normalised features, such as 4, against smears and blots; 0: no limit."""
 
     keep_colors: float = 0.0
-    """Part of the photograph's local colours that the generators keep, such as 0.6; strokes stay. 0: none."""
+    """Part of the local colours of the input that the generators keep, such as 0.6; 0: none."""
+
+    keep_black: bool = True
+    """With --keep-colors: the input shows through where all is black, against blotches."""
 
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"

@@ -49,7 +49,18 @@ from stylekit.training.log import print0
 from stylekit.training.optim import build_ema, frozen, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-GENERATOR = ("ngf", "n_blocks", "upsample", "dropout", "antialias", "noise", "noise_size", "limit", "keep_colors")
+GENERATOR = (
+    "ngf",
+    "n_blocks",
+    "upsample",
+    "dropout",
+    "antialias",
+    "noise",
+    "noise_size",
+    "limit",
+    "keep_colors",
+    "keep_black",
+)
 """Options that are arguments of the generators."""
 
 ARCHITECTURE = (*GENERATOR, "ndf", "n_layers_d", "discriminator")

@@ -67,6 +67,7 @@ class TransformerNet(
             preserves less of the photograph.
         limit: Largest absolute value of normalised features, against blots (`InstanceNorm2d`); 0 for none.
         keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
+        keep_black: With `keep_colors`, the photograph shows through where all is black.
 
     Raises:
         ValueError: An argument is out of range.
@@ -82,6 +83,7 @@ class TransformerNet(
         noise: float = 0.1,
         limit: float = 0.0,
         keep_colors: float = 0.0,
+        keep_black: bool = True,
     ) -> None:
         super().__init__()
         if width < 1 or n_blocks < 0:
@@ -103,7 +105,7 @@ class TransformerNet(
             *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
             skip=skip,
         )
-        self.keep_colors = KeepColors(keep_colors) if keep_colors else None
+        self.keep_colors = KeepColors(keep_colors, 0.0 if keep_black else None) if keep_colors else None
         for module in self.modules():
             if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colours.
                 module.limit = limit

@@ -90,7 +90,10 @@ class TrainConfig(RunConfig):
     """Largest absolute value of normalised features, such as 3, against black and white blots; 0: no limit."""
 
     keep_colors: float = 0.0
-    """Part of the photograph's local colours that the network keeps, such as 0.5; strokes stay. 0: none."""
+    """Part of the photograph's local colours that the network keeps, such as 0.5; 0: none."""
+
+    keep_black: bool = True
+    """With --keep-colors: the photograph shows through where all is black, against blotches."""
 
     init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
     """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""

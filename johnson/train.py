@@ -37,7 +37,7 @@ from stylekit.training.log import print0
 from stylekit.training.optim import Muon, build_ema, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit", "keep_colors")
+ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit", "keep_colors", "keep_black")
 """Options of the network, which are its arguments. Neither these nor the optimiser can change in a run."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")

@@ -440,6 +440,7 @@ def test_networks_bring_the_discriminators_of_what_they_paint(dataset, tmp_path)
 
 def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
     options = dict(ngf=32, ndf=32, n_blocks=6, n_layers_d=3, antialias=True, noise=0.2, noise_size=4, limit=4)
+    options |= {"keep_colors": 0.6}
     given = ("landscape2vangogh", "vangogh2landscape")
     state = build_state(config(dataset, init=given, discriminator="both", **options), CPU)
     for name, patch, heads in (
@@ -458,7 +459,7 @@ def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
         (
             ["--init", "landscape2vangogh"],
             "--init landscape2vangogh: its architecture differs from the options; "
-            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4 --limit 4 --ndf 32",
+            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4 --limit 4 --keep-colors 0.6 --ndf 32",
         ),
         (["--init", "nothing"], "no weights nothing"),
         (["--init", "RUN", "RUN"], "a training run has both generators; give it alone"),

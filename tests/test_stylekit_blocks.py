@@ -36,20 +36,31 @@ def test_instance_norm_of_a_single_position_is_zero():
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (64, 64)])
 def test_kept_colours_move_a_painting_towards_its_photograph(size):
-    red, blue = (torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, *size) for c in ((0.8, -0.5, -0.5), (-0.4, 0.0, 0.6)))
-    torch.testing.assert_close(KeepColors(0.25)(red, blue), 0.75 * red + 0.25 * blue)
-    torch.testing.assert_close(KeepColors(1)(red, blue), blue)
+    red, blue = (torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, *size) for c in ((0.9, 0.3, 0.3), (0.3, 0.5, 0.8)))
+    torch.testing.assert_close(KeepColors(0.25, black=0)(red, blue), 0.75 * red + 0.25 * blue)
+    torch.testing.assert_close(KeepColors(1, black=0)(red, blue), blue)
 
 
 def test_kept_colours_leave_strokes_and_contours():
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
-    hill = torch.where(y > 48, -0.6, 0.6).expand(1, 3, 96, 96)  # A dark hill before a bright sky.
+    hill = torch.where(y > 48, -0.4, 0.6).expand(1, 3, 96, 96)  # A dark hill before a bright sky.
     strokes = 0.2 * torch.sin(2 * torch.pi * (x + y) / 8)
-    painted = KeepColors(1)(0.5 * hill + strokes, hill)
+    painted = KeepColors(1, black=-1)(0.5 * hill + strokes, hill)
     inside = slice(8, -8)  # At the border, where a stroke is cut off, its mean is not 0.
     torch.testing.assert_close((painted - strokes)[..., :24, inside], hill[..., :24, inside], atol=0.01, rtol=0)
     contour = (painted - strokes)[..., 48, inside] - (painted - strokes)[..., 49, inside]
-    assert contour.min() == pytest.approx(0.6, abs=0.05)  # As high as painted.
+    assert contour.min() == pytest.approx(0.5, abs=0.05)  # As high as painted.
+
+
+@pytest.mark.parametrize("black", [-1.0, 0.0])
+def test_strokes_fade_in_black_areas_but_not_around_a_light(black):
+    photograph = torch.full((1, 3, 64, 64), black)
+    photograph[..., 32, 32] = 1
+    strokes = 0.3 * torch.rand(1, 3, 64, 64)
+    painted, everywhere = (KeepColors(0.5, value)(photograph + strokes, photograph) for value in (black, None))
+    assert torch.equal(painted[..., :20, :], photograph[..., :20, :])
+    assert (everywhere - photograph)[..., :20, :].std() == pytest.approx(0.3 / 12**0.5, rel=0.1)
+    assert (painted - photograph)[..., 30:35, 30:35].std() == pytest.approx(0.3 / 12**0.5, rel=0.3)
 
 
 def test_residual_block_without_weights_is_the_identity():

@@ -189,7 +189,7 @@ def copy_weights(copies: Iterable[Copy], given: str) -> None:
     for source, target, amounts in copies:
         found, expected = source._hub_mixin_config, target._hub_mixin_config
         for name, value in found.items():
-            may_differ = (name in amounts and value) or name in ("limit", "keep_colors")
+            may_differ = (name in amounts and value) or name in ("limit", "keep_colors", "keep_black")
             if value != expected.get(name) and not (may_differ and expected.get(name)):
                 different.setdefault(name, value)
     if different:
