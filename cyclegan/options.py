@@ -83,7 +83,7 @@ class TrainConfig(RunConfig):
     """Part of the local colours of the input that the generators keep, such as 0.6; 0: none."""
 
     keep_black: bool = True
-    """With --keep-colors: the input shows through where all is black, against blotches."""
+    """With --keep-colors: the input shows through where it is black, instead of blotches."""
 
     # Objective.
     gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"

@@ -67,7 +67,7 @@ class TransformerNet(
             preserves less of the photograph.
         limit: Largest absolute value of normalised features, against blots (`InstanceNorm2d`); 0 for none.
         keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
-        keep_black: With `keep_colors`, the photograph shows through where all is black.
+        keep_black: With `keep_colors`, the photograph shows through where it is black.
 
     Raises:
         ValueError: An argument is out of range.

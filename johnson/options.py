@@ -93,7 +93,7 @@ class TrainConfig(RunConfig):
     """Part of the photograph's local colours that the network keeps, such as 0.5; 0: none."""
 
     keep_black: bool = True
-    """With --keep-colors: the photograph shows through where all is black, against blotches."""
+    """With --keep-colors: the photograph shows through where it is black, instead of blotches."""
 
     init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
     """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""

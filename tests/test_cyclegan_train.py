@@ -440,7 +440,6 @@ def test_networks_bring_the_discriminators_of_what_they_paint(dataset, tmp_path)
 
 def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
     options = dict(ngf=32, ndf=32, n_blocks=6, n_layers_d=3, antialias=True, noise=0.2, noise_size=4, limit=4)
-    options |= {"keep_colors": 0.6}
     given = ("landscape2vangogh", "vangogh2landscape")
     state = build_state(config(dataset, init=given, discriminator="both", **options), CPU)
     for name, patch, heads in (
@@ -459,7 +458,7 @@ def test_the_bundled_networks_start_cyclegan_with_their_discriminators(dataset):
         (
             ["--init", "landscape2vangogh"],
             "--init landscape2vangogh: its architecture differs from the options; "
-            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4 --limit 4 --keep-colors 0.6 --ndf 32",
+            "add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --noise-size 4 --limit 4 --ndf 32",
         ),
         (["--init", "nothing"], "no weights nothing"),
         (["--init", "RUN", "RUN"], "a training run has both generators; give it alone"),
@@ -481,13 +480,14 @@ def test_a_limit_can_be_added_in_fine_tuning_but_is_not_lost(dataset, tmp_path):
         build_state(config(dataset, init=(str(tmp_path / "limited"),)), CPU)
 
 
-def test_kept_colours_can_be_added_in_fine_tuning_but_are_not_lost(dataset, tmp_path):
-    for name, amount in (("old", 0.0), ("new", 0.6)):
-        network_weights.save(Generator(4, 1, keep_colors=amount), tmp_path / name)
-    state = build_state(config(dataset, init=(str(tmp_path / "old"),), keep_colors=0.3), CPU)
-    assert state.generators.G.keep_colors.amount == 0.3
-    with pytest.raises(ValueError, match=r"differs from the options; add --keep-colors 0\.6$"):
-        build_state(config(dataset, init=(str(tmp_path / "new"),)), CPU)
+@pytest.mark.parametrize("amount", [0.0, 0.6])
+def test_fine_tuning_may_keep_other_colours(dataset, tmp_path, amount):
+    network_weights.save(Generator(4, 1, keep_colors=amount), tmp_path / "start")
+    given = (str(tmp_path / "start"),)
+    assert build_state(config(dataset, init=given), CPU).generators.G.keep_colors is None
+    for black in (True, False):
+        kept = build_state(config(dataset, init=given, keep_colors=0.3, keep_black=black), CPU).generators.G.keep_colors
+        assert (kept.amount, kept.black) == (0.3, -1 if black else None)
 
 
 @pytest.mark.parametrize(("kind", "other"), [("feature", PatchDiscriminator(4, 2)), ("patch", FeatureDiscriminator())])

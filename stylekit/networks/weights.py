@@ -175,8 +175,8 @@ class Copy(NamedTuple):
 def copy_weights(copies: Iterable[Copy], given: str) -> None:
     """Copy weights between networks; all or none.
 
-    A limit of normalised features and kept colours have no weights, so the target may have other values, or the first;
-    but a network that was trained with them would paint something else without.
+    A limit of normalised features has no weights, so the target may have another one, or the first; but a network that
+    was trained with a limit would paint something else without. Colours can be kept or not.
 
     Args:
         given: The flag and its value, for the error message.
@@ -189,8 +189,9 @@ def copy_weights(copies: Iterable[Copy], given: str) -> None:
     for source, target, amounts in copies:
         found, expected = source._hub_mixin_config, target._hub_mixin_config
         for name, value in found.items():
-            may_differ = (name in amounts and value) or name in ("limit", "keep_colors", "keep_black")
-            if value != expected.get(name) and not (may_differ and expected.get(name)):
+            may_change = (name in amounts and value) or name == "limit"
+            may_differ = name.startswith("keep_") or (may_change and expected.get(name))
+            if value != expected.get(name) and not may_differ:
                 different.setdefault(name, value)
     if different:
         flags = " ".join(_flag(name, value) for name, value in different.items())
