@@ -142,7 +142,7 @@ class KeepColors(nn.Module):
         self.black = black
 
     def forward(self, painting: Tensor, photograph: Tensor) -> Tensor:
-        kept = painting + self.amount * blur(photograph - painting)
+        kept = painting + self.amount * _blur(photograph - painting)
         return kept if self.black is None else photograph.lerp(kept, _light(photograph, self.black))
 
 
@@ -150,10 +150,10 @@ def _light(photograph: Tensor, black: float) -> Tensor:
     """From 0 where all is black to 1 near anything that is brighter than `DARK`, (B, 1, H, W)."""
     brightness = (luminance(photograph) - black) / (1 - black)
     brightest = functional.max_pool2d(brightness, 9, stride=1, padding=4)
-    return (blur(brightest, 9) / DARK).clamp(max=1)
+    return (_blur(brightest, 9) / DARK).clamp(max=1)
 
 
-def blur(x: Tensor, width: int = 17) -> Tensor:
+def _blur(x: Tensor, width: int = 17) -> Tensor:
     """Mean of the pixels around each, weighted by a pyramid of twice this odd width; of those in the picture only."""
     half = width // 2
     for _ in range(2):

@@ -168,9 +168,7 @@ class _Tiled:
     Modifies the normalisation layers of the model, which must be a private copy.
     """
 
-    def __init__(
-        self, model: EncoderDecoder, tile: int, finish: Callable[[Tensor, Tensor], Tensor] | None = None
-    ) -> None:
+    def __init__(self, model: EncoderDecoder, tile: int, finish: Callable[[Tensor, Tensor], Tensor] | None) -> None:
         self.encoder, self.middle, self.decoder = model.parts()
         self.finish = finish
         self.skip = model.skip

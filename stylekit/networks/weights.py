@@ -190,7 +190,7 @@ def copy_weights(copies: Iterable[Copy], given: str) -> None:
         found, expected = source._hub_mixin_config, target._hub_mixin_config
         for name, value in found.items():
             may_change = (name in amounts and value) or name == "limit"
-            may_differ = name.startswith("keep_") or (may_change and expected.get(name))
+            may_differ = name in ("keep_colors", "keep_black") or (may_change and expected.get(name))
             if value != expected.get(name) and not may_differ:
                 different.setdefault(name, value)
     if different:
