@@ -33,7 +33,7 @@ METHODS = {
     "CycleGAN": "A network that learned to turn one collection of pictures into another, photographs into paintings. "
     "It takes about a second.",
     "Johnson": "A network that learned the style of one painting and paints in a single pass. It takes about a second.",
-    "Gatys": "No network is trained: the picture itself is optimised until it has the statistics of the painting. "
+    "Gatys": "No network is trained: the picture itself is optimized until it has the statistics of the painting. "
     "The best and slowest: about a minute for 512 px on two CPU cores. You see it grow, and can stop it.",
 }
 
@@ -263,7 +263,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
                 with gr.Accordion("Adjust", open=False):
                     strength = gr.Slider(0, 100, 100, step=5, label="Strength in percent")
                     stroke_size = gr.Slider(0.5, 3, 1, step=0.25, label="Stroke size")
-                    keep_colors = gr.Checkbox(label="Keep the colours of the photograph")
+                    keep_colors = gr.Checkbox(label="Keep the colors of the photograph")
                 start = gr.Button("Paint", variant="primary")
             with gr.Column(scale=3, min_width=320):
                 slider = gr.ImageSlider(
@@ -385,7 +385,7 @@ def paint(
     strength, preserve_color, stroke_size = look
     if method == "Gatys":
         content = images.to_tensor(images.resize(photograph, size)).to(device)
-        for done, picture in optimise(content, style, stroke_size, device, end):
+        for done, picture in optimize(content, style, stroke_size, device, end):
             blended = strokes.paint(content, lambda _, picture=picture: picture, strength, preserve_color)
             yield done, images.to_image(blended)
         return
@@ -397,7 +397,7 @@ def paint(
     yield 1.0, images.to_image(painted)
 
 
-def optimise(
+def optimize(
     content: "Tensor", style: str, stroke_size: float, device: str, end: threading.Event
 ) -> "Iterator[tuple[float, Tensor]]":
     """Run Gatys in a thread; yields the fraction done and the picture so far twice a second, and the result last."""

@@ -39,7 +39,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
-        # Version 2.0.8 is the last under the MIT licence.
+        # Version 2.0.8 is the last under the MIT license.
         "albumentations>=2.0,<2.1",
         "wandb>=0.18",
         "pillow>=11.3",

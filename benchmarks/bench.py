@@ -48,10 +48,10 @@ KINDS = {
     "matrix products of Winograd's algorithm": ("aten::mm", "aten::bmm"),
     "convolutions, forward": ("mkldnn_convolution", "cudnn_convolution", "_slow_conv2d_forward"),
     "convolutions, backward": ("convolution_backward", "_slow_conv2d_backward"),
-    "normalisation": ("norm",),
+    "normalization": ("norm",),
     "padding": ("pad",),
     "up-sampling": ("upsample",),
-    "optimisers and moving average": ("adam", "lerp"),
+    "optimizers and moving average": ("adam", "lerp"),
     "copies, most of them tiles of Winograd's algorithm": ("aten::copy_", "aten::add_", "aten::fill_"),
 }
 """Parts of the names of PyTorch's operations."""

@@ -3,7 +3,7 @@
 python benchmarks/gallery.py [SHEET ...] [--photographs MINE.jpg ...] [--styles NAME ...] [--size 512] [-o docs]
 
 methods: one photograph, all three methods. cyclegan: before and after. objectives: CycleGAN's networks. gatys, johnson:
-photographs in all styles, by optimisation and in one pass. compare (on request only): gatys below johnson.
+photographs in all styles, by optimization and in one pass. compare (on request only): gatys below johnson.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cyclegan.translate import load_generator, translate
 from gatys.options import StylizeConfig
 from gatys.styles import load_preset
 from gatys.stylize import build_network
-from gatys.stylize import stylize as optimise
+from gatys.stylize import stylize as optimize
 from johnson.stylize import load_network, stylize
 from stylekit.pictures import images
 from stylekit.pictures.sheet import contact_sheet
@@ -49,7 +49,7 @@ def by_cyclegan(photograph: Image.Image, name: str = "landscape2vangogh") -> Ima
 
 def by_gatys(photograph: Image.Image, style: str) -> Image.Image:
     config = StylizeConfig(size=max(photograph.size))
-    stylized = optimise(images.to_tensor(photograph), [load_preset(style)], config, network=build_network(config))
+    stylized = optimize(images.to_tensor(photograph), [load_preset(style)], config, network=build_network(config))
     return images.to_image(stylized)
 
 

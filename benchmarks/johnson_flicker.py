@@ -2,7 +2,7 @@
 
 python benchmarks/johnson_flicker.py [CLIP.mp4] [--style starry-night] [--smoothing 0.98] [--size 640]
 
-The measure needs no optical flow: the mean change from frame to frame, in grey levels, of pixels that are static in the
+The measure needs no optical flow: the mean change from frame to frame, in gray levels, of pixels that are static in the
 source. Without a clip, one is generated from a photograph in scikit-learn, with noise and a blinking lamp.
 """
 
@@ -24,7 +24,7 @@ from stylekit.pictures import images
 from stylekit.pictures.video import process_video
 
 THRESHOLD = 6
-"""Change in grey levels that is attributed to noise and compression."""
+"""Change in gray levels that is attributed to noise and compression."""
 
 
 def main() -> None:
@@ -54,11 +54,11 @@ def main() -> None:
             process_video(clip, Path(folder) / "out.mp4", process, size=options.size)
             found[decay] = flicker(before, after)
     for decay, (value, static) in found.items():
-        print(f"smoothing {decay:g}: {value:.2f} grey levels, over the {static:.0%} of pixels that are static")
+        print(f"smoothing {decay:g}: {value:.2f} gray levels, over the {static:.0%} of pixels that are static")
 
 
 def flicker(before: list[Tensor], after: list[Tensor]) -> tuple[float, float]:
-    """The mean change of static pixels in grey levels, and the fraction of pixels that are static."""
+    """The mean change of static pixels in gray levels, and the fraction of pixels that are static."""
     changes, static = 0.0, 0
     for i in range(1, len(before)):
         mask = (before[i] - before[i - 1]).abs().amax(1) * 255 < THRESHOLD

@@ -1,10 +1,10 @@
-"""One pass of a trained network against the optimisation that it replaces: loss and time.
+"""One pass of a trained network against the optimization that it replaces: loss and time.
 
 python benchmarks/johnson_gatys.py FOLDER [--style starry-night] [--count 20] [--size 256] [--sizes 256 512] [-o JSON]
 
 FOLDER holds photographs on which the network was not trained. The loss is that of `johnson train` with default weights,
-without the pixel loss, which Gatys does not have. Gatys minimises it at a single scale, from the photograph and from
-noise; the result is measured without the margin that is added during the optimisation.
+without the pixel loss, which Gatys does not have. Gatys minimizes it at a single scale, from the photograph and from
+noise; the result is measured without the margin that is added during the optimization.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from gatys.options import StylizeConfig
 from gatys.styles import load_preset
 from gatys.stylize import Step, build_network
-from gatys.stylize import stylize as optimise
+from gatys.stylize import stylize as optimize
 from johnson.data import find_photographs
 from johnson.losses import perceptual_loss
 from johnson.options import TrainConfig
@@ -50,7 +50,7 @@ def main() -> None:
     config = TrainConfig(options.folder, style=(options.style,), pixel_weight=0)
     preset = load_preset(options.style)
     network = load_network(options.weights or options.style)
-    network.keep_colors = None  # To this loss, the colours of the photograph are wrong.
+    network.keep_colors = None  # To this loss, the colors of the photograph are wrong.
     paths = evenly_spaced(find_photographs(options.folder), options.count)
     photographs = [images.to_tensor(images.resize(images.load(path), options.size)) for path in paths]
     loss_network = build_network(gatys_config(config, options.size))
@@ -76,7 +76,7 @@ def main() -> None:
                 if step.number in STEPS:
                     found[step.number].append(loss(step.image(), photograph))
 
-            optimise(
+            optimize(
                 photograph, [preset], gatys_config(config, options.size, start), network=loss_network, on_step=note
             )
         results["gatys"][start] = {step: statistics.mean(values) for step, values in found.items()}
@@ -95,7 +95,7 @@ def main() -> None:
             stylize(photograph, network)
             once.append(time.monotonic() - start_time)
             ends: list[float] = []
-            optimise(
+            optimize(
                 photograph, [preset], few, network=loss_network, on_step=lambda _, e=ends: e.append(time.monotonic())
             )
             step.append((ends[-1] - ends[0]) / 3)

@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, side: int, stride: int = 1, affine: bool = False) -> list[nn.Module]:
-    """Padding, convolution, normalisation and ReLU. CycleGAN's strided convolutions pad with zeros."""
+    """Padding, convolution, normalization and ReLU. CycleGAN's strided convolutions pad with zeros."""
     mode = "reflect" if stride == 1 or affine else "zeros"
     return [
         nn.Conv2d(inputs, outputs, side, stride, side // 2, padding_mode=mode),

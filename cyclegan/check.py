@@ -18,14 +18,14 @@ from cyclegan.options import CheckConfig
 from stylekit.collections.manifest import read_manifest, write_manifest
 from stylekit.collections.workspace import REJECTED, SIDES, SPLITS
 from stylekit.pictures import images
-from stylekit.pictures.chart import colour_chart, stack, strip
+from stylekit.pictures.chart import color_chart, stack, strip
 from stylekit.pictures.similarity import groups, near_pairs
 from stylekit.pictures.survey import Facts, detail_size, survey
 
 SERIOUS = ("unreadable", "leaking", "in both X and Y")
 """A single one of these harms."""
 
-OTHERS = ("small", "framed", "grey", "repeated")
+OTHERS = ("small", "framed", "gray", "repeated")
 """These harm if they are more than `TOLERATED` of a side."""
 
 NOTES = ("rotated", "CMYK")
@@ -170,7 +170,7 @@ def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
 
 
 def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> Image.Image:
-    """Samples of both sides, the pictures with problems, and the colours of X against those of Y."""
+    """Samples of both sides, the pictures with problems, and the colors of X against those of Y."""
     parts = []
     for name, side in (("X", "A"), ("Y", "B")):
         good = [fact.path for fact in folders.get(f"train{side}", []) if not fact.error]
@@ -183,12 +183,12 @@ def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> 
         if readable:
             title = f"{kind}: {len(paths)}" + (f", the first {len(readable)}" if len(paths) > len(readable) else "")
             parts.append(strip(title, map(images.load, readable), _ACROSS))
-    colours = {}
+    colors = {}
     for name, side in (("X", "A"), ("Y", "B")):
         counts = [fact.histogram for fact in folders.get(f"train{side}", []) if not fact.error]
         if counts:
-            colours[name] = [sum(level) for level in zip(*counts, strict=True)]
-    return stack([*parts, colour_chart(colours)])
+            colors[name] = [sum(level) for level in zip(*counts, strict=True)]
+    return stack([*parts, color_chart(colors)])
 
 
 def report(result: Report) -> int:
@@ -229,8 +229,8 @@ def _flaws(fact: Facts, min_size: int) -> list[tuple[str, str]]:
         flaws.append(
             ("framed", f"the picture inside has {right - left} x {bottom - top} of {fact.width} x {fact.height} px")
         )
-    if fact.grey:
-        flaws.append(("grey", ""))
+    if fact.gray:
+        flaws.append(("gray", ""))
     if fact.rotated:
         flaws.append(("rotated", "by EXIF orientation"))
     if fact.mode == "CMYK":

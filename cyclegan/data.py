@@ -120,10 +120,10 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
             area_for_downscale="image",
         )
         turn = a.Rotate(limit=5, interpolation=cv2.INTER_CUBIC, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
-        # Paintings keep their colours, which the generators are to learn.
-        colour = a.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.02, 0.02), p=0.8)
+        # Paintings keep their colors, which the generators are to learn.
+        color = a.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.02, 0.02), p=0.8)
         cuts = [resize_shorter_side(load_size), square, turn, zoom, a.HorizontalFlip(p=0.5)]
-        return Pipelines(a.Compose([*cuts, colour]), a.Compose(cuts))
+        return Pipelines(a.Compose([*cuts, color]), a.Compose(cuts))
     if augment == "detail":
         a = albumentations
         largest = round(crop_size / 0.7)

@@ -99,7 +99,7 @@ def cure(finding: Finding, config: TrainConfig) -> str:
     match finding.disease:
         case "mode collapse":
             return f"start a new run with {flag} {max(10, 2 * weight):g} (now {weight:g}) or a smaller --lr"
-        case "colour inversion":
+        case "color inversion":
             advice = f"--lambda-identity {max(1, 2 * identity):g} (now {identity:g}) or another --seed"
             return f"this rarely heals: start a new run with {advice}"
         case "no translation":

@@ -74,8 +74,8 @@ class FeatureDiscriminator(
 ):
     """Small convolutional heads on five layers of a frozen VGG: they need far fewer steps than a PatchGAN.
 
-    Features that recognise objects already tell brush strokes from photographs (Projected GAN, Sauer et al. 2021), so
-    only the heads are trained. Spectral normalisation (Miyato et al. 2018) and blurred strides keep them from winning
+    Features that recognize objects already tell brush strokes from photographs (Projected GAN, Sauer et al. 2021), so
+    only the heads are trained. Spectral normalization (Miyato et al. 2018) and blurred strides keep them from winning
     at once. The VGG is the bundled compact one; it is neither trained nor saved.
 
     Shape: (B, 3, H, W) in [-1, 1] -> (B, 5, H / 4, W / 4): one channel of logits per head. H and W are at least 32.
@@ -143,7 +143,7 @@ def _head(channels: int, halvings: int, width: int) -> nn.Sequential:
 
 @functools.cache
 def _constant_vgg() -> VGGFeatures:
-    """The features for the heads. Weights are buffers that are not saved: no optimiser and no checkpoint has them."""
+    """The features for the heads. Weights are buffers that are not saved: no optimizer and no checkpoint has them."""
     vgg = VGGFeatures(_HALVINGS, "compact", padding="replicate", normalize=True)
     for module in vgg.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:

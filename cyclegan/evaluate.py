@@ -229,8 +229,8 @@ def score(measured: Mapping[str, Mapping[str, Figure]]) -> float:
     """One number that chooses the best networks of a run: the mean, over both directions, of `SCORE` relative to the
     untranslated pictures. 1 is no better than these; smaller is better.
 
-    The features are not those of the VGG, which a discriminator may have. They alone would favour a generator that
-    changes little, and colours alone one that paints no strokes.
+    The features are not those of the VGG, which a discriminator may have. They alone would favor a generator that
+    changes little, and colors alone one that paints no strokes.
     """
     ratios = []
     for found in measured.values():

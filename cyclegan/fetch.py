@@ -27,7 +27,7 @@ from stylekit.collections.workspace import SIDES, SPLITS, Workspace, check_folde
 Listings = dict[str, list[Remote]]
 """Pictures by side, A (X) and B (Y)."""
 
-ARCHIVE_LICENCE = "not stated; distributed for research"
+ARCHIVE_LICENSE = "not stated; distributed for research"
 ARCHIVE_PAGE = "https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix"
 
 _USUAL_BYTES = 400_000
@@ -93,18 +93,18 @@ def plan(config: FetchConfig, web: Web | None = None) -> list[str]:
         size = f"{published.size / 1e6:.0f} MB" if published.size else "unknown size"
         return [
             f"{config.archive_url}/{config.name}.zip ({size}) -> {output}",
-            f"A: {published.a}; B: {published.b}; licence: {ARCHIVE_LICENCE}",
+            f"A: {published.a}; B: {published.b}; license: {ARCHIVE_LICENSE}",
         ]
     lines = []
     for side, source in build_sources(config, web).items():
         remotes = list(_counted(source.list(config.limit), side))
-        licences = Counter(remote.licence or UNKNOWN for remote in remotes)
+        licenses = Counter(remote.license or UNKNOWN for remote in remotes)
         given = config.x if side == "A" else config.y
         megabytes = sum(estimate(remote, None) for remote in remotes) / 1e6
         folders = f"{output / f'train{side}'}, {output / f'test{side}'}"
         lines += [
             f"{given} -> {folders}: {len(remotes)} pictures, about {megabytes:.0f} MB",
-            f"  licences: {', '.join(f'{name} ({count})' for name, count in licences.most_common())}",
+            f"  licenses: {', '.join(f'{name} ({count})' for name, count in licenses.most_common())}",
         ]
     return lines
 
@@ -137,9 +137,9 @@ def build_source(given: str, config: FetchConfig, web: Web) -> Source:
             large = config.wikiart_size == "large"
             return wikiart.WikiArt(web, cast(wikiart.Kind, kind), name, config.genre, large, config.wikiart_url)
         key, size = os.environ.get("FLICKR_API_KEY"), preparation(config).size
-        return flickr.Flickr(web, cast(flickr.Kind, kind), name, key, config.licence, size, config.flickr_url)
+        return flickr.Flickr(web, cast(flickr.Kind, kind), name, key, config.license, size, config.flickr_url)
     if Path(given).is_dir():
-        return Folder(Path(given), licence="from your own folder")
+        return Folder(Path(given), license="from your own folder")
     raise ValueError(
         f"{given!r} is neither a folder nor a source; expected flickr:TAG, flickr:group:NAME, flickr:search:WORDS, "
         f"wikiart:ARTIST, wikiart:style:NAME or wikiart:genre:NAME"
@@ -160,7 +160,7 @@ def preparation(config: FetchConfig) -> Preparation:
 def request(config: FetchConfig) -> dict[str, Any]:
     """What decides the content of the folder, except the number of pictures."""
     steps = preparation(config)
-    names = ("name", "x", "y", "licence", "genre", "wikiart_size", "enlarge", "crop_frames", "test_share")
+    names = ("name", "x", "y", "license", "genre", "wikiart_size", "enlarge", "crop_frames", "test_share")
     return {**{name: getattr(config, name) for name in names}, "size": steps.size, "min_size": steps.min_size}
 
 
@@ -191,7 +191,7 @@ def report(result: Result) -> int:
         print(f"failed: {len(result.failed)} pictures{more}; run the same command again to retry", file=sys.stderr)
         return 1
     if not result.counts:
-        print("cyclegan fetch: no picture is left; see --min-size and --licence", file=sys.stderr)
+        print("cyclegan fetch: no picture is left; see --min-size and --license", file=sys.stderr)
         return 1
     if result.paintings_in_a:
         print("A holds the paintings: train with --direction BtoA to turn photographs into paintings")
@@ -232,7 +232,7 @@ def _archive(config: FetchConfig, space: Workspace, web: Web) -> Listings:
         listings[side] = []
         for split in SPLITS:
             with suppress(FileNotFoundError):
-                folder = Folder(unpacked / f"{split}{side}", True, ARCHIVE_LICENCE, "", ARCHIVE_PAGE, split)
+                folder = Folder(unpacked / f"{split}{side}", True, ARCHIVE_LICENSE, "", ARCHIVE_PAGE, split)
                 listings[side] += folder.list(10**9)
         space.save_listing(side, listings[side], len(listings[side]))
     return listings

@@ -1,6 +1,6 @@
 """The objective of CycleGAN (Zhu et al. 2017, section 3), term by term, for pictures in [-1, 1].
 
-Functions take tensors and return tensors. Sums are returned as named terms, so the log shows exactly what is minimised.
+Functions take tensors and return tensors. Sums are returned as named terms, so the log shows exactly what is minimized.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Scores = Tensor | Sequence[Tensor]
 """The scores of one discriminator, or of several."""
 
 STROKE = 16
-"""Width in pixels within which strokes may be lighter, darker or of another colour than the photograph."""
+"""Width in pixels within which strokes may be lighter, darker or of another color than the photograph."""
 
 
 def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_loss: GANLoss = "lsgan") -> Tensor:
     """The loss of discriminator scores against the target "real" (or "fake").
 
     "lsgan" is the squared distance to 1 or 0 (Mao et al. 2017; section 4 of the CycleGAN paper), "vanilla" the negative
-    log-likelihood (Goodfellow et al. 2014; eq. 1), which includes the sigmoid. Generators minimise it with `real=True`,
+    log-likelihood (Goodfellow et al. 2014; eq. 1), which includes the sigmoid. Generators minimize it with `real=True`,
     the non-saturating form.
 
     Args:
@@ -59,9 +59,9 @@ def generator_loss(
     lambda_y: float = 10.0,
     lambda_identity: float = 0.5,
 ) -> dict[str, Tensor]:
-    """The weighted terms that G and F minimise together (eq. 3); their sum is the objective.
+    """The weighted terms that G and F minimize together (eq. 3); their sum is the objective.
 
-    The identity loss (section 5.2) keeps colours that already belong to the target domain. As in the authors' code, its
+    The identity loss (section 5.2) keeps colors that already belong to the target domain. As in the authors' code, its
     weight is relative to the cycle loss.
 
     Args:
@@ -88,7 +88,7 @@ def generator_loss(
 
 def one_sided_loss(
     real: Tensor,
-    colours: Tensor,
+    colors: Tensor,
     fake: Tensor,
     content: tuple[Tensor, Tensor],
     style: Tensor,
@@ -97,19 +97,19 @@ def one_sided_loss(
     gan_loss: GANLoss = "lsgan",
     lambda_content: float = 0.4,
     lambda_tone: float = 4.0,
-    lambda_colour: float = 2.0,
+    lambda_color: float = 2.0,
     lambda_style: float = 8.0,
     lambda_weave: float = 2.0,
 ) -> dict[str, Tensor]:
     """The weighted terms of one generator in the one-sided stage, a departure from the paper without the way back.
 
-    Instead of the cycle, VGG features keep the content, and local means of brightness and colour the light. The style
+    Instead of the cycle, VGG features keep the content, and local means of brightness and color the light. The style
     loss of Gatys et al. (2016) says what the other collection looks like, from the first step; it counts less in flat
     pictures, where it would paint patterns.
 
     Args:
         real: Pictures, (B, 3, H, W) in [-1, 1].
-        colours: The same pictures, in the colours that local means should have.
+        colors: The same pictures, in the colors that local means should have.
         fake: Their translations.
         content: VGG features of `real` and of `fake`, (B, C, h, w).
         style: Distance of the style of `fake` from that of the collection.
@@ -117,14 +117,14 @@ def one_sided_loss(
         scores: Scores of `fake`.
 
     Returns:
-        Scalars: adversarial, content, tone, colour, style and, with `weave`, weave.
+        Scalars: adversarial, content, tone, color, style and, with `weave`, weave.
     """
-    tone, colour = _tone_and_colour_loss(colours, _at_least_float32(fake))
+    tone, color = _tone_and_color_loss(colors, _at_least_float32(fake))
     terms = {
         "adversarial": adversarial_loss(scores, True, gan_loss),
         "content": lambda_content * _content_loss(*content),
         "tone": lambda_tone * tone,
-        "colour": lambda_colour * colour,
+        "color": lambda_color * color,
         "style": lambda_style * _detail(real) * style,
     }
     if weave is not None:
@@ -133,7 +133,7 @@ def one_sided_loss(
 
 
 def discriminator_loss(real: Scores, fake: Scores, gan_loss: GANLoss = "lsgan") -> Tensor:
-    """What a discriminator minimises, halved to slow it down relative to the generators (appendix 7.1).
+    """What a discriminator minimizes, halved to slow it down relative to the generators (appendix 7.1).
 
     Args:
         real: D_X(real_x), or D_Y(real_y).
@@ -148,32 +148,32 @@ def _content_loss(before: Tensor, after: Tensor) -> Tensor:
     return functional.mse_loss(_at_least_float32(after), before) / before.square().mean()
 
 
-def _tone_and_colour_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+def _tone_and_color_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
     """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
 
-    What one would miss counts more: vivid colours more than greys, which a painter replaces, and most that they fade;
-    bright areas, or clouds become wheat and blue skies grey; dark areas, or patches of teal and olive fill them. Black
+    What one would miss counts more: vivid colors more than grays, which a painter replaces, and most that they fade;
+    bright areas, or clouds become wheat and blue skies gray; dark areas, or patches of teal and olive fill them. Black
     areas have no strokes: there every pixel should be like the mean of the 5 x 5 around it in the photograph.
     """
     pixels = luminance_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
-    colours, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
-    differences = painted - colours
-    bright, dark = functional.relu(colours[0]), _darkness(colours[0])
+    colors, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
+    differences = painted - colors
+    bright, dark = functional.relu(colors[0]), _darkness(colors[0])
     tone = ((1 + 2 * bright + 4 * dark) * differences[0].abs()).mean()
 
-    vividness = colours[1:].norm(dim=0)
+    vividness = colors[1:].norm(dim=0)
     counts = (0.5 + (vividness / 0.35).square() + 3 * bright + 4 * dark).clamp(max=4)
-    faded = functional.relu(-(differences[1:] * colours[1:]).sum(dim=0) / (vividness + 1e-3))
-    colour = (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean()
+    faded = functional.relu(-(differences[1:] * colors[1:]).sum(dim=0) / (vividness + 1e-3))
+    color = (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean()
 
     before, now = pixels.chunk(2, dim=1)
     around = _local_mean(before)
     marks = _darkness(around[0]).square() * (now - around).abs()
-    return tone + 10 * marks[0].mean(), colour + 15 * marks[1:].mean()
+    return tone + 10 * marks[0].mean(), color + 15 * marks[1:].mean()
 
 
 def _darkness(luma: Tensor) -> Tensor:
-    """From 0 for a dark grey, and all that is brighter, to 1 for black."""
+    """From 0 for a dark gray, and all that is brighter, to 1 for black."""
     return functional.relu(-0.2 - luma) / 0.8
 
 

@@ -1,8 +1,8 @@
 """The generators of CycleGAN (Zhu et al. 2017, appendix 7.2), with the parameter names of the authors.
 
-Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artefacts,
+Departures from the paper: `upsample="resize"` replaces the transposed convolutions, which cause checkerboard artifacts,
 with bilinear up-sampling and a convolution. On request, `antialias` blurs before strided convolutions, `noise` adds
-an input channel, `limit` bounds normalised features, and `keep_colors` returns what normalisation loses.
+an input channel, `limit` bounds normalized features, and `keep_colors` returns what normalization loses.
 `upsample="transposed"` alone is the published network.
 """
 
@@ -56,8 +56,8 @@ class Generator(
             al. 2016); 0 for no such channel, as in official files. Training draws new noise in every call; in eval mode
             it is always the same.
         noise_size: Width of its grains in pixels.
-        limit: Largest absolute value of normalised features, against smears (`InstanceNorm2d`); 0 for none.
-        keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
+        limit: Largest absolute value of normalized features, against smears (`InstanceNorm2d`); 0 for none.
+        keep_colors: How much of the local colors of the photograph the output keeps (`KeepColors`), from 0 to 1.
         keep_black: With `keep_colors`, the photograph shows through where it is black.
 
     Raises:
@@ -117,7 +117,7 @@ class Generator(
         return self.finish(self.model(x), x)
 
     def finish(self, output: Tensor, x: Tensor) -> Tensor:
-        """What follows on `model`: return local colours, on request.
+        """What follows on `model`: return local colors, on request.
 
         Args:
             output: Of `model`, (B, 3, H, W).
@@ -156,7 +156,7 @@ class Generator(
         if any(key.endswith(".filt") for key in tensors):
             raise ValueError(f"{path}: a generator with anti-aliased sampling (CUT's default) is not supported")
         if "model.2.weight" in tensors:
-            raise ValueError(f"{path}: a generator with batch normalisation; expected one trained with --norm instance")
+            raise ValueError(f"{path}: a generator with batch normalization; expected one trained with --norm instance")
         if first.shape[1] != 3:
             raise ValueError(f"{path}: a generator for {first.shape[1]} channels; expected 3 (RGB)")
         network = cls(
@@ -203,7 +203,7 @@ class GeneratorPair(nn.Module):
         """Translate both ways and back; with `identity`, also apply each generator to its target domain.
 
         Without `cycle`, return only G(real_x) and F(real_y), or None if `real_y` is None.
-        Instance normalisation treats pictures independently, so both inputs of a generator form one batch.
+        Instance normalization treats pictures independently, so both inputs of a generator form one batch.
         """
         if not cycle or real_y is None:
             return self.G(real_x), None if real_y is None else self.F(real_y)

@@ -28,7 +28,7 @@ _TRAIN = {
     "netG": "the generator is always a ResNet; use --n-blocks 6 or 9",
     "no_flip": "use --augment none, or an albumentations file without flips",
     "no_html": "no HTML is written",
-    "norm": "normalisation is always instance normalisation",
+    "norm": "normalization is always instance normalization",
     "output_nc": "pictures are RGB",
     "phase": "use `cyclegan translate` for testing",
     "preprocess": "use --load-size and --crop-size, or --augment with an albumentations file",

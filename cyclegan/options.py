@@ -56,7 +56,7 @@ class TrainConfig(RunConfig):
     """Strided convolutions of the discriminators; 3 gives a receptive field of 70 x 70 px."""
 
     upsample: Literal["resize", "transposed"] = "resize"
-    """Upsampling in the generators: resize avoids checkerboard artefacts; transposed is the paper's layer."""
+    """Upsampling in the generators: resize avoids checkerboard artifacts; transposed is the paper's layer."""
 
     dropout: bool = False
     """Dropout(0.5) in the residual blocks."""
@@ -77,10 +77,10 @@ class TrainConfig(RunConfig):
     """Width of the grains of the noise in pixels. With 4, broad strokes begin anywhere; 1 is white noise."""
 
     limit: float = 0.0
-    """Largest absolute value of normalised features, such as 4, against smears and blots; 0: no limit."""
+    """Largest absolute value of normalized features, such as 4, against smears and blots; 0: no limit."""
 
     keep_colors: float = 0.0
-    """Part of the local colours of the input that the generators keep, such as 0.6; 0: none."""
+    """Part of the local colors of the input that the generators keep, such as 0.6; 0: none."""
 
     keep_black: bool = True
     """With --keep-colors: the input shows through where it is black, instead of blotches."""
@@ -96,10 +96,10 @@ class TrainConfig(RunConfig):
     """Weight of the cycle loss Y -> X -> Y."""
 
     lambda_identity: float = 0.5
-    """Weight of the identity loss, which preserves colours, relative to the cycle loss; 0 disables it."""
+    """Weight of the identity loss, which preserves colors, relative to the cycle loss; 0 disables it."""
 
     one_sided_steps: int = 0
-    """Train the first N steps without the cycle, which is cheaper: VGG features and local colours hold the picture."""
+    """Train the first N steps without the cycle, which is cheaper: VGG features and local colors hold the picture."""
 
     one_way: bool = False
     """Train only G: X -> Y, in one-sided steps, for half of their cost. The run has no F and no D_X."""
@@ -110,11 +110,11 @@ class TrainConfig(RunConfig):
     lambda_tone: float = 4.0
     """One-sided steps: weight of the difference in local brightness."""
 
-    lambda_colour: float = 2.0
-    """One-sided steps: weight of the difference in local colour; less leaves more to the painter's palette."""
+    lambda_color: float = 2.0
+    """One-sided steps: weight of the difference in local color; less leaves more to the painter's palette."""
 
     palette: float = 0.25
-    """One-sided steps: how far the colours to keep are moved to those of the other collection; 0: not, 1: whole."""
+    """One-sided steps: how far the colors to keep are moved to those of the other collection; 0: not, 1: whole."""
 
     lambda_style: float = 8.0
     """One-sided steps: weight of the style loss (Gatys et al.) against the mean style of the other collection."""
@@ -136,7 +136,7 @@ class TrainConfig(RunConfig):
 
     # Pictures.
     augment: str = "paper"
-    """none, paper (crop, flip), strong (also zoom, rotation, colours), detail (unscaled) or an albumentations FILE."""
+    """none, paper (crop, flip), strong (also zoom, rotation, colors), detail (unscaled) or an albumentations FILE."""
 
     serial_batches: bool = False
     """Take both collections in order, instead of shuffling X and drawing Y at random."""
@@ -154,12 +154,12 @@ class TrainConfig(RunConfig):
         check_at_least(self, 2, "eval_pictures")
         check_at_least(self, 1, "ngf", "ndf", "n_layers_d", "noise_size")
         check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise", "limit")
-        check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_colour", "lambda_style")
+        check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_color", "lambda_style")
         check_at_least(self, 0, "lambda_weave", "palette", "warmup_steps")
         if not 0 <= self.keep_colors <= 1:
             raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
         if self.palette > 1:
-            raise ValueError(f"--palette {self.palette:g}: expected a value from 0 (the picture's colours) to 1")
+            raise ValueError(f"--palette {self.palette:g}: expected a value from 0 (the picture's colors) to 1")
         if self.noise_size > 64:
             raise ValueError(f"--noise-size must be in [1, 64], got {self.noise_size}")
         check_positive(self, "lr_d")
@@ -204,7 +204,7 @@ class ExportConfig(ExportOptions):
     """Export a generator for use without this library, as an ONNX file or a torch.export program.
 
     Pictures of any size with sides of at least 36 pixels go in and come out, as in `cyclegan translate`. The file is
-    compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a grey level.
+    compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a gray level.
 
     Needs the extra `export`: pip install ".[export]".
     """
@@ -296,7 +296,7 @@ class FetchConfig:
 
     Sources of --x and --y: flickr:TAG, flickr:group:NAME, flickr:search:WORDS (all need a key in FLICKR_API_KEY),
     wikiart:ARTIST, wikiart:style:NAME, wikiart:genre:NAME, or a folder. The pictures go to OUTPUT/trainA (X) and
-    OUTPUT/trainB (Y), some to testA and testB; manifest.csv and CREDITS.md name their authors and licences. Run the
+    OUTPUT/trainB (Y), some to testA and testB; manifest.csv and CREDITS.md name their authors and licenses. Run the
     same command again to continue after an interruption, or to try failed pictures once more.
     """
 
@@ -317,8 +317,8 @@ class FetchConfig:
     limit: int = 1000
     """Pictures of each side at most. A larger number adds pictures to a data set. Published sets are complete."""
 
-    licence: Annotated[Literal["derivatives", "commercial", "any"], also("--license")] = "derivatives"
-    """Flickr: take licences that allow derivatives, those that allow also commercial use, or any."""
+    license: Annotated[Literal["derivatives", "commercial", "any"], also("--licence")] = "derivatives"
+    """Flickr: take licenses that allow derivatives, those that allow also commercial use, or any."""
 
     genre: Annotated[str | None, default_is("all", "STR")] = None
     """WikiArt: take only paintings of this genre by the artist, such as landscape. One request for each painting."""
@@ -384,9 +384,9 @@ class FetchConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check a data set before training: unreadable, small, grey, framed, repeated pictures, and the size of details.
+    """Check a data set before training: unreadable, small, gray, framed, repeated pictures, and the size of details.
 
-    Writes a contact sheet of both sides with their colours. The exit code is 1 if training would suffer.
+    Writes a contact sheet of both sides with their colors. The exit code is 1 if training would suffer.
     """
 
     dataroot: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATAROOT")]

@@ -1,4 +1,4 @@
-"""The style of a collection: Gram matrices of VGG features (Gatys et al. 2016) and colours, means over its pictures."""
+"""The style of a collection: Gram matrices of VGG features (Gatys et al. 2016) and colors, means over its pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WINDOW = 200
 
 
 class MeanStyle:
-    """The mean Gram matrix of each layer, and colours: of all pictures seen, and from `WINDOW` on a moving average."""
+    """The mean Gram matrix of each layer, and colors: of all pictures seen, and from `WINDOW` on a moving average."""
 
     def __init__(self) -> None:
         self.grams: dict[str, Tensor] = {}
@@ -57,7 +57,7 @@ class MeanStyle:
         return torch.stack(terms).mean()
 
     def paint(self, pictures: Tensor, source: MeanStyle, amount: float) -> Tensor:
-        """Move the colours of pictures of another collection towards those of this one.
+        """Move the colors of pictures of another collection towards those of this one.
 
         All pictures get the same map, so that a pale picture stays pale among others.
 

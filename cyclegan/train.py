@@ -73,7 +73,7 @@ PLOTS = {
     "adversarial": ("adversarial_g", "adversarial_f", "d_x", "d_y"),
     "cycle and identity": ("cycle_x", "cycle_y", "identity_x", "identity_y"),
     "content, style and weave": ("content_g", "content_f", "style_g", "style_f", "weave_g", "weave_f"),
-    "tone and colour": ("tone_g", "tone_f", "colour_g", "colour_f"),
+    "tone and color": ("tone_g", "tone_f", "color_g", "color_f"),
 }
 """The panels of losses.png and the terms in each."""
 
@@ -128,7 +128,7 @@ def train_step(
     Args:
         real_x: Pictures of X, (B, 3, H, W) in [-1, 1].
         real_y: The same number of pictures of Y.
-        amp: Run the networks in bfloat16; losses and optimisers stay in float32.
+        amp: Run the networks in bfloat16; losses and optimizers stay in float32.
     """
     # Without DDP, whose gradient hooks the frozen discriminators do not need here.
     discriminators = distributed.unwrap(state.discriminators)
@@ -154,7 +154,7 @@ def train_step(
 def one_sided_step(
     state: State, real_x: Tensor, real_y: Tensor, config: TrainConfig, amp: bool = False
 ) -> dict[str, Tensor]:
-    """As `train_step`, but without the cycle: features and local colours keep what is in the picture.
+    """As `train_step`, but without the cycle: features and local colors keep what is in the picture.
 
     With `config.one_way`, F and D_X stay as they are.
     """
@@ -192,12 +192,12 @@ def _one_sided_terms(
     """
     picture, before = real
     source, style = styles
-    colours = images.to_signed(style.paint(images.to_unit(picture), source, config.palette))
+    colors = images.to_signed(style.paint(images.to_unit(picture), source, config.palette))
     after = _features(state, fake)
     weave = state.weaves[name].loss(images.to_unit(picture), images.to_unit(fake)) if config.lambda_weave else None
     terms = one_sided_loss(
         real=picture,
-        colours=colours,
+        colors=colors,
         fake=fake,
         content=(before[CONTENT_LAYER], after[CONTENT_LAYER]),
         style=style.loss(after),
@@ -206,7 +206,7 @@ def _one_sided_terms(
         gan_loss=config.gan_loss,
         lambda_content=config.lambda_content,
         lambda_tone=config.lambda_tone,
-        lambda_colour=config.lambda_colour,
+        lambda_color=config.lambda_color,
         lambda_style=config.lambda_style,
         lambda_weave=config.lambda_weave,
     )
@@ -229,7 +229,7 @@ def _update_discriminators(
     """Update the discriminators on real pictures and on fakes from the pools; without a fake of X, only those of Y."""
 
     def inputs(real: Tensor, fake: Tensor | None, pool: ImagePool) -> Tensor | None:
-        # Old fakes keep the discriminators from chasing the generators' latest trick. Instance normalisation is per
+        # Old fakes keep the discriminators from chasing the generators' latest trick. Instance normalization is per
         # picture, so real and fake pictures can share a batch.
         return None if fake is None else torch.cat([real, pool(fake.detach().float())])
 
@@ -310,7 +310,7 @@ class State:
 
 
 def build_state(config: TrainConfig, device: torch.device) -> State:
-    """New networks, or those of --init, with optimisers and pools; new weights follow from the seed.
+    """New networks, or those of --init, with optimizers and pools; new weights follow from the seed.
 
     Raises:
         FileNotFoundError, ValueError, OSError: The networks of --init cannot be read, or have another architecture.

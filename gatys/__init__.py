@@ -1,4 +1,4 @@
-"""Neural style transfer (Gatys, Ecker & Bethge 2016): an image is optimised for VGG content and style losses.
+"""Neural style transfer (Gatys, Ecker & Bethge 2016): an image is optimized for VGG content and style losses.
 
 from gatys.styles import load_preset
 from gatys.stylize import StylizeConfig, stylize

@@ -1,4 +1,4 @@
-"""The colours of pictures as first and second moments, and pictures in the colours of others."""
+"""The colors of pictures as first and second moments, and pictures in the colors of others."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 FLAT = 1e-4
-"""Added to all variances, for pictures in [0, 1]: colours that hardly vary are not stretched to noise."""
+"""Added to all variances, for pictures in [0, 1]: colors that hardly vary are not stretched to noise."""
 
 
 def color_moments(pictures: Tensor) -> Tensor:
-    """Mean of the products and of the values of the colour channels; moments of several pictures can be averaged.
+    """Mean of the products and of the values of the color channels; moments of several pictures can be averaged.
 
     Args:
         pictures: (B, 3, H, W) in [0, 1].
@@ -23,19 +23,19 @@ def color_moments(pictures: Tensor) -> Tensor:
 
 
 def match_colors(picture: Tensor, target: Tensor, source: Tensor | None = None) -> Tensor:
-    """Give a picture the mean and covariance of other colours.
+    """Give a picture the mean and covariance of other colors.
 
     Gatys et al. 2016, Preserving Color in Neural Artistic Style Transfer, section 3. Of all linear maps that do so,
-    this one moves colours least: it solves the Monge-Kantorovich problem for Gaussian distributions (Pitie & Kokaram
+    this one moves colors least: it solves the Monge-Kantorovich problem for Gaussian distributions (Pitie & Kokaram
     2007, eq. 13).
 
     Args:
         picture: (1, 3, H, W) in [0, 1]; with `source`, (B, 3, H, W).
         target: Result of `color_moments`.
-        source: The colours that become `target`, such as those of the collection of the picture; None: its own.
+        source: The colors that become `target`, such as those of the collection of the picture; None: its own.
 
     Returns:
-        The same shape; colours outside of [0, 1] are clipped.
+        The same shape; colors outside of [0, 1] are clipped.
     """
     before, center = _covariance_and_mean(color_moments(picture) if source is None else source)
     after, target_center = _covariance_and_mean(target)

@@ -62,7 +62,7 @@ def style_loss(gram: Tensor, target: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Mean squared difference between neighbouring pixels, rows plus columns (Mahendran & Vedaldi 2015, beta = 2).
+    """Mean squared difference between neighboring pixels, rows plus columns (Mahendran & Vedaldi 2015, beta = 2).
 
     Not part of Gatys et al.; Johnson et al. (2016, section 3.2) add it to suppress high-frequency noise.
 

@@ -164,7 +164,7 @@ def tile_size(network: VGGFeatures, size: tuple[int, int], config: StylizeConfig
 
 
 def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None, config: StylizeConfig) -> float:
-    """Estimated bytes for one scale: optimiser state plus the features of one tile, or of the whole image for None."""
+    """Estimated bytes for one scale: optimizer state plus the features of one tile, or of the whole image for None."""
     pixels = size[0] * size[1]
     # Ten images (the image itself, its gradient, ...), plus the history of L-BFGS.
     images = 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))

@@ -1,4 +1,4 @@
-"""The optimisers: L-BFGS (Liu & Nocedal 1989), as in Gatys et al. (2016), and Adam, for an image that grows.
+"""The optimizers: L-BFGS (Liu & Nocedal 1989), as in Gatys et al. (2016), and Adam, for an image that grows.
 
 Departures from `torch.optim.LBFGS`: the initial inverse Hessian falls with spatial frequency, because the loss is flat
 along coarse patterns and steep along fine ones; the history carries over to the next scale; the step length is limited
@@ -60,7 +60,7 @@ class LBFGS:
     def __init__(self, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
         self.rows, self.columns = (_dct_matrix(n, device) for n in size)
         frequency = torch.hypot(*torch.meshgrid(*(torch.arange(n, device=device) / n for n in size), indexing="ij"))
-        # The mean colour is no flatter than the coarsest pattern. The exponent was found by trial.
+        # The mean color is no flatter than the coarsest pattern. The exponent was found by trial.
         self.inverse_hessian = frequency.clamp(min=1 / max(size)) ** -0.7
         self.steps, self.changes = [], []
 

@@ -32,7 +32,7 @@ class StylizeConfig:
     """Initial image: content, noise (as in the paper), style, or a FILE."""
 
     preserve_color: Literal["none", "luminance", "histogram"] = "none"
-    """Keep the photograph's colours: luminance stylizes only luminance; histogram first recolours the painting."""
+    """Keep the photograph's colors: luminance stylizes only luminance; histogram first recolors the painting."""
 
     # Objective.
     alpha: float = 1.0
@@ -48,7 +48,7 @@ class StylizeConfig:
     """Layers of the style loss; later layers add larger patterns."""
 
     layer_weights: Annotated[tuple[float, ...], default_is("equal, as in the paper")] = ()
-    """Weights w_l of the style layers, normalised to sum to 1."""
+    """Weights w_l of the style layers, normalized to sum to 1."""
 
     tv: float = 0.0
     """Weight of the total variation, which smooths the image."""
@@ -66,12 +66,12 @@ class StylizeConfig:
     padding: Literal["replicate", "zeros"] = "replicate"
     """Padding of the first convolution; zeros, as published, can leave a frame around the image."""
 
-    # Optimisation.
+    # Optimization.
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS, as in the paper, or Adam, which needs less memory."""
 
     steps: int = 40
-    """Optimisation steps per scale."""
+    """Optimization steps per scale."""
 
     min_size: int = 128
     """Longer side at the first scale; scales grow by sqrt(2). Set it to --size for one scale, as in the paper."""
@@ -101,7 +101,7 @@ class StylizeConfig:
         check_at_least(self, 0, "alpha", "beta", "tv", "seed")
         check_positive(self, "style_scale", "lr", "memory")
         check(0 <= self.average < 1, f"--average must be in [0, 1), got {self.average}")
-        check(self.alpha + self.beta > 0, "--alpha and --beta are both 0; there is nothing to optimise")
+        check(self.alpha + self.beta > 0, "--alpha and --beta are both 0; there is nothing to optimize")
         check(len(self.style_layers) > 0, "--style-layers: expected at least one layer")
         check(len(set(self.style_layers)) == len(self.style_layers), "--style-layers: a layer is named twice")
         check_weights(self, "layer_weights")
@@ -137,10 +137,10 @@ class StylizeCommand(StylizeConfig):
     """PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF (all but BMP store the options); a folder for several photographs."""
 
     content_mask: Annotated[str | None, default_is("none", "FILE")] = None
-    """Regions of the photograph in black, white and pure colours. Without --style-mask, only white is stylized."""
+    """Regions of the photograph in black, white and pure colors. Without --style-mask, only white is stylized."""
 
     style_mask: Annotated[tuple[str, ...], default_is("none")] = ()
-    """Regions of each painting, which give their style to the regions of the same colour in --content-mask."""
+    """Regions of each painting, which give their style to the regions of the same color in --content-mask."""
 
     save_every: int = 0
     """Steps between intermediate pictures (out-0100.png ...); 0 saves none."""

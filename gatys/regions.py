@@ -1,4 +1,4 @@
-"""Regions and their styles: masks by colour, blended Gram matrices."""
+"""Regions and their styles: masks by color, blended Gram matrices."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Masks(NamedTuple):
 
 
 def split_by_color(content_mask: Tensor | None, style_masks: Sequence[Tensor], styles: int) -> list[Masks]:
-    """The masks of each region, one region per colour of the content mask.
+    """The masks of each region, one region per color of the content mask.
 
     Args:
         content_mask: (1, 3, H, W) in [0, 1]; each pixel counts as the nearest of `COLORS`.
         style_masks: One for each of the `styles`, or none: then the only region is the whole picture.
 
     Raises:
-        ValueError: A colour of the content mask is missing in a style mask.
+        ValueError: A color of the content mask is missing in a style mask.
     """
     if content_mask is None or not style_masks:
         return [Masks(None, [None] * styles)]
@@ -43,7 +43,7 @@ def split_by_color(content_mask: Tensor | None, style_masks: Sequence[Tensor], s
             if not mask.any():
                 raise ValueError(
                     f"style mask {i} has no {COLORS[color]} region, but the content mask has one; "
-                    "every colour of the content mask must occur in every style mask"
+                    "every color of the content mask must occur in every style mask"
                 )
         regions.append(Masks((indices == color).float(), masks))
     return regions

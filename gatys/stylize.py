@@ -1,11 +1,11 @@
-"""Neural style transfer by optimising the image (Gatys, Ecker & Bethge 2016).
+"""Neural style transfer by optimizing the image (Gatys, Ecker & Bethge 2016).
 
 Departures from the paper:
 
-* The image is optimised coarse to fine, because strokes larger than the receptive field cannot form at full size.
+* The image is optimized coarse to fine, because strokes larger than the receptive field cannot form at full size.
 * The initial image is the photograph, unless noise is requested.
 * The first convolution replicates the border. The later ones pad with zeros, which would become visible as a frame, so
-  the image is optimised with a reflected margin that is cropped at the end.
+  the image is optimized with a reflected margin that is cropped at the end.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def stylize(
         styles: Paintings in [0, 1], of any size, or presets.
         config: Options; default: `StylizeConfig()`.
         network: Result of `build_network(config)`, which is called by default.
-        content_mask: (1, 3, H, W) in black, white and pure colours. Without `style_masks`, white is stylized and black
-            is kept. With them, each colour is a region that takes the style of the paintings' regions of that colour.
+        content_mask: (1, 3, H, W) in black, white and pure colors. Without `style_masks`, white is stylized and black
+            is kept. With them, each color is a region that takes the style of the paintings' regions of that color.
         style_masks: One per painting.
         init: Initial image; overrides `config.init`.
         on_step: Called after each step. If it returns False, the current image is the result.
@@ -78,7 +78,7 @@ def stylize(
 
     Raises:
         ValueError: A shape or a combination of arguments is invalid; a preset was made with another network or lacks a
-            layer; a colour of the content mask is missing in a style mask.
+            layer; a color of the content mask is missing in a style mask.
         FloatingPointError: The loss is infinite or NaN; try a smaller learning rate.
     """
     config = config or StylizeConfig()
@@ -108,7 +108,7 @@ def stylize(
 
 
 def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
-    """The network with the layers of `config`, its activations normalised as in Gatys et al.
+    """The network with the layers of `config`, its activations normalized as in Gatys et al.
 
     Raises:
         ValueError: A layer does not exist (the message lists those that do), or the weights do not fit.
@@ -151,7 +151,7 @@ def _check_arguments(
     if style_masks and (content_mask is None or len(style_masks) != len(styles) or presets):
         raise ValueError("style masks require a content mask, and one style mask per style; presets have no regions")
     if presets and config.preserve_color == "histogram":
-        raise ValueError("--preserve-color histogram: a preset has no colours to change; use luminance")
+        raise ValueError("--preserve-color histogram: a preset has no colors to change; use luminance")
     if init is None and config.init not in ("content", "noise", "style"):
         raise ValueError(f"--init {config.init}: expected content, noise, style, or a picture file")
     if init is None and config.init == "style" and not isinstance(styles[0], Tensor):

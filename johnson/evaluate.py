@@ -184,7 +184,7 @@ class _Numbers:
 
 
 def _crops(painting: Tensor) -> list[Tensor]:
-    """The four quarters of a painting and its centre."""
+    """The four quarters of a painting and its center."""
     h, w = painting.shape[2] // 2, painting.shape[3] // 2
     corners = [(y, x) for y in (0, painting.shape[2] - h) for x in (0, painting.shape[3] - w)]
     return [painting[..., y : y + h, x : x + w] for y, x in (*corners, (h // 2, w // 2))]

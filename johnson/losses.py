@@ -27,7 +27,7 @@ def feature_loss(features: Tensor, target: Tensor) -> Tensor:
 
 
 def style_reconstruction_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Squared Frobenius distance of Gram matrices normalised by C * H * W (eq. 3 and 4), averaged over the batch.
+    """Squared Frobenius distance of Gram matrices normalized by C * H * W (eq. 3 and 4), averaged over the batch.
 
     Args:
         features: Features of the pictures at a layer, (B, C, H, W).
@@ -45,7 +45,7 @@ def perceptual_loss(
     config: TrainConfig,
     weave: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The weighted terms of the objective (eq. 5); their sum is minimised.
+    """The weighted terms of the objective (eq. 5); their sum is minimized.
 
     Args:
         stylized: Output of the network, (B, 3, H, W), roughly in [0, 1].

@@ -2,13 +2,13 @@
 
 Departures from the paper, of which the first three are common to all fast_neural_style networks:
 
-* affine instance normalisation (Ulyanov et al. 2016) instead of batch normalisation
-* up-sampling and convolution instead of transposed convolutions, which cause checkerboard artefacts
+* affine instance normalization (Ulyanov et al. 2016) instead of batch normalization
+* up-sampling and convolution instead of transposed convolutions, which cause checkerboard artifacts
 * reflection padding, so that residual blocks keep the size and the output has no frame
-* instance normalisation and a softsign at the end, instead of a scaled tanh; fast_neural_style has neither
+* instance normalization and a softsign at the end, instead of a scaled tanh; fast_neural_style has neither
 * skip connections from the encoder to the decoder at the two larger resolutions
 * noise as a fourth input channel (Ulyanov et al. 2016, "Texture Networks")
-* on request, limits of normalised features, and local colours of the photograph, which normalisation loses
+* on request, limits of normalized features, and local colors of the photograph, which normalization loses
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ class TransformerNet(
         width: Channels after the first convolution; 32 in the paper. Half the width needs a quarter of the parameters.
         n_blocks: Number of residual blocks; 5 in the paper.
         upsample: Interpolation: "nearest", as in fast_neural_style, or "bilinear".
-        bound: End with instance normalisation and a softsign. The style loss is most sensitive to the mean and the
-            contrast of the colours, which then depend on six parameters only. Without it, as in fast_neural_style, a
+        bound: End with instance normalization and a softsign. The style loss is most sensitive to the mean and the
+            contrast of the colors, which then depend on six parameters only. Without it, as in fast_neural_style, a
             new network starts far outside [0, 1] and learns slowly.
         skip: Add the features of the encoder to those of the decoder. Without it, as in fast_neural_style, all detail
             passes through a quarter of the resolution, which takes longer to learn.
         noise: Standard deviation of the input noise; 0 removes the fourth channel. Noise seeds strokes in flat regions,
             which otherwise become a regular weave. `network.noise *= 2` on a trained network gives freer strokes and
             preserves less of the photograph.
-        limit: Largest absolute value of normalised features, against blots (`InstanceNorm2d`); 0 for none.
-        keep_colors: How much of the local colours of the photograph the output keeps (`KeepColors`), from 0 to 1.
+        limit: Largest absolute value of normalized features, against blots (`InstanceNorm2d`); 0 for none.
+        keep_colors: How much of the local colors of the photograph the output keeps (`KeepColors`), from 0 to 1.
         keep_black: With `keep_colors`, the photograph shows through where it is black.
 
     Raises:
@@ -107,7 +107,7 @@ class TransformerNet(
         )
         self.keep_colors = KeepColors(keep_colors, 0.0 if keep_black else None) if keep_colors else None
         for module in self.modules():
-            if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colours.
+            if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colors.
                 module.limit = limit
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class TransformerNet(
         return self.finish(self.model(x), x)
 
     def finish(self, output: Tensor, x: Tensor) -> Tensor:
-        """What follows on `model`: return local colours, on request.
+        """What follows on `model`: return local colors, on request.
 
         Args:
             output: Of `model`, (B, 3, H, W).

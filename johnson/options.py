@@ -46,7 +46,7 @@ class TrainConfig(RunConfig):
     """Learning rate."""
 
     optimizer: Literal["muon", "adam"] = "muon"
-    """muon reduces the loss two to four times as fast as adam, the paper's optimiser (benchmarks/README.md)."""
+    """muon reduces the loss two to four times as fast as adam, the paper's optimizer (benchmarks/README.md)."""
 
     ema_decay: float = 0.99
     """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
@@ -78,7 +78,7 @@ class TrainConfig(RunConfig):
     """Upsampling: `nearest`, as published, leaves a fine texture in flat regions; `bilinear` does not."""
 
     bound: bool = True
-    """Bound the output colours with instance normalisation and a softsign. PyTorch's fast_neural_style has neither."""
+    """Bound the output colors with instance normalization and a softsign. PyTorch's fast_neural_style has neither."""
 
     skip: bool = True
     """Skip connections from encoder to decoder; the published network has none and learns more slowly."""
@@ -87,10 +87,10 @@ class TrainConfig(RunConfig):
     """Standard deviation of the input noise. It seeds strokes in flat regions; too much hides the photograph."""
 
     limit: float = 0.0
-    """Largest absolute value of normalised features, such as 3, against black and white blots; 0: no limit."""
+    """Largest absolute value of normalized features, such as 3, against black and white blots; 0: no limit."""
 
     keep_colors: float = 0.0
-    """Part of the photograph's local colours that the network keeps, such as 0.5; 0: none."""
+    """Part of the photograph's local colors that the network keeps, such as 0.5; 0: none."""
 
     keep_black: bool = True
     """With --keep-colors: the photograph shows through where it is black, instead of blotches."""
@@ -106,7 +106,7 @@ class TrainConfig(RunConfig):
     """Weight of the style reconstruction loss (eq. 4) of each layer."""
 
     pixel_weight: float = 2.0
-    """Weight of the pixel loss, which preserves brightness and, in part, colours; not used for style in the paper."""
+    """Weight of the pixel loss, which preserves brightness and, in part, colors; not used for style in the paper."""
 
     weave_weight: float = 0.0
     """Weight of regular patterns in smooth areas, such as a hatching in skies; 2 removes most of it."""
@@ -131,7 +131,7 @@ class TrainConfig(RunConfig):
 
     # Pictures.
     augment: str = "crop"
-    """none (centre crop), crop (random crop, flip) or an albumentations FILE (.json, .yaml)."""
+    """none (center crop), crop (random crop, flip) or an albumentations FILE (.json, .yaml)."""
 
     val_dataroot: Annotated[str | None, default_is("pictures from DATAROOT", "STR", ("--test-dir",))] = None
     """Validation picture or folder."""
@@ -242,7 +242,7 @@ class ExportConfig(ExportOptions):
     """Export a style network for use without this library, as an ONNX file or a torch.export program.
 
     Pictures of any size with sides of at least 36 pixels go in and come out, as in `johnson stylize`. The file is
-    compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a grey level.
+    compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a gray level.
 
     Needs the extra `export`: pip install ".[export]".
     """

@@ -64,7 +64,7 @@ def stylize(
         image: A PIL image, the path of a picture, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
             (3, H, W) or (B, 3, H, W) in [0, 1] on the network's device.
         strength: Weight of the painting against the photograph, from 0 to 1.
-        preserve_color: Keep the colours of the photograph.
+        preserve_color: Keep the colors of the photograph.
         tile: Side of the tiles in pixels. None: as large as memory allows.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
         stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).

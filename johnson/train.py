@@ -1,7 +1,7 @@
 """Training (Johnson et al. 2016, section 3): `train` is the whole loop, `train_step` one step of it.
 
 Departures from the paper: the learning rate decays linearly over the second half; the network that is kept for use is
-an exponential moving average of the trained one; the network has a noise input; the optimiser is Muon by default; the
+an exponential moving average of the trained one; the network has a noise input; the optimizer is Muon by default; the
 default loss network is a compact VGG, and the style layers are those of Gatys et al.
 """
 
@@ -38,7 +38,7 @@ from stylekit.training.optim import Muon, build_ema, load_optimizer, optimizer_s
 from stylekit.training.run import Result, Run
 
 ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit", "keep_colors", "keep_black")
-"""Options of the network, which are its arguments. Neither these nor the optimiser can change in a run."""
+"""Options of the network, which are its arguments. Neither these nor the optimizer can change in a run."""
 
 STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that determine the Gram matrices of the style."""
@@ -87,7 +87,7 @@ def train_step(
     Args:
         photographs: (B, 3, H, W) in [0, 1].
         noise: From N(0, 1), (B, 1, H, W).
-        amp: Run the networks in bfloat16; losses and the optimiser stay in float32.
+        amp: Run the networks in bfloat16; losses and the optimizer stay in float32.
     """
     with torch.autocast(photographs.device.type, torch.bfloat16, enabled=amp):
         stylized = state.network(cast(TransformerNet, distributed.unwrap(state.network)).with_noise(photographs, noise))
@@ -148,7 +148,7 @@ def build_state(
     device: torch.device,
     grams: Mapping[str, Tensor] | None = None,
 ) -> State:
-    """A new network, or one to fine-tune, its optimiser and loss network; the initial weights follow from the seed.
+    """A new network, or one to fine-tune, its optimizer and loss network; the initial weights follow from the seed.
 
     Args:
         grams: The style, if it is known from a checkpoint.
@@ -196,7 +196,7 @@ def _check_grams(grams: Mapping[str, Tensor], config: TrainConfig, loss_network:
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser that --optimizer names."""
+    """The optimizer that --optimizer names."""
     if config.optimizer == "adam":
         return torch.optim.Adam(parameters, config.lr, fused=True)
     return Muon(parameters, config.lr)

@@ -47,12 +47,12 @@ calm --name calm-sunflowers --style sunflowers --init checkpoints/sunflowers --m
 calm --name starry-night --style starry-night --init checkpoints/stars --max-steps 700 --content-layer relu3_1 \
     --style-layers relu1_1 relu2_1 relu3_1 relu4_1 relu5_1 --layer-weights 1 1 1 1 0.5 --content-weight 1.5
 
-# Local colours of the photograph and, but for the mosaic, its black: only in use. The networks are those of checkpoints/*/model.
-colours() {
+# Local colors of the photograph and, but for the mosaic, its black: only in use. The networks are those of checkpoints/*/model.
+colors() {
     sed -i "s/^{/{\n  \"keep_colors\": $2,\n  \"keep_black\": $3,/" checkpoints/"$1"/model/config.json
 }
-colours calmer-van-gogh 0.5 true
-colours calmer-wheat-field-with-cypresses 0.4 true
-colours calm-sunflowers 0.5 true
-colours starry-night 0.1 true
-colours mosaic 0.6 false
+colors calmer-van-gogh 0.5 true
+colors calmer-wheat-field-with-cypresses 0.4 true
+colors calm-sunflowers 0.5 true
+colors starry-night 0.1 true
+colors mosaic 0.6 false

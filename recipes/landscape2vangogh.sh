@@ -21,12 +21,12 @@ gpu() {
         --n-epochs-decay 500 "$@"
 }
 
-# Strokes, contours and vivid colours; too vivid for some pictures.
+# Strokes, contours and vivid colors; too vivid for some pictures.
 gpu --name vivid --noise 0.257 --noise-size 4 --lambda-style 8 --lambda-content 0.4 --ema-decay 0.997 --max-minutes 14
 
-# Calmer colours, on the CPU. The network is taken after 200 steps and at the end: the first has fewer contours.
+# Calmer colors, on the CPU. The network is taken after 200 steps and at the end: the first has fewer contours.
 calm() {
-    paint --name calm --noise 0.257 --noise-size 4 --lambda-style 4 --lambda-colour 4 \
+    paint --name calm --noise 0.257 --noise-size 4 --lambda-style 4 --lambda-color 4 \
         --ema-decay 0.98 --crop-size 160 --load-size 160 --lr 3e-4 --lr-d 2e-4 --warmup-steps 30 --seed 1 --n-epochs 500 \
         --n-epochs-decay 500 --threads 1 --num-workers 0 --save-latest-freq 100 "$@"
 }
@@ -35,26 +35,26 @@ while ! grep -qs '"step": 200,' checkpoints/calm/metrics.jsonl; do sleep 1; done
 sleep 10 && cp -r checkpoints/calm/G calm-200
 wait
 
-# The mean has the colours of the one and the contours of the other. The discriminators of the last training go with it.
+# The mean has the colors of the one and the contours of the other. The discriminators of the last training go with it.
 mean() {
     python recipes/average.py "$@" --noise 0.257 -o checkpoints/"$into"
     cp -r checkpoints/"$judges"/D_Y checkpoints/"$judges"/D_Y_features checkpoints/"$into"
 }
 into=first judges=calm mean checkpoints/vivid checkpoints/vivid calm-200 checkpoints/calm
 
-# More strokes, and colours that stay: three trainings on the CPU, each from the mean of what went before.
+# More strokes, and colors that stay: three trainings on the CPU, each from the mean of what went before.
 more() {
     paint --noise 0.257 --noise-size 4 --ema-decay 0.98 --crop-size 160 --load-size 160 --lr 3e-4 --lr-d 2e-4 --warmup-steps 30 \
         --lambda-style 5 --n-epochs 500 --n-epochs-decay 500 --threads 1 --num-workers 0 --save-latest-freq 100 "$@"
 }
-more --name fading --init checkpoints/first --lambda-colour 3 --max-steps 400 --seed 2
+more --name fading --init checkpoints/first --lambda-color 3 --max-steps 400 --seed 2
 into=second judges=fading mean checkpoints/first checkpoints/fading
-more --name strokes --init checkpoints/second --lambda-colour 3 --max-steps 538 --lr-policy constant --seed 11
+more --name strokes --init checkpoints/second --lambda-color 3 --max-steps 538 --lr-policy constant --seed 11
 into=third judges=strokes mean checkpoints/second checkpoints/strokes
-more --name palette --init checkpoints/third --lambda-colour 5 --palette 0.5 --max-minutes 45 --seed 13
+more --name palette --init checkpoints/third --lambda-color 5 --palette 0.5 --max-minutes 45 --seed 13
 into=fourth judges=palette mean checkpoints/palette checkpoints/palette checkpoints/first
 
-# No smears, calm skies, colours nearer to the photograph: two trainings with limited features. Their colours wander, so the result is
+# No smears, calm skies, colors nearer to the photograph: two trainings with limited features. Their colors wander, so the result is
 # the mean of a network every hundred steps.
 limited() {
     paint --noise 0.257 --noise-size 4 --limit 4 --ema-decay 0.98 --crop-size 160 --load-size 160 --lr 3e-4 --lr-d 2e-4 \
@@ -70,19 +70,19 @@ keep() {
     done
 }
 
-limited --name one --init checkpoints/fourth --seed 21 --palette 0.5 --lambda-colour 4 --lambda-weave 0 --max-steps 436 --lr-policy constant
-limited --name two --init checkpoints/fourth --seed 22 --palette 0.5 --lambda-colour 4 --max-steps 433 --lr-policy constant
-limited --name two --seed 22 --palette 0.5 --lambda-colour 6 --max-steps 727 --lr-policy constant --resume
-limited --name one --seed 21 --palette 0.25 --lambda-colour 6 --max-steps 1400 --resume &
+limited --name one --init checkpoints/fourth --seed 21 --palette 0.5 --lambda-color 4 --lambda-weave 0 --max-steps 436 --lr-policy constant
+limited --name two --init checkpoints/fourth --seed 22 --palette 0.5 --lambda-color 4 --max-steps 433 --lr-policy constant
+limited --name two --seed 22 --palette 0.5 --lambda-color 6 --max-steps 727 --lr-policy constant --resume
+limited --name one --seed 21 --palette 0.25 --lambda-color 6 --max-steps 1400 --resume &
 keep one 700 100 1400 &
-limited --name two --seed 22 --palette 0.25 --lambda-colour 6 --lambda-style 7 --max-steps 1400 --resume &
+limited --name two --seed 22 --palette 0.25 --lambda-color 6 --lambda-style 7 --max-steps 1400 --resume &
 keep two 800 100 1400
 wait
 into=fifth judges=two mean one-* two-*
 
 # Deeper shadows with smaller patches: twice more, with a loss in which dark areas count more than before.
 deeper() {
-    limited --init checkpoints/fifth --lr 2e-4 --lr-d 1.5e-4 --palette 0.25 --lambda-colour 6 --max-steps 522 "$@"
+    limited --init checkpoints/fifth --lr 2e-4 --lr-d 1.5e-4 --palette 0.25 --lambda-color 6 --max-steps 522 "$@"
 }
 deeper --name three --seed 31 &
 keep three 100 50 500 &
@@ -119,16 +119,16 @@ END
 again() {
     limited --lr 2e-4 --lr-d 1.5e-4 --lambda-weave 3 --lr-policy constant "$@"
 }
-again --name six --init checkpoints/sixth --palette 0.25 --lambda-colour 6 --max-steps 217 --seed 41
+again --name six --init checkpoints/sixth --palette 0.25 --lambda-color 6 --max-steps 217 --seed 41
 data=checkpoints/white
-again --name five --init checkpoints/sixth --palette 0.25 --lambda-colour 6 --max-steps 534 --seed 41 &
-again --name seven --init checkpoints/six --palette 0.25 --lambda-colour 6 --lambda-style 7 --max-steps 290 --seed 42
+again --name five --init checkpoints/sixth --palette 0.25 --lambda-color 6 --max-steps 534 --seed 41 &
+again --name seven --init checkpoints/six --palette 0.25 --lambda-color 6 --lambda-style 7 --max-steps 290 --seed 42
 wait
 into=seventh judges=five mean checkpoints/five checkpoints/seven
 
-# The colours of the photograph, which normalisation loses: the generators keep a part of them.
+# The colors of the photograph, which normalization loses: the generators keep a part of them.
 kept() {
-    again --keep-colors 0.6 --lambda-colour 4 --lambda-style 7 --max-steps 1450 "$@"
+    again --keep-colors 0.6 --lambda-color 4 --lambda-style 7 --max-steps 1450 "$@"
 }
 kept --name eight --init checkpoints/seventh --palette 0.5 --seed 51 &
 keep eight 1000 100 1400 &
@@ -142,5 +142,5 @@ python recipes/average.py checkpoints/eighth checkpoints/sixth -o landscape2vang
 cp -r checkpoints/eight/D_Y checkpoints/eight/D_Y_features landscape2vangogh
 
 # The way back.
-gpu --name vangogh2landscape --direction BtoA --noise 0.1 --lambda-style 1 --lambda-colour 3 --lambda-content 0.7 \
+gpu --name vangogh2landscape --direction BtoA --noise 0.1 --lambda-style 1 --lambda-color 3 --lambda-content 0.7 \
     --ema-decay 0.995 --max-minutes 6

@@ -1,10 +1,10 @@
 """Remove the blots of a Johnson network: `python recipes/limit.py RUN --photographs FOLDER -o FOLDER`.
 
-A network can hide the contrast of its features behind one huge value, which instance normalisation divides by; in the
+A network can hide the contrast of its features behind one huge value, which instance normalization divides by; in the
 picture it is a black or white blot (Karras et al. 2020, StyleGAN2, section 2). If the features are limited, but still
-normalised with the statistics of the network without a limit, the blots vanish and all else stays. On average over
+normalized with the statistics of the network without a limit, the blots vanish and all else stays. On average over
 photographs, those statistics differ from those of the limited features by a factor and a shift for each channel. This
-moves both into the scales and shifts of the normalisations.
+moves both into the scales and shifts of the normalizations.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LimitConfig:
     """Folder for config.json and model.safetensors, which must not exist."""
 
     limit: float = 3.0
-    """Largest absolute value of normalised features."""
+    """Largest absolute value of normalized features."""
 
     count: int = 24
     """Number of photographs."""
@@ -89,7 +89,7 @@ def limit(config: LimitConfig) -> None:
 
 
 def _compare(network: TransformerNet, limited: TransformerNet, path: Path, size: int) -> list[Statistics]:
-    """Factor and shift, (C,) each, from the statistics of each normalisation in `limited` to those in `network`.
+    """Factor and shift, (C,) each, from the statistics of each normalization in `limited` to those in `network`.
 
     `limited` runs with the statistics of `network`.
     """

@@ -16,21 +16,21 @@ PALETTE = {
     "sea": ((16, 74, 110), (28, 116, 140), (54, 158, 160), (236, 170, 88)),
     "land": ((40, 66, 40), (86, 104, 46), (150, 96, 46), (176, 56, 44)),
 }
-"""Colours of each part, from one end of its gradient to the other."""
+"""Colors of each part, from one end of its gradient to the other."""
 
 
 def draw() -> Image.Image:
-    """Tiles around points that follow the forms, each in one colour, with dark grout between them."""
+    """Tiles around points that follow the forms, each in one color, with dark grout between them."""
     rng = np.random.default_rng(0)
     points = np.concatenate([_rings(rng), _rows(rng)])
-    colours = np.array([_colour(x, y, rng) for x, y in points])
+    colors = np.array([_color(x, y, rng) for x, y in points])
     grid = np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), axis=-1).reshape(-1, 2)
     distances, tiles = cKDTree(points).query(grid, k=2)
     # The distance to the border between two tiles is half of the difference.
     grout = np.clip((distances[:, 1] - distances[:, 0]) / 2 - 0.7, 0, 1)[:, None]
     # Glass catches the light: each tile is a little lighter towards its upper left corner.
     shine = ((points[tiles[:, 0]] - grid).sum(1) / TILE)[:, None]
-    picture = grout * (colours[tiles[:, 0]] + 9 * shine) + (1 - grout) * np.array([38, 32, 34])
+    picture = grout * (colors[tiles[:, 0]] + 9 * shine) + (1 - grout) * np.array([38, 32, 34])
     picture += rng.normal(0, 2, picture.shape)
     return Image.fromarray(picture.clip(0, 255).astype(np.uint8).reshape(HEIGHT, WIDTH, 3))
 
@@ -61,8 +61,8 @@ def _rows(rng: np.random.Generator) -> np.ndarray:
     return points + rng.normal(0, 1.2, points.shape)
 
 
-def _colour(x: float, y: float, rng: np.random.Generator) -> np.ndarray:
-    """The colour of the tile at a point, with the variation of stone and glass."""
+def _color(x: float, y: float, rng: np.random.Generator) -> np.ndarray:
+    """The color of the tile at a point, with the variation of stone and glass."""
     coast = HORIZON + 0.16 * HEIGHT + 40 * np.sin(x / 130) + 0.12 * (WIDTH / 2 - x)
     hill = HORIZON - 60 * np.exp(-(((x - 150) / 130) ** 2)) - 30 * np.exp(-(((x - 330) / 90) ** 2))
     to_sun = float(np.hypot(x - SUN[0], y - SUN[1]))
@@ -75,10 +75,10 @@ def _colour(x: float, y: float, rng: np.random.Generator) -> np.ndarray:
     else:
         glitter = np.exp(-(((x - SUN[0]) / 90) ** 2)) * (rng.random() < 0.7)
         part, position = "sea", max(glitter, 0.7 * rng.random())
-    colours = np.array(PALETTE[part], dtype=float)
-    position = np.clip(position + rng.normal(0, 0.12), 0, 1) * (len(colours) - 1)
-    low = min(int(position), len(colours) - 2)
-    return colours[low] + (position - low) * (colours[low + 1] - colours[low]) + rng.normal(0, 9, 3)
+    colors = np.array(PALETTE[part], dtype=float)
+    position = np.clip(position + rng.normal(0, 0.12), 0, 1) * (len(colors) - 1)
+    low = min(int(position), len(colors) - 2)
+    return colors[low] + (position - low) * (colors[low + 1] - colors[low]) + rng.normal(0, 9, 3)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ the late ones. It learns to reproduce the teacher's activations (cf. Wang et al.
 Where teacher = W student, equal Gram matrices of the student imply equal Gram matrices of the teacher, which is what a
 loss network for style needs.
 
-Two choices matter. The student is initialised in closed form, layer by layer, each layer correcting the errors of those
-before it (`compress`). And it is trained on the pictures that it will be used on: an optimiser that follows the student
+Two choices matter. The student is initialized in closed form, layer by layer, each layer correcting the errors of those
+before it (`compress`). And it is trained on the pictures that it will be used on: an optimizer that follows the student
 leaves the set of natural pictures wherever the student errs. So half of each batch are pictures that are being
-optimised, from a photograph, a blend or noise, towards the student's Gram matrices of another picture, as in Gatys et
+optimized, from a photograph, a blend or noise, towards the student's Gram matrices of another picture, as in Gatys et
 al. (2016).
 """
 
@@ -63,16 +63,16 @@ class DistillConfig:
     """Resume from last.pt in the output folder."""
 
     fit_crops: int = 600
-    """Pictures for the closed-form initialisation; fewer are faster."""
+    """Pictures for the closed-form initialization; fewer are faster."""
 
     max_minutes: float = 60.0
     """Training time in minutes; the learning rate decays to zero by then."""
 
     lr: float = 5e-5
-    """Peak learning rate of Adam. Larger steps destroy the closed-form initialisation."""
+    """Peak learning rate of Adam. Larger steps destroy the closed-form initialization."""
 
     batch_size: int = 8
-    """Pictures per step: half from the folders, half being optimised."""
+    """Pictures per step: half from the folders, half being optimized."""
 
     crop_size: int = 128
     """Side of the training crops, in pixels."""
@@ -81,10 +81,10 @@ class DistillConfig:
     """Weight of the Gram matrix loss relative to the activation loss."""
 
     walk: int = 80
-    """Steps for which a picture is optimised before it is replaced."""
+    """Steps for which a picture is optimized before it is replaced."""
 
     walkers: int = 32
-    """Number of pictures being optimised at a time."""
+    """Number of pictures being optimized at a time."""
 
     save_minutes: float = 5.0
     """Minutes between checkpoints."""
@@ -198,7 +198,7 @@ def _step(
     walkers: Walkers,
     config: DistillConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Update the student; return the loss terms and the gradient with respect to the pictures being optimised."""
+    """Update the student; return the loss terms and the gradient with respect to the pictures being optimized."""
     with torch.no_grad():
         wanted = teacher(torch.cat([natural, walking]))
     features, walking_features = student(natural), student(walking.requires_grad_())
@@ -275,7 +275,7 @@ class Maps(nn.Module):
 
 @torch.no_grad()
 def compress(teacher: VGGFeatures, pictures: Tensor) -> tuple[Student, Maps]:
-    """Initialise the student from the teacher, layer by layer, in closed form.
+    """Initialize the student from the teacher, layer by layer, in closed form.
 
     Each convolution is fitted by least squares to produce the teacher's output from the student's input, which includes
     the errors of earlier layers (He et al. 2017, Channel Pruning; Zhang et al. 2016, section 3.3). Where the student
@@ -329,7 +329,7 @@ def compress(teacher: VGGFeatures, pictures: Tensor) -> tuple[Student, Maps]:
 def _fit(
     kernel: Tensor, bias: Tensor, inputs: Sequence[Tensor], wanted: Iterable[Tensor], samples: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Adjust a convolution by regularised least squares to map the inputs to the wanted outputs.
+    """Adjust a convolution by regularized least squares to map the inputs to the wanted outputs.
 
     Args:
         samples: Positions sampled from each picture.
@@ -404,7 +404,7 @@ def export(student: Student, pictures: Tensor, path: Path) -> None:
 
 
 class Pictures:
-    """Crops from folders, unchanged or perturbed like pictures during optimisation."""
+    """Crops from folders, unchanged or perturbed like pictures during optimization."""
 
     def __init__(self, config: DistillConfig) -> None:
         self.size = config.crop_size
@@ -441,15 +441,15 @@ class Pictures:
             crop = torch.lerp(crop, self._crop(), float(self.draw.uniform(0.2, 0.8)))
         elif kind == 1:
             contrast = float(np.exp(self.draw.normal(0, 0.5)))
-            colour = torch.from_numpy(self.draw.normal(0, 0.12, (1, 3, 1, 1))).float()
-            crop = (crop - crop.mean()) * contrast + crop.mean() + colour
+            color = torch.from_numpy(self.draw.normal(0, 0.12, (1, 3, 1, 1))).float()
+            crop = (crop - crop.mean()) * contrast + crop.mean() + color
         else:
             strength = float(np.exp(self.draw.uniform(np.log(0.02), np.log(0.4))))
             crop = crop + strength * self.noise()
         return crop.clamp(-0.2, 1.2)
 
     def noise(self) -> Tensor:
-        """(1, 3, size, size): Gaussian noise, coarse or fine, coloured or grey."""
+        """(1, 3, size, size): Gaussian noise, coarse or fine, colored or gray."""
         cells = int(self.size / 2 ** self.draw.integers(0, 5))
         noise = torch.from_numpy(self.draw.standard_normal((1, 3, cells, cells))).float()
         if self.draw.random() < 0.3:
@@ -458,7 +458,7 @@ class Pictures:
 
 
 class Walkers:
-    """Pictures being optimised towards the student's Gram matrices of other pictures."""
+    """Pictures being optimized towards the student's Gram matrices of other pictures."""
 
     def __init__(self, config: DistillConfig, pictures: Pictures, student: Student, device: torch.device) -> None:
         self.config = config
@@ -469,7 +469,7 @@ class Walkers:
         self.images = torch.cat([self._start() for _ in range(config.walkers)])
         self.momentum = torch.zeros_like(self.images)
         self.styles = [self._style() for _ in range(config.walkers)]
-        # Spread over all stages of the optimisation.
+        # Spread over all stages of the optimization.
         self.ages = [i * config.walk // config.walkers for i in range(config.walkers)]
         self.next = 0
 
@@ -494,7 +494,7 @@ class Walkers:
         return total
 
     def advance(self, gradient: Tensor) -> None:
-        """Gradient step with momentum, normalised to change each pixel by about 0.02 at first, as Adam would."""
+        """Gradient step with momentum, normalized to change each pixel by about 0.02 at first, as Adam would."""
         for i, slope in zip(self.now, gradient.cpu(), strict=True):
             slope = slope / slope.square().mean().sqrt().clamp(min=1e-12)
             self.momentum[i] = 0.8 * self.momentum[i] + 0.2 * slope

@@ -34,11 +34,11 @@ def main() -> None:
     runs += [(init, default.content_layer, default.beta) for init in ("content", "noise")]
     with output.open("w") as file:
         for init, layer, beta in tqdm(runs, unit="run"):
-            losses = optimise(init, layer, beta)
+            losses = optimize(init, layer, beta)
             file.write(json.dumps({"init": init, "content_layer": layer, "beta": beta, "size": SIZE} | losses) + "\n")
 
 
-def optimise(init: str, content_layer: str, beta: float) -> dict[str, list[float]]:
+def optimize(init: str, content_layer: str, beta: float) -> dict[str, list[float]]:
     """The losses without their weights, before every step."""
     torch.manual_seed(0)
     config = StylizeConfig(size=SIZE, min_size=SIZE, steps=STEPS, init=init, content_layer=content_layer, beta=beta)

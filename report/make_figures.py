@@ -84,7 +84,7 @@ LABELS = {
     "content_g": "content",
     "style_g": "style",
     "tone_g": "tone",
-    "colour_g": "colour",
+    "color_g": "color",
 }
 
 
@@ -122,11 +122,11 @@ def main() -> None:
 def numbers() -> dict[str, str]:
     """Every number of the text, by the name of its macro."""
     cycle, one_way = cyclegan.options.TrainConfig(dataroot=""), read_lines("losses/landscape2vangogh.jsonl")
-    style, optimise = johnson.options.TrainConfig("", style=("starry-night",)), StylizeConfig()
+    style, optimize = johnson.options.TrainConfig("", style=("starry-night",)), StylizeConfig()
     found: dict[str, object] = {
-        "GatysSteps": optimise.steps,
-        "GatysBeta": f"{optimise.beta:g}",
-        "GatysMinSize": optimise.min_size,
+        "GatysSteps": optimize.steps,
+        "GatysBeta": f"{optimize.beta:g}",
+        "GatysMinSize": optimize.min_size,
         "JohnsonWidth": style.width,
         "JohnsonBlocks": style.n_blocks,
         "JohnsonContentWeight": f"{style.content_weight:g}",
@@ -143,7 +143,7 @@ def numbers() -> dict[str, str]:
         "LambdaIdentity": f"{cycle.lambda_identity:g}",
         "LambdaContent": f"{cycle.lambda_content:g}",
         "LambdaTone": f"{cycle.lambda_tone:g}",
-        "LambdaColour": f"{cycle.lambda_colour:g}",
+        "LambdaColor": f"{cycle.lambda_color:g}",
         "LambdaStyle": f"{cycle.lambda_style:g}",
         "LambdaWeave": f"{cycle.lambda_weave:g}",
         "LearningRate": f"{cycle.lr:g}",
@@ -247,16 +247,16 @@ def evaluation_numbers() -> dict[str, object]:
 
 
 def methods_numbers() -> dict[str, object]:
-    optimised, johnson, one_way, paper = (
+    optimized, johnson, one_way, paper = (
         read(f"methods/{name}.json") for name in ("gatys", "johnson", "landscape2vangogh", "landscape2vangogh-cycle")
     )
     return {
-        "MethodsPhotographs": optimised["counts"]["x"],
-        "MethodsPaintings": optimised["counts"]["y"],
-        "GatysKid": shown(optimised, "kid_vgg_compact"),
+        "MethodsPhotographs": optimized["counts"]["x"],
+        "MethodsPaintings": optimized["counts"]["y"],
+        "GatysKid": shown(optimized, "kid_vgg_compact"),
         "JohnsonKid": shown(johnson, "kid_vgg_compact"),
         "OneWayKid": shown(one_way, "kid_vgg_compact"),
-        "GatysEff": shown(optimised, "kid_efficientnet_lite0"),
+        "GatysEff": shown(optimized, "kid_efficientnet_lite0"),
         "JohnsonEff": shown(johnson, "kid_efficientnet_lite0"),
         "OneWayEff": shown(one_way, "kid_efficientnet_lite0"),
         "PaperEff": shown(paper, "kid_efficientnet_lite0"),

@@ -300,7 +300,7 @@ def export_network(
         reference: What the library itself does.
 
     Returns:
-        The exit code: 1 if a value differs by more than one grey level.
+        The exit code: 1 if a value differs by more than one gray level.
 
     Raises:
         ValueError: A package of the extra `export` is missing.
@@ -333,9 +333,9 @@ def export_network(
         difference = float((painted - expected).abs().max()) * 255
         largest = max(largest, difference)
         size = f"{image.shape[3]} x {image.shape[2]} px"
-        print(f"largest difference from PyTorch in grey levels, at {size}: {difference:.2g}")
+        print(f"largest difference from PyTorch in gray levels, at {size}: {difference:.2g}")
     if largest > 1.001:  # Bytes that differ by one differ by slightly more as floating-point numbers.
-        print(f"{prog}: the file differs from PyTorch by more than one grey level", file=sys.stderr)
+        print(f"{prog}: the file differs from PyTorch by more than one gray level", file=sys.stderr)
         return 1
     return 0
 

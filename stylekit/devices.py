@@ -68,7 +68,7 @@ def use_bfloat16(amp: Literal["auto", "on", "off"], device: torch.device) -> boo
 def memory_format(device: torch.device | str) -> torch.memory_format:
     """The fastest memory format: contiguous on CPUs without AMX, channels_last elsewhere.
 
-    Convolutions are equally fast in both on a CPU with AVX2, but instance normalisation copies channels_last, and
+    Convolutions are equally fast in both on a CPU with AVX2, but instance normalization copies channels_last, and
     `stylekit.networks.convolutions` needs contiguous tensors (benchmarks/README.md).
     """
     plain = torch.device(device).type == "cpu" and not torch.cpu._is_amx_tile_supported()

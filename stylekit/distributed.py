@@ -98,7 +98,7 @@ def all_max(*values: float) -> list[float]:
 
 
 def all_mean(values: Tensor) -> list[float]:
-    """The mean of each value over all processes; synchronises with the device that holds them."""
+    """The mean of each value over all processes; synchronizes with the device that holds them."""
     values = values.detach().double().cpu()
     if world_size() > 1:
         dist.all_reduce(values)

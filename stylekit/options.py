@@ -86,7 +86,7 @@ class PaintConfig:
     """Opacity of the result over the photograph, from 0 to 1."""
 
     preserve_color: Annotated[bool, also("--preserve-colour")] = False
-    """Keep the colours of the photograph: only its luminance changes."""
+    """Keep the colors of the photograph: only its luminance changes."""
 
     stroke_size: float = 1.0
     """Size of the strokes. 2 paints at half the size, and enlarges with the photograph's detail; 0.5 is finer."""
@@ -98,7 +98,7 @@ class PaintConfig:
     """Output format of pictures. HEIC (extra `heic`) becomes jpg, GIF becomes png."""
 
     smoothing: float = 0.98
-    """Videos: decay of the normalisation statistics over frames; high values reduce flicker, 0 disables smoothing."""
+    """Videos: decay of the normalization statistics over frames; high values reduce flicker, 0 disables smoothing."""
 
     tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
     """Side of the tiles in which large pictures are processed, in pixels. Video frames are never tiled."""
@@ -179,7 +179,7 @@ class RunConfig(RunName):
     batch_size: int = 1
     """Pictures per step, in each process."""
 
-    # Optimisation.
+    # Optimization.
     n_epochs: int = 100
     """Epochs at the full learning rate."""
 

@@ -73,7 +73,7 @@ def sky(china: torch.Tensor) -> torch.Tensor:
 
 
 def grating(like: torch.Tensor, period: float, levels: float, angle: float = 0.785) -> torch.Tensor:
-    """A sinusoidal grating with an amplitude in grey levels, (H, W)."""
+    """A sinusoidal grating with an amplitude in gray levels, (H, W)."""
     y, x = torch.meshgrid(*(torch.arange(size).float() for size in like.shape[-2:]), indexing="ij")
     return (levels / 255) * torch.sin(2 * torch.pi / period * (x * math.cos(angle) + y * math.sin(angle)))
 

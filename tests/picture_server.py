@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """Smooth coloured noise; another seed gives another picture."""
+    """Smooth colored noise; another seed gives another picture."""
     coarse = np.random.default_rng(seed).integers(30, 225, (6, 8, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -180,7 +180,7 @@ def offer_wikiart(server: PictureServer, artist: str, count: int, per_page: int 
     server.answers[f"/en/{artist}/mode/all-paintings"] = answer
 
 
-LICENCES = [
+LICENSES = [
     {"id": "0", "name": "All Rights Reserved", "url": ""},
     {"id": "2", "name": "Attribution-NonCommercial License", "url": "https://creativecommons.org/licenses/by-nc/2.0/"},
     {"id": "4", "name": "Attribution License", "url": "https://creativecommons.org/licenses/by/2.0/"},
@@ -218,7 +218,7 @@ def offer_flickr(server: PictureServer, count: int, per_page: int = 50, key: str
         if query["api_key"] != key:
             return {"stat": "fail", "code": 100, "message": "Invalid API Key (Key has invalid format)"}
         if query["method"] == "flickr.photos.licenses.getInfo":
-            return {"licenses": {"license": LICENCES}, "stat": "ok"}
+            return {"licenses": {"license": LICENSES}, "stat": "ok"}
         if query["method"] == "flickr.urls.lookupGroup":
             if query["url"].rstrip("/").endswith("/landscapes"):
                 return {"group": {"id": "11@N00", "groupname": {"_content": "Landscapes"}}, "stat": "ok"}

@@ -55,7 +55,7 @@ STYLEKIT_LAYERS = {
     0: ("devices", "distributed", "atomic", "options", "interrupt"),
 }
 
-# Johnson et al. minimise the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss and palette.
+# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss and palette.
 ALLOWED_METHODS = {
     "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
     "cyclegan": {"gatys", "gatys.colors", "gatys.losses"},

@@ -26,7 +26,7 @@ def flawed(tmp_path):
     framed = Image.new("RGB", (120, 100), "black")
     framed.paste(picture(400, 100, 76), (10, 12))
     framed.save(root / "trainA" / "framed.png")
-    picture(401, 96, 72).convert("L").save(root / "trainA" / "grey.png")
+    picture(401, 96, 72).convert("L").save(root / "trainA" / "gray.png")
     picture(402, 40, 30).save(root / "trainA" / "small.png")
     picture(403, 96, 72).convert("CMYK").save(root / "trainA" / "cmyk.jpg")
     turned = Image.Exif()
@@ -44,7 +44,7 @@ def flawed(tmp_path):
 
 EXPECTED = {
     ("framed", "trainA/framed.png"),
-    ("grey", "trainA/grey.png"),
+    ("gray", "trainA/gray.png"),
     ("small", "trainA/small.png"),
     ("CMYK", "trainA/cmyk.jpg"),
     ("rotated", "trainA/turned.jpg"),
@@ -63,8 +63,8 @@ def hashes(root):
 
 def test_every_flaw_is_found_and_moved_away(flawed, tmp_path, capsys):
     (flawed / "manifest.csv").write_text(
-        "file,title,author,licence,page,url,width,height,bytes,sha256,source_sha256,phash,preparation\n"
-        "trainA/0.png,,,,,,,,,,,,\ntrainA/grey.png,,,,,,,,,,,,\n"
+        "file,title,author,license,page,url,width,height,bytes,sha256,source_sha256,phash,preparation\n"
+        "trainA/0.png,,,,,,,,,,,,\ntrainA/gray.png,,,,,,,,,,,,\n"
     )
     flags = [flawed, "--min-size", 48, "-o", tmp_path / "sheet.png"]
     assert exit_code(main, "check", *flags) == 1
@@ -105,9 +105,9 @@ def test_pictures_of_another_scale_get_a_size(flawed, tmp_path, capsys):
 
 def test_few_flaws_in_a_large_set_do_no_harm_except_the_serious_ones():
     folders = {f"train{side}": [Facts(Path(f"{i}.png")) for i in range(200)] for side in "AB"}
-    grey = [Finding("grey", Path(f"{i}.png"), "A", "") for i in range(3)]
-    assert find_harms(folders, grey[:2]) == []
-    assert find_harms(folders, grey) == ["3 of 200 pictures of A are grey"]
+    gray = [Finding("gray", Path(f"{i}.png"), "A", "") for i in range(3)]
+    assert find_harms(folders, gray[:2]) == []
+    assert find_harms(folders, gray) == ["3 of 200 pictures of A are gray"]
     assert find_harms(folders, [Finding("leaking", Path("0.png"), "A", "")]) == ["1 picture is leaking"]
 
 

@@ -24,7 +24,7 @@ def photographs(dataset):
 
 @pytest.fixture
 def numbered(tmp_path):
-    """Files of one colour: picture i of X (5) is 40 * i red, picture i of Y (3) is 40 * i blue."""
+    """Files of one color: picture i of X (5) is 40 * i red, picture i of Y (3) is 40 * i blue."""
     found = []
     for folder, count, band in (("x", 5, 0), ("y", 3, 2)):
         (tmp_path / folder).mkdir()
@@ -86,7 +86,7 @@ def test_a_missing_folder_is_named(tmp_path, pictures):
 
 @pytest.mark.parametrize("augment", ["none", "paper", "strong", "detail"])
 def test_samples_are_square_float_pictures_between_0_and_1(photographs, tmp_path, augment):
-    odd = [tmp_path / "dot.png", tmp_path / "tower.png", tmp_path / "grey.png", tmp_path / "white.png"]
+    odd = [tmp_path / "dot.png", tmp_path / "tower.png", tmp_path / "gray.png", tmp_path / "white.png"]
     for path, size, mode in zip(odd, ((1, 1), (5, 300), (100, 50), (36, 36)), ("RGB", "RGBA", "L", "RGB"), strict=True):
         Image.new(mode, size, "white").save(path)
     samples = UnpairedImages(photographs[0] + odd, photographs[1], build_pipelines(augment, 36, 32))
@@ -100,7 +100,7 @@ def test_samples_are_square_float_pictures_between_0_and_1(photographs, tmp_path
     assert white.max() == 1 if augment != "strong" else white.max() > 0.7
 
 
-def test_augment_none_is_the_centre_of_the_picture(position_map):
+def test_augment_none_is_the_center_of_the_picture(position_map):
     path = position_map(36, 44)
     rows, columns = positions(UnpairedImages([path], [path], build_pipelines("none", 36, 32))[7].x)
     assert torch.equal(rows[:, 0].round(), torch.arange(2.0, 34)) and torch.equal(
@@ -191,11 +191,11 @@ def test_an_epoch_has_every_picture_of_x_once(numbered):
     assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
 
 
-def test_augment_strong_changes_the_colours_of_x_and_never_those_of_y(tmp_path):
+def test_augment_strong_changes_the_colors_of_x_and_never_those_of_y(tmp_path):
     paths = []
-    for name, colour in (("red", (200, 60, 40)), ("blue", (20, 60, 180)), ("grey", (128, 128, 128))):
+    for name, color in (("red", (200, 60, 40)), ("blue", (20, 60, 180)), ("gray", (128, 128, 128))):
         paths.append(tmp_path / f"{name}.png")
-        Image.new("RGB", (50, 40), colour).save(paths[-1])
+        Image.new("RGB", (50, 40), color).save(paths[-1])
     samples = UnpairedImages(paths, paths, build_pipelines("strong", 36, 32), serial=True)
     changed = 0
     for i in range(30):
@@ -210,7 +210,7 @@ def test_augment_strong_zooms_into_wide_photographs_as_into_square_ones(position
     for size in ((40, 40), (40, 80)):
         path = position_map(*size)
         samples = UnpairedImages([path], [path], build_pipelines("strong", 40, 32))
-        # Those of y, whose colours, which are positions here, are kept.
+        # Those of y, whose colors, which are positions here, are kept.
         crops = [positions(samples[i].y)[1] for i in range(60)]
         spans[size] = [(crop[16].min().item(), crop[16].max().item()) for crop in crops]
         widths = [right - left for left, right in spans[size]]

@@ -20,7 +20,7 @@ from stylekit.training.diagnostics import Finding
 HEALTHY = {"cycle_x": 1.2, "cycle_y": 1.5, "d_x": 0.16, "d_y": 0.18}
 OPTIONS = TrainConfig("photographs")
 LEVEL = 2 / 255
-"""One grey level in [-1, 1]."""
+"""One gray level in [-1, 1]."""
 
 
 class Planted(nn.Module):
@@ -76,10 +76,10 @@ def test_healthy_generators_are_left_in_peace(x, y):
 
 
 @pytest.mark.parametrize("name", ["G", "F"])
-def test_a_generator_that_inverts_colours(x, y, name):
+def test_a_generator_that_inverts_colors(x, y, name):
     found = findings(x, y, **{name: lambda x: -0.8 * x}, lambda_identity=0.2)
-    assert list(found) == [f"colour inversion in {name}"]
-    assert "new run with --lambda-identity 1 (now 0.2)" in found[f"colour inversion in {name}"].cure
+    assert list(found) == [f"color inversion in {name}"]
+    assert "new run with --lambda-identity 1 (now 0.2)" in found[f"color inversion in {name}"].cure
 
 
 def test_a_generator_that_returns_its_input(x, y):
@@ -191,7 +191,7 @@ def test_a_long_run_large_batches_and_fine_tuning_are_left_in_peace():
 # Cures.
 
 DISEASES = [
-    "mode collapse", "colour inversion", "no translation", "hidden information", "checkerboard or weave",
+    "mode collapse", "color inversion", "no translation", "hidden information", "checkerboard or weave",
     "all-powerful discriminator", "dead discriminator", "no learning rate",
 ]  # fmt: skip
 

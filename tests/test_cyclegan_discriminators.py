@@ -57,7 +57,7 @@ def test_heads_on_features_have_one_score_each_and_leave_the_vgg_alone(tmp_path)
 
 
 def test_no_head_can_be_steep():
-    """Spectral normalisation bounds the gain of every layer, and so how fast a head can win."""
+    """Spectral normalization bounds the gain of every layer, and so how fast a head can win."""
     network = FeatureDiscriminator(8)
     for parameter in network.parameters():
         parameter.data.mul_(100)

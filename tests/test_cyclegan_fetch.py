@@ -80,7 +80,7 @@ def test_two_hundred_pictures_arrive_over_a_faulty_server(server, tmp_path):
     sources = {hashlib.sha256(data).hexdigest(): data for data in server.files.values()}
     for name, row in rows.items():
         assert row["sha256"] == files[name] == row["source_sha256"] and row["sha256"] in sources
-        assert row["licence"] == ("CC BY 2.0" if "A/" in name else "not stated; see the page")
+        assert row["license"] == ("CC BY 2.0" if "A/" in name else "not stated; see the page")
     painting = next(row for row in rows.values() if row["title"] == "Painting 7")
     assert painting["author"] == "Vincent Van Gogh"
     assert painting["page"] == f"{server.url}/en/vincent-van-gogh/painting-7"
@@ -123,7 +123,7 @@ def test_a_download_that_is_killed_again_and_again_ends_the_same(server, tmp_pat
     result = fetch(both(server, killed), patient_web())
     assert contents(killed) == contents(whole)
     assert sum(result.counts.values()) == 72
-    # What was there was not fetched again; robots.txt and the licences are asked for by every run.
+    # What was there was not fetched again; robots.txt and the licenses are asked for by every run.
     assert sum(server.requests.values()) - before <= 72 - done + 4
     assert not list(killed.rglob("*.part"))
 

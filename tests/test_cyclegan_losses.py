@@ -82,62 +82,62 @@ def test_several_discriminators_count_equally_however_many_scores_they_give():
 
 
 def test_the_one_sided_terms_by_hand():
-    grey, features = torch.zeros(1, 3, 16, 16), torch.full((1, 4, 2, 2), 2.0)
-    brighter = grey + 0.5
+    gray, features = torch.zeros(1, 3, 16, 16), torch.full((1, 4, 2, 2), 2.0)
+    brighter = gray + 0.5
     weights = {"lambda_content": 8.0, "lambda_tone": 2.0, "lambda_style": 3.0, "lambda_weave": 5.0}
     style, weave = torch.tensor(0.5), torch.tensor(0.25)
-    found = one_sided_loss(grey, grey, brighter, (features, features + 1), style, weave, torch.zeros(1), **weights)
+    found = one_sided_loss(gray, gray, brighter, (features, features + 1), style, weave, torch.zeros(1), **weights)
     # Content: the squared difference 1 over the mean square 4. Style counts 0.15 in a flat picture.
-    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "colour": 0.0, "style": 0.225, "weave": 1.25}
+    expected = {"adversarial": 1.0, "content": 2.0, "tone": 1.0, "color": 0.0, "style": 0.225, "weave": 1.25}
     assert {name: round(term.item(), 6) for name, term in found.items()} == expected
-    redder = grey + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
-    found = one_sided_loss(grey, grey, redder, (features, features), style, None, torch.ones(1))
-    assert list(found) == ["adversarial", "content", "tone", "colour", "style"]
-    assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["colour"].item() > 0.1
+    redder = gray + torch.tensor([0.4, -0.4 * 0.299 / 0.587, 0.0]).view(3, 1, 1)  # The same luma.
+    found = one_sided_loss(gray, gray, redder, (features, features), style, None, torch.ones(1))
+    assert list(found) == ["adversarial", "content", "tone", "color", "style"]
+    assert found["tone"].item() == pytest.approx(0, abs=1e-3) and found["color"].item() > 0.1
     # Only means over 16 x 16 pixels count: brush strokes are free.
-    stripes = grey + torch.tensor([0.5, -0.5]).repeat_interleave(4).repeat(2)
+    stripes = gray + torch.tensor([0.5, -0.5]).repeat_interleave(4).repeat(2)
     found = one_sided_loss(
         stripes, stripes, stripes, (features, features), style, None, torch.ones(1), lambda_style=3.0
     )
     assert found["style"].item() == pytest.approx(1.5)
-    found = one_sided_loss(grey, grey, stripes, (features, features), style, None, torch.ones(1))
+    found = one_sided_loss(gray, gray, stripes, (features, features), style, None, torch.ones(1))
     assert found["tone"].item() == pytest.approx(0, abs=1e-6)
 
 
-def tone_and_colour(target, after):
+def tone_and_color(target, after):
     features = torch.ones(1, 4, 2, 2)
     target, after = (x.expand(1, 3, 16, 16) for x in (target, after))
     found = one_sided_loss(0 * target, target, after, (features, features), torch.zeros(()), None, torch.ones(1))
-    return found["tone"].item(), found["colour"].item()
+    return found["tone"].item(), found["color"].item()
 
 
-def colour(*rgb):
+def color(*rgb):
     return torch.tensor(rgb).view(1, 3, 1, 1)
 
 
-def test_vivid_and_bright_colours_are_kept_and_greys_are_free():
-    change = colour(0.0, -0.1, 0.2 * 0.587 / 0.114 / 2)
-    assert abs((change * colour(0.299, 0.587, 0.114)).sum()) < 1e-6  # The same luma.
-    grey, white, red = (
-        tone_and_colour(start, start + change)[1]
-        for start in (torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 0.9), colour(0.9, -0.7, -0.7))
+def test_vivid_and_bright_colors_are_kept_and_grays_are_free():
+    change = color(0.0, -0.1, 0.2 * 0.587 / 0.114 / 2)
+    assert abs((change * color(0.299, 0.587, 0.114)).sum()) < 1e-6  # The same luma.
+    gray, white, red = (
+        tone_and_color(start, start + change)[1]
+        for start in (torch.zeros(1, 3, 1, 1), torch.full((1, 3, 1, 1), 0.9), color(0.9, -0.7, -0.7))
     )
-    assert white / grey == pytest.approx(3.2 / 0.5, rel=0.01)
-    assert red / grey > 6
+    assert white / gray == pytest.approx(3.2 / 0.5, rel=0.01)
+    assert red / gray > 6
 
 
-def test_colours_that_fade_cost_more_than_colours_that_grow():
-    red, grey = colour(0.5, -0.3, -0.3), colour(-0.06, -0.06, -0.06)
-    faded, grown = (tone_and_colour(red, red + amount * (red - grey))[1] for amount in (-0.3, 0.3))
+def test_colors_that_fade_cost_more_than_colors_that_grow():
+    red, gray = color(0.5, -0.3, -0.3), color(-0.06, -0.06, -0.06)
+    faded, grown = (tone_and_color(red, red + amount * (red - gray))[1] for amount in (-0.3, 0.3))
     assert faded > 1.5 * grown
 
 
-def test_bright_colours_that_fade_cost_most():
-    blue = colour(-0.2, 0.0, 0.3)
-    luma = (blue * colour(0.299, 0.587, 0.114)).sum().item()
+def test_bright_colors_that_fade_cost_most():
+    blue = color(-0.2, 0.0, 0.3)
+    luma = (blue * color(0.299, 0.587, 0.114)).sum().item()
     price = {}
     for light in (-0.5, 0.5):
-        faded, grown = (tone_and_colour(blue + light, blue * (1 + amount) + light)[1] for amount in (-0.3, 0.3))
+        faded, grown = (tone_and_color(blue + light, blue * (1 + amount) + light)[1] for amount in (-0.3, 0.3))
         price[light] = faded - grown
     assert price[0.5] / price[-0.5] == pytest.approx(1 + 4 * (0.5 + luma), rel=0.01)
 
@@ -145,15 +145,15 @@ def test_bright_colours_that_fade_cost_most():
 def test_the_one_sided_terms_are_as_exact_with_autocast():
     torch.manual_seed(0)
     target = torch.rand(1, 3, 16, 16) * 2 - 1
-    exact = tone_and_colour(target, target * 0.99)
+    exact = tone_and_color(target, target * 0.99)
     with torch.autocast("cpu", torch.bfloat16):
-        assert tone_and_colour(target, target * 0.99) == exact
+        assert tone_and_color(target, target * 0.99) == exact
 
 
 def test_bright_and_dark_areas_keep_their_tone():
     for start, factor in ((-0.1, 1.0), (0.8, 2.6), (-0.6, 5.5)):
         before = torch.full((1, 3, 1, 1), start)
-        assert tone_and_colour(before, before - 0.1)[0] == pytest.approx(4 * 0.1 * factor, rel=0.01)
+        assert tone_and_color(before, before - 0.1)[0] == pytest.approx(4 * 0.1 * factor, rel=0.01)
 
 
 def test_specks_and_blotches_cost_in_black_areas_only():
@@ -161,11 +161,11 @@ def test_specks_and_blotches_cost_in_black_areas_only():
     specks[:, 0, ::4, ::4], specks[:, 0, 2::4, 2::4] = 0.5, -0.5
     blotches[..., :8] = torch.tensor([0.2, 0.1, -0.1]).view(3, 1, 1)
     blotches[..., 8:] = -blotches[..., :8]
-    black, grey = torch.full((1, 3, 1, 1), -0.9), torch.zeros(1, 3, 1, 1)
-    for painted, least in ((specks, 0.1), (blotches, 0.5)):  # Both are without brightness and colour on average.
-        assert tone_and_colour(grey, grey + painted) == pytest.approx((0, 0), abs=1e-6)
-        assert tone_and_colour(black, black + painted)[1] > least
-    assert tone_and_colour(black, black + blotches)[0] > 1
+    black, gray = torch.full((1, 3, 1, 1), -0.9), torch.zeros(1, 3, 1, 1)
+    for painted, least in ((specks, 0.1), (blotches, 0.5)):  # Both are without brightness and color on average.
+        assert tone_and_color(gray, gray + painted) == pytest.approx((0, 0), abs=1e-6)
+        assert tone_and_color(black, black + painted)[1] > least
+    assert tone_and_color(black, black + blotches)[0] > 1
 
 
 def test_losses_are_float32_whatever_the_scores_are():

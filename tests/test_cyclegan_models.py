@@ -72,7 +72,7 @@ def test_a_limit_holds_for_all_features():
     assert "limit" in network._hub_mixin_config
 
 
-def test_kept_colours_tell_a_bright_photograph_from_a_dark_one():
+def test_kept_colors_tell_a_bright_photograph_from_a_dark_one():
     torch.manual_seed(0)
     keeping, forgetting = Generator(4, 1, keep_colors=0.5), Generator(4, 1)
     keeping.load_state_dict(forgetting.state_dict())
@@ -129,7 +129,7 @@ def damaged(change):
         (lambda t: t.pop("model.4.bias"), "missing model.4.bias"),
         (lambda t: t.update({"model.99.weight": torch.ones(1)}), "unexpected model.99.weight"),
         (lambda t: t.update({"model.4.bias": torch.ones(3)}), r"model.4.bias has shape \(3,\), expected \(8,\)"),
-        (lambda t: t.update({"model.2.weight": torch.ones(4)}), "batch normalisation"),
+        (lambda t: t.update({"model.2.weight": torch.ones(4)}), "batch normalization"),
         (lambda t: t.update({"model.7.filt": torch.ones(8, 1, 3, 3)}), "anti-aliased"),
         (lambda t: t.update({"model.1.weight": torch.ones(4, 1, 7, 7)}), "1 channels"),
     ],

@@ -26,7 +26,7 @@ def test_the_defaults_are_those_of_the_paper():
         ({"pool_size": -1}, "--pool-size must be 0 or more, got -1"),
         ({"lambda_x": -0.5}, "--lambda-x must be 0 or more, got -0.5"),
         ({"lambda_y": float("nan")}, "--lambda-y must be 0 or more, got nan"),
-        ({"palette": 1.5}, "--palette 1.5: expected a value from 0 (the picture's colours) to 1"),
+        ({"palette": 1.5}, "--palette 1.5: expected a value from 0 (the picture's colors) to 1"),
         ({"lambda_identity": -1.0}, "--lambda-identity must be 0 or more, got -1.0"),
         ({"beta1": 1.0}, "--beta1 must be in [0, 1), got 1.0"),
         ({"lr": 0.0}, "--lr must be positive, got 0.0"),

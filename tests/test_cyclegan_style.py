@@ -13,10 +13,10 @@ def features(batch, seed):
 
 
 def pictures(batch, seed):
-    """Random pictures, in random colours."""
+    """Random pictures, in random colors."""
     draw = torch.Generator().manual_seed(seed)
-    colour, contrast = torch.rand(2, batch, 3, 1, 1, generator=draw)
-    return 0.2 + 0.3 * colour + 0.3 * contrast * torch.rand(batch, 3, 8, 8, generator=draw)
+    color, contrast = torch.rand(2, batch, 3, 1, 1, generator=draw)
+    return 0.2 + 0.3 * color + 0.3 * contrast * torch.rand(batch, 3, 8, 8, generator=draw)
 
 
 def test_the_style_of_a_collection_is_the_mean_of_its_pictures():
@@ -73,7 +73,7 @@ def test_a_saved_mean_goes_on():
     assert torch.equal(first.colors, second.colors) and first.grams.keys() == set(STYLE_LAYERS)
 
 
-def test_a_collection_gets_the_colours_of_the_other():
+def test_a_collection_gets_the_colors_of_the_other():
     photographs, paintings, seen = MeanStyle(), MeanStyle(), (pictures(3, 0), pictures(4, 1))
     assert torch.equal(paintings.paint(seen[0], photographs, 1.0), seen[0])  # Nothing is known yet.
     photographs.update(seen[0], features(3, 0))

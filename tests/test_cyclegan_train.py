@@ -70,7 +70,7 @@ def test_a_step_moves_all_networks(dataset, lambda_identity):
     before = parameters(state.generators) | parameters(state.discriminators)
     terms = train_step(state, *batch(), options)
     after = parameters(state.generators) | parameters(state.discriminators)
-    # Normalisation removes the biases before it: only rounding moves them.
+    # Normalization removes the biases before it: only rounding moves them.
     assert not [name for name in before if torch.equal(before[name], after[name]) and name.endswith("weight")]
     assert all(p.requires_grad for p in state.discriminators.parameters())
     assert list(terms) == GENERATOR_TERMS[: 6 if lambda_identity else 4] + DISCRIMINATOR_TERMS
@@ -481,7 +481,7 @@ def test_a_limit_can_be_added_in_fine_tuning_but_is_not_lost(dataset, tmp_path):
 
 
 @pytest.mark.parametrize("amount", [0.0, 0.6])
-def test_fine_tuning_may_keep_other_colours(dataset, tmp_path, amount):
+def test_fine_tuning_may_keep_other_colors(dataset, tmp_path, amount):
     network_weights.save(Generator(4, 1, keep_colors=amount), tmp_path / "start")
     given = (str(tmp_path / "start"),)
     assert build_state(config(dataset, init=given), CPU).generators.G.keep_colors is None
@@ -583,7 +583,7 @@ def test_on_one_batch_one_sided_training_keeps_more_and_more_of_the_picture(data
     state = build_state(options, CPU)
     x, y = batch()
     terms = [one_sided_step(state, x * 0.1 + 0.5, y * 0.1 - 0.5, options) for _ in range(20)]
-    for name in ("tone_g", "colour_g"):
+    for name in ("tone_g", "color_g"):
         assert terms[-1][name] < 0.5 * terms[0][name], name
 
 

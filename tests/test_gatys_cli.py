@@ -84,11 +84,11 @@ def test_pictures_on_the_way_are_kept(folder):
     assert sorted(path.name for path in folder.glob("out*")) == ["out-0002.png", "out-0004.png", "out.png"]
 
 
-def test_grey_and_thin_pictures_are_painted(folder):
-    Image.open("photo.png").convert("L").save("grey.png")
+def test_gray_and_thin_pictures_are_painted(folder):
+    Image.open("photo.png").convert("L").save("gray.png")
     Image.open("photo.png").resize((300, 2)).save("thin.png")
     Image.new("RGB", (1, 1), "red").save("dot.png")
-    for name, size in (("grey", (40, 27)), ("thin", (40, 1)), ("dot", (1, 1))):
+    for name, size in (("gray", (40, 27)), ("thin", (40, 1)), ("dot", (1, 1))):
         assert (
             gatys(f"{name}.png", "painting.png", "-o", f"{name}-out.png", *(TINY if name != "dot" else TINY[2:])) == 0
         )

@@ -12,14 +12,14 @@ def colors(pictures):
 
 @pytest.fixture
 def both():
-    """Two pictures of different sizes, whose channels are correlated; the second in other colours."""
+    """Two pictures of different sizes, whose channels are correlated; the second in other colors."""
     generator = torch.Generator().manual_seed(2)
     noise = torch.rand(2, 3, 40, 30, generator=generator)
     mixed = torch.einsum("ij,bjhw->bihw", torch.tensor([[0.2, 0.1, 0.0], [0.0, 0.3, 0.1], [0.1, 0.1, 0.1]]), noise)
     return 0.3 + mixed[:1], 0.2 + 0.8 * mixed[1:, [2, 0, 1], :20]
 
 
-def test_matched_colours_have_the_mean_and_covariance_of_the_photograph(both):
+def test_matched_colors_have_the_mean_and_covariance_of_the_photograph(both):
     painting, photograph = both
     matched = match_colors(painting, color_moments(photograph))
     assert matched.shape == painting.shape
@@ -27,8 +27,8 @@ def test_matched_colours_have_the_mean_and_covariance_of_the_photograph(both):
         torch.testing.assert_close(found, expected, atol=4e-4, rtol=0)
 
 
-def test_the_map_moves_colours_least(both):
-    # After any rotation of the uncorrelated colours, mean and covariance are the same.
+def test_the_map_moves_colors_least(both):
+    # After any rotation of the uncorrelated colors, mean and covariance are the same.
     painting, photograph = both
     moved = (match_colors(painting, color_moments(photograph)) - painting).square().mean()
     (center, before), (target, after) = colors(painting), colors(photograph)
@@ -41,10 +41,10 @@ def test_the_map_moves_colours_least(both):
         assert (other - painting[0].flatten(1)).square().mean() >= moved - 1e-5
 
 
-def test_the_same_colours_stay_and_greys_are_not_stretched(both):
+def test_the_same_colors_stay_and_grays_are_not_stretched(both):
     torch.testing.assert_close(match_colors(both[0], color_moments(both[0])), both[0], atol=1e-5, rtol=0)
-    grey = torch.full((1, 3, 8, 8), 0.5) + 0.002 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert colors(match_colors(grey, color_moments(both[0])))[1].max() < 0.002
+    gray = torch.full((1, 3, 8, 8), 0.5) + 0.002 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert colors(match_colors(gray, color_moments(both[0])))[1].max() < 0.002
 
 
 def test_moments_can_be_averaged(both):
@@ -52,7 +52,7 @@ def test_moments_can_be_averaged(both):
     torch.testing.assert_close(torch.stack([color_moments(half) for half in halves]).mean(0), color_moments(both[0]))
 
 
-def test_colours_outside_of_the_range_are_clipped():
+def test_colors_outside_of_the_range_are_clipped():
     picture = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     matched = match_colors(picture, color_moments((10 * picture - 5).clamp(0, 1)))
     assert matched.min() == 0 and matched.max() == 1

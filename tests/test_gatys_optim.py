@@ -7,7 +7,7 @@ from gatys.options import StylizeConfig
 
 
 def quadratic(image):
-    """A loss whose curvature grows with frequency: 1/2 |x|^2 + 2 |differences of neighbours|^2."""
+    """A loss whose curvature grows with frequency: 1/2 |x|^2 + 2 |differences of neighbors|^2."""
     x = image.detach().requires_grad_()
     rough = (x[..., 1:, :] - x[..., :-1, :]).square().sum() + (x[..., 1:] - x[..., :-1]).square().sum()
     loss = x.square().sum() / 2 + 2 * rough

@@ -125,15 +125,15 @@ def test_only_the_ratios_of_style_weights_matter(content, painting, network):
 
 
 def test_preserve_color_luminance_keeps_the_chroma(painting, network):
-    grey_red = torch.tensor([0.6, 0.45, 0.45]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
-    result = stylize(grey_red, [painting], changed(preserve_color="luminance"), network=network)
+    gray_red = torch.tensor([0.6, 0.45, 0.45]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    result = stylize(gray_red, [painting], changed(preserve_color="luminance"), network=network)
     difference = result[:, 0] - result[:, 1]
     inside = (result > 0).all(1) & (result < 1).all(1)
     torch.testing.assert_close(difference[inside], torch.full_like(difference[inside], 0.15), atol=1e-3, rtol=0)
     torch.testing.assert_close(result[:, 1], result[:, 2], atol=1e-3, rtol=0)
 
 
-def test_preserve_color_histogram_keeps_the_mean_colour_of_the_photograph(content, painting, network):
+def test_preserve_color_histogram_keeps_the_mean_color_of_the_photograph(content, painting, network):
     def color(image):
         return image.mean((0, 2, 3))
 
@@ -154,7 +154,7 @@ def test_a_content_mask_alone_keeps_black_pixels(content, painting, network):
     assert (result[..., 18:] - photograph[..., 18:]).abs().mean() > 0.01
 
 
-def test_each_region_takes_the_style_of_the_same_colour(network):
+def test_each_region_takes_the_style_of_the_same_color(network):
     """The painting is red on the left and blue on the right; the photograph's regions are top and bottom."""
     half = torch.zeros(1, 3, 64, 64)
     half[..., 32:] = 1

@@ -49,7 +49,7 @@ def test_missing_noise_is_zero():
     assert not torch.allclose(network(photographs), network(taken))
 
 
-def test_a_limit_holds_for_all_features_and_not_for_the_colours():
+def test_a_limit_holds_for_all_features_and_not_for_the_colors():
     network, found = TransformerNet(4, 1, limit=1.5), []
     for module in network.modules():
         if isinstance(module, InstanceNorm2d):

@@ -112,7 +112,7 @@ def test_a_student_is_the_network_that_vgg_features_builds(crops, student):
 
 
 def test_training_stops_in_time_resumes_and_writes_a_network(folder, crops, student, tmp_path, capsys, monkeypatch):
-    # The initialisation has its own test. A step takes a second of this clock.
+    # The initialization has its own test. A step takes a second of this clock.
     maps = {
         "relu1_1": torch.rand(64, 32) / 32,
         "relu2_1": torch.rand(128, 64) / 64,
@@ -163,7 +163,7 @@ def test_wrong_flags_exit_with_2(capsys):
     assert "nowhere" in one_error(capsys, "vgg_compact.py")
 
 
-def test_the_bundled_network_is_normalised():
+def test_the_bundled_network_is_normalized():
     network = VGGFeatures(recipe.LAYERS, "compact", padding="replicate")
     photograph = images.to_tensor(Image.fromarray(load_sample_image("china.jpg")))
     for name, features in network(photograph).items():

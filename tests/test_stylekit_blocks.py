@@ -35,13 +35,13 @@ def test_instance_norm_of_a_single_position_is_zero():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40), (64, 64)])
-def test_kept_colours_move_a_painting_towards_its_photograph(size):
+def test_kept_colors_move_a_painting_towards_its_photograph(size):
     red, blue = (torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, *size) for c in ((0.9, 0.3, 0.3), (0.3, 0.5, 0.8)))
     torch.testing.assert_close(KeepColors(0.25, black=0)(red, blue), 0.75 * red + 0.25 * blue)
     torch.testing.assert_close(KeepColors(1, black=0)(red, blue), blue)
 
 
-def test_kept_colours_leave_strokes_and_contours():
+def test_kept_colors_leave_strokes_and_contours():
     y, x = torch.meshgrid(torch.arange(96), torch.arange(96), indexing="ij")
     hill = torch.where(y > 48, -0.4, 0.6).expand(1, 3, 96, 96)  # A dark hill before a bright sky.
     strokes = 0.2 * torch.sin(2 * torch.pi * (x + y) / 8)

@@ -99,7 +99,7 @@ def test_a_cached_picture_gives_the_same_crop_and_stays_as_it_is(photographs):
     assert torch.equal(cache[photographs[0]], before)
 
 
-def test_the_shorter_side_is_resized_and_the_centre_is_kept(tmp_path):
+def test_the_shorter_side_is_resized_and_the_center_is_kept(tmp_path):
     # White in the middle third of the longer side only: 60 x 20 becomes 108 x 36.
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 255

@@ -147,7 +147,7 @@ def test_the_free_memory_of_a_gpu_is_its_own(monkeypatch):
         RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
     ],
 )
-def test_an_error_that_means_too_little_memory_is_recognised(error):
+def test_an_error_that_means_too_little_memory_is_recognized(error):
     assert devices.is_out_of_memory(error)
 
 

@@ -42,10 +42,10 @@ def checkerboard(side, cell):
 # Checks on pictures.
 
 
-def test_inverted_colours_are_found_and_other_changes_of_tone_are_not(photographs):
+def test_inverted_colors_are_found_and_other_changes_of_tone_are_not(photographs):
     assert luminance_correlation(photographs, 1 - photographs) == pytest.approx(-1, abs=1e-4)
     finding = check_inversion(photographs, 1 - photographs)
-    assert finding.disease == "colour inversion" and "correlation -1.00" in finding.evidence
+    assert finding.disease == "color inversion" and "correlation -1.00" in finding.evidence
     for harmless in (photographs, photographs**2, photographs.flip(1), 0.3 * photographs + 0.5):
         assert check_inversion(photographs, harmless) is None
 
@@ -59,7 +59,7 @@ def test_flat_pictures_have_no_luminance_correlation(photographs):
 
 def test_a_copy_is_found_until_the_difference_can_be_seen(photographs):
     finding = check_copy(photographs, photographs + 2 * LEVEL)
-    assert finding.disease == "no translation" and "by 2.0 grey levels" in finding.evidence
+    assert finding.disease == "no translation" and "by 2.0 gray levels" in finding.evidence
     assert check_copy(photographs, photographs + 5 * LEVEL) is None
 
 
@@ -76,17 +76,17 @@ def test_outputs_that_hardly_depend_on_the_input_are_mode_collapse(photographs):
 def test_information_in_the_lowest_bits_is_found(photographs):
     before = photographs[:1]
     hidden = lambda fake: (255 * fake).round() % 4 / 3  # noqa: E731
-    # A grey picture with the photograph, in four levels, in its two lowest bits.
+    # A gray picture with the photograph, in four levels, in its two lowest bits.
     fake = (128 + (3 * before).round()) * LEVEL
     finding = check_hidden_information(before, hidden(fake), hidden(add_noise(fake)))
-    assert finding.disease == "hidden information" and "grey levels" in finding.evidence
+    assert finding.disease == "hidden information" and "gray levels" in finding.evidence
     # A network that reads what is visible loses no more than the noise, whether it reconstructs well or badly.
     assert check_hidden_information(before, before, add_noise(before)) is None
     blurred = functional.avg_pool2d(before, 9, stride=1, padding=4)
     assert check_hidden_information(before, blurred, add_noise(blurred)) is None
 
 
-def test_the_noise_is_one_grey_level_up_or_down_and_always_the_same(photographs):
+def test_the_noise_is_one_gray_level_up_or_down_and_always_the_same(photographs):
     state = torch.get_rng_state()
     noise = add_noise(photographs) - photographs
     assert torch.equal(torch.get_rng_state(), state)
@@ -96,7 +96,7 @@ def test_the_noise_is_one_grey_level_up_or_down_and_always_the_same(photographs)
 
 
 @pytest.mark.parametrize("cell", [1, 2])
-def test_a_checkerboard_of_two_grey_levels_is_found_with_its_period(photographs, cell):
+def test_a_checkerboard_of_two_gray_levels_is_found_with_its_period(photographs, cell):
     before = photographs[:1]
     finding = check_pattern(before, before + 2 * LEVEL * checkerboard(128, cell))
     assert finding.disease == "checkerboard or weave"
@@ -171,12 +171,12 @@ def test_a_run_of_less_than_a_fifth_of_what_is_needed_is_short():
 
 # The doctor.
 
-INVERSION = Finding("colour inversion", "correlation -0.9", "G", "try --seed 1")
-COPY = Finding("no translation", "differs by 1 grey level", "G", "try --seed 2")
+INVERSION = Finding("color inversion", "correlation -0.9", "G", "try --seed 1")
+COPY = Finding("no translation", "differs by 1 gray level", "G", "try --seed 2")
 
 
 def test_a_finding_names_the_disease_the_network_and_the_cure_in_one_line():
-    assert str(INVERSION) == "colour inversion in G: correlation -0.9; try --seed 1"
+    assert str(INVERSION) == "color inversion in G: correlation -0.9; try --seed 1"
     assert Finding("a", "b").with_cure("d", "F") == Finding("a", "b", "F", "d")
     assert Finding("short run", "1 step").title == "short run"
 

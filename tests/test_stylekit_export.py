@@ -23,7 +23,7 @@ from stylekit.pictures import images
 
 
 def levels(a, b):
-    """Largest difference in grey levels."""
+    """Largest difference in gray levels."""
     return float((a - b).abs().max() * 255)
 
 
@@ -69,7 +69,7 @@ def test_the_noise_repeats_after_its_period():
 
 
 @pytest.mark.parametrize("size", [2, 4, 7])
-def test_noise_with_grains_has_neighbours_alike_and_continues_after_its_period(size):
+def test_noise_with_grains_has_neighbors_alike_and_continues_after_its_period(size):
     tile = noise_tile(size)
     fixed = fixed_noise(1050, 1100, tile)
     assert fixed.shape == (1, 1, 1050, 1100) and torch.equal(fixed[..., :30, :40], fixed_noise(30, 40, tile))
@@ -96,7 +96,7 @@ def test_an_onnx_file_paints_pictures_of_any_size_and_number(tmp_path, pictures,
     generator = load_generator(tmp_path / "network")
     exported = load_exported(path, "uint8")
     for size in ((36, 61), (47, 46)):
-        # One value in two lies between two grey levels, and may be rounded to either.
+        # One value in two lies between two gray levels, and may be rounded to either.
         batch = torch.cat([images.to_tensor(picture.resize(size)) for picture in pictures[:3]])
         assert levels(exported(batch), translate(batch, generator)) < 1.01
     session = onnxruntime.InferenceSession(path)
@@ -159,4 +159,4 @@ def test_a_file_that_differs_from_pytorch_is_an_error(suffix, pixels, tmp_path, 
     args = ("--weights", tmp_path / "network", "-o", path, "--pixels", pixels)
     assert exit_code(johnson.cli.main, "export", *args) == 1
     assert calls == [(0.5, stylize_whole, path, pixels)]
-    assert "johnson export: the file differs from PyTorch by more than one grey level" in capsys.readouterr().err
+    assert "johnson export: the file differs from PyTorch by more than one gray level" in capsys.readouterr().err

@@ -35,13 +35,13 @@ ORIENTATIONS = {
 def quadrants() -> Image.Image:
     """32 x 16 px: red and green in the upper half, blue and white in the lower half."""
     image = Image.new("RGB", (32, 16), WHITE)
-    for colour, corner in ((RED, (0, 0)), (GREEN, (16, 0)), (BLUE, (0, 8))):
-        image.paste(colour, (*corner, corner[0] + 16, corner[1] + 8))
+    for color, corner in ((RED, (0, 0)), (GREEN, (16, 0)), (BLUE, (0, 8))):
+        image.paste(color, (*corner, corner[0] + 16, corner[1] + 8))
     return image
 
 
 def at(image: Image.Image, *sides: str) -> tuple[int, ...]:
-    """The colour in the middle of a quadrant."""
+    """The color in the middle of a quadrant."""
     x, y = image.width // 4, image.height // 4
     pixel = image.getpixel((3 * x if "right" in sides else x, 3 * y if "bottom" in sides else y))
     assert isinstance(pixel, tuple)
@@ -53,7 +53,7 @@ def opposite(side: str) -> str:
 
 
 def profile(kind: str = "RGB") -> bytes:
-    """A colour profile with the primaries of sRGB and a linear transfer function, for RGB or for grey."""
+    """A color profile with the primaries of sRGB and a linear transfer function, for RGB or for gray."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     curve = srgb.index(b"para")
     straight = b"para" + struct.pack(">IHH5i", 0, 3, 0, 65536, 65536, 0, 65536, 0)
@@ -62,7 +62,7 @@ def profile(kind: str = "RGB") -> bytes:
 
 
 def png(width: int, height: int, bits: int, kind: int, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
-    """A PNG file, byte by byte: kind 0 is grey, 2 is RGB, 4 is grey with alpha."""
+    """A PNG file, byte by byte: kind 0 is gray, 2 is RGB, 4 is gray with alpha."""
     header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
     chunks = [(b"IHDR", header), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -70,7 +70,7 @@ def png(width: int, height: int, bits: int, kind: int, rows: bytes, *others: tup
     )
 
 
-def colour(path, content: bytes | Image.Image, **options: object) -> tuple[int, ...]:
+def color(path, content: bytes | Image.Image, **options: object) -> tuple[int, ...]:
     """The first pixel of a file, as loaded."""
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -108,94 +108,94 @@ def test_a_broken_exif_block_is_ignored(tmp_path):
     assert at(images.load(tmp_path / "photo.jpg"), "top", "left") == pytest.approx(RED, abs=12)
 
 
-def test_an_embedded_colour_profile_is_converted_to_srgb(tmp_path):
+def test_an_embedded_color_profile_is_converted_to_srgb(tmp_path):
     # Half of the intensity is 188 in sRGB: 255 * (1.055 * (128 / 255) ** (1 / 2.4) - 0.055).
-    rgb, grey = Image.new("RGB", (4, 4), (128, 0, 255)), Image.new("L", (4, 4), 128)
+    rgb, gray = Image.new("RGB", (4, 4), (128, 0, 255)), Image.new("L", (4, 4), 128)
     deep = Image.fromarray(np.full((4, 4), 128 * 257, np.uint16))
-    assert colour(tmp_path / "rgb.png", rgb, icc_profile=profile()) == pytest.approx((188, 0, 255), abs=1)
-    assert colour(tmp_path / "rgb.tif", rgb, icc_profile=profile()) == pytest.approx((188, 0, 255), abs=1)
-    assert colour(tmp_path / "grey.png", grey, icc_profile=profile("grey")) == pytest.approx((188,) * 3, abs=1)
-    assert colour(tmp_path / "deep.png", deep, icc_profile=profile("grey")) == pytest.approx((188,) * 3, abs=1)
-    assert colour(tmp_path / "palette.png", rgb.quantize(4), icc_profile=profile())[0] == pytest.approx(188, abs=1)
+    assert color(tmp_path / "rgb.png", rgb, icc_profile=profile()) == pytest.approx((188, 0, 255), abs=1)
+    assert color(tmp_path / "rgb.tif", rgb, icc_profile=profile()) == pytest.approx((188, 0, 255), abs=1)
+    assert color(tmp_path / "gray.png", gray, icc_profile=profile("gray")) == pytest.approx((188,) * 3, abs=1)
+    assert color(tmp_path / "deep.png", deep, icc_profile=profile("gray")) == pytest.approx((188,) * 3, abs=1)
+    assert color(tmp_path / "palette.png", rgb.quantize(4), icc_profile=profile())[0] == pytest.approx(188, abs=1)
     half = Image.new("RGBA", (4, 4), (128, 128, 128, 0))
     half.paste((128, 128, 128, 255), (0, 0, 2, 4))
-    assert colour(tmp_path / "half.png", half, icc_profile=profile()) == pytest.approx((188,) * 3, abs=1)
+    assert color(tmp_path / "half.png", half, icc_profile=profile()) == pytest.approx((188,) * 3, abs=1)
     assert images.load(tmp_path / "half.png").getpixel((3, 0)) == WHITE
 
 
-def test_colours_without_a_profile_are_srgb(tmp_path):
-    assert colour(tmp_path / "rgb.png", Image.new("RGB", (4, 4), (10, 128, 250))) == (10, 128, 250)
-    assert colour(tmp_path / "grey.png", Image.new("L", (4, 4), 128)) == (128, 128, 128)
+def test_colors_without_a_profile_are_srgb(tmp_path):
+    assert color(tmp_path / "rgb.png", Image.new("RGB", (4, 4), (10, 128, 250))) == (10, 128, 250)
+    assert color(tmp_path / "gray.png", Image.new("L", (4, 4), 128)) == (128, 128, 128)
     black_by_half = Image.new("CMYK", (8, 8), (0, 0, 0, 128))
-    assert colour(tmp_path / "cmyk.tif", black_by_half) == pytest.approx((127, 127, 127), abs=1)
-    assert colour(tmp_path / "cmyk.jpg", black_by_half) == pytest.approx((127, 127, 127), abs=2)
+    assert color(tmp_path / "cmyk.tif", black_by_half) == pytest.approx((127, 127, 127), abs=1)
+    assert color(tmp_path / "cmyk.jpg", black_by_half) == pytest.approx((127, 127, 127), abs=2)
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
-    assert colour(tmp_path / "cyan.tif", cyan) == pytest.approx((0, 255, 255), abs=1)
+    assert color(tmp_path / "cyan.tif", cyan) == pytest.approx((0, 255, 255), abs=1)
 
 
-@pytest.mark.parametrize("broken", [b"no profile", profile("grey"), profile()[:200]])
+@pytest.mark.parametrize("broken", [b"no profile", profile("gray"), profile()[:200]])
 def test_an_unusable_profile_is_ignored_and_not_written_again(tmp_path, broken):
-    assert colour(tmp_path / "in.png", Image.new("RGB", (4, 4), (10, 128, 250)), icc_profile=broken) == (10, 128, 250)
+    assert color(tmp_path / "in.png", Image.new("RGB", (4, 4), (10, 128, 250)), icc_profile=broken) == (10, 128, 250)
     images.save(images.load(tmp_path / "in.png"), tmp_path / "out.png")
     with Image.open(tmp_path / "out.png") as written:
         assert "icc_profile" not in written.info
 
 
 def test_transparency_is_blended_with_white(tmp_path):
-    assert colour(tmp_path / "clear.png", Image.new("RGBA", (4, 4), (255, 0, 0, 0))) == WHITE
-    assert colour(tmp_path / "half.png", Image.new("RGBA", (4, 4), (255, 0, 0, 128))) == pytest.approx(
+    assert color(tmp_path / "clear.png", Image.new("RGBA", (4, 4), (255, 0, 0, 0))) == WHITE
+    assert color(tmp_path / "half.png", Image.new("RGBA", (4, 4), (255, 0, 0, 128))) == pytest.approx(
         (255, 127, 127), abs=1
     )
-    assert colour(tmp_path / "half.webp", Image.new("RGBA", (4, 4), (0, 0, 0, 51)), lossless=True) == (204, 204, 204)
-    assert colour(tmp_path / "grey.png", Image.new("LA", (4, 4), (0, 128))) == pytest.approx((127,) * 3, abs=1)
-    assert colour(tmp_path / "grey.tif", Image.new("LA", (4, 4), (100, 0))) == WHITE
+    assert color(tmp_path / "half.webp", Image.new("RGBA", (4, 4), (0, 0, 0, 51)), lossless=True) == (204, 204, 204)
+    assert color(tmp_path / "gray.png", Image.new("LA", (4, 4), (0, 128))) == pytest.approx((127,) * 3, abs=1)
+    assert color(tmp_path / "gray.tif", Image.new("LA", (4, 4), (100, 0))) == WHITE
     palette = quadrants().quantize(8)
     clear = palette.getpixel((0, 0))
-    assert colour(tmp_path / "index.png", palette, transparency=clear) == WHITE
+    assert color(tmp_path / "index.png", palette, transparency=clear) == WHITE
     assert images.load(tmp_path / "index.png").getpixel((31, 0)) == GREEN
-    assert colour(tmp_path / "table.png", palette, transparency=bytes([0] * 256)) == WHITE
-    assert colour(tmp_path / "key8.png", png(1, 1, 8, 0, b"\0\x50", (b"tRNS", b"\0\x50"))) == WHITE
-    assert colour(tmp_path / "key16.png", png(1, 1, 16, 0, b"\0\x80\0", (b"tRNS", b"\x80\0"))) == WHITE
-    assert colour(tmp_path / "other16.png", png(1, 1, 16, 0, b"\0\x80\0", (b"tRNS", b"\0\0"))) == (128, 128, 128)
+    assert color(tmp_path / "table.png", palette, transparency=bytes([0] * 256)) == WHITE
+    assert color(tmp_path / "key8.png", png(1, 1, 8, 0, b"\0\x50", (b"tRNS", b"\0\x50"))) == WHITE
+    assert color(tmp_path / "key16.png", png(1, 1, 16, 0, b"\0\x80\0", (b"tRNS", b"\x80\0"))) == WHITE
+    assert color(tmp_path / "other16.png", png(1, 1, 16, 0, b"\0\x80\0", (b"tRNS", b"\0\0"))) == (128, 128, 128)
 
 
-def test_palettes_grey_and_black_and_white_become_rgb(tmp_path):
-    colours = quadrants().quantize(8)
-    assert colour(tmp_path / "palette.png", colours) == RED
-    assert colour(tmp_path / "palette.bmp", colours) == RED
-    assert colour(tmp_path / "grey.jpg", Image.new("L", (8, 8), 77)) == (77, 77, 77)
-    assert colour(tmp_path / "bit.png", Image.new("1", (4, 4), 1)) == WHITE
-    assert colour(tmp_path / "bit.tif", Image.new("1", (4, 4), 0)) == BLACK
-    assert colour(tmp_path / "bit.bmp", Image.new("1", (4, 4), 1)) == WHITE
+def test_palettes_gray_and_black_and_white_become_rgb(tmp_path):
+    colors = quadrants().quantize(8)
+    assert color(tmp_path / "palette.png", colors) == RED
+    assert color(tmp_path / "palette.bmp", colors) == RED
+    assert color(tmp_path / "gray.jpg", Image.new("L", (8, 8), 77)) == (77, 77, 77)
+    assert color(tmp_path / "bit.png", Image.new("1", (4, 4), 1)) == WHITE
+    assert color(tmp_path / "bit.tif", Image.new("1", (4, 4), 0)) == BLACK
+    assert color(tmp_path / "bit.bmp", Image.new("1", (4, 4), 1)) == WHITE
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize(
     ("deep", "expected"), [(65535, 255), (32768, 128), (255, 1), (200, 1), (128, 0), (1, 0), (0, 0)]
 )
-def test_16_bit_grey_is_scaled_by_a_constant(tmp_path, suffix, deep, expected):
+def test_16_bit_gray_is_scaled_by_a_constant(tmp_path, suffix, deep, expected):
     picture = Image.fromarray(np.full((4, 4), deep, np.uint16))
     assert picture.mode == "I;16"
-    assert colour(tmp_path / f"grey{suffix}", picture) == (expected,) * 3
+    assert color(tmp_path / f"gray{suffix}", picture) == (expected,) * 3
 
 
-def test_big_endian_16_bit_grey_is_read(tmp_path):
+def test_big_endian_16_bit_gray_is_read(tmp_path):
     picture = Image.frombytes("I;16B", (2, 1), b"\x80\0\xff\xff")
-    assert colour(tmp_path / "grey.tif", picture) == (128, 128, 128)
+    assert color(tmp_path / "gray.tif", picture) == (128, 128, 128)
 
 
 def test_32_bit_integers_are_read_as_16_bit_or_refused(tmp_path):
-    assert colour(tmp_path / "grey.tif", Image.new("I", (4, 4), 32768)) == (128, 128, 128)
+    assert color(tmp_path / "gray.tif", Image.new("I", (4, 4), 32768)) == (128, 128, 128)
     for value in (-5, 70000):
         Image.new("I", (4, 4), value).save(tmp_path / "other.tif")
         with pytest.raises(ValueError, match=rf"other\.tif: .*{value}.*expected 0 to 65535"):
             images.load(tmp_path / "other.tif")
 
 
-def test_the_range_of_floating_point_grey_is_inferred(tmp_path):
+def test_the_range_of_floating_point_gray_is_inferred(tmp_path):
     def first(*values: float) -> int:
         picture = Image.fromarray(np.array([values], np.float32))
-        red, green, blue = colour(tmp_path / "float.tif", picture)
+        red, green, blue = color(tmp_path / "float.tif", picture)
         assert red == green == blue
         return red
 
@@ -207,23 +207,23 @@ def test_the_range_of_floating_point_grey_is_inferred(tmp_path):
     assert first(float("nan"), -3.0) == 0
 
 
-def test_16_bit_colours_are_read(tmp_path):
+def test_16_bit_colors_are_read(tmp_path):
     row = struct.pack(">3H", 32768, 65535, 0)
-    assert colour(tmp_path / "rgb.png", png(1, 1, 16, 2, b"\0" + row)) == (128, 255, 0)
-    assert colour(tmp_path / "alpha.png", png(1, 1, 16, 4, b"\0" + struct.pack(">2H", 0, 32768))) == (127, 127, 127)
+    assert color(tmp_path / "rgb.png", png(1, 1, 16, 2, b"\0" + row)) == (128, 255, 0)
+    assert color(tmp_path / "alpha.png", png(1, 1, 16, 4, b"\0" + struct.pack(">2H", 0, 32768))) == (127, 127, 127)
 
 
 def test_kinds_of_tiff_that_pillow_misreads_are_refused(tmp_path):
     def tag(number: int, value: int) -> bytes:
         return struct.pack("<HHIH", number, 3, 1, value)
 
-    grey = tmp_path / "white-is-zero.tif"
-    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(grey)
-    content = grey.read_bytes()
+    gray = tmp_path / "white-is-zero.tif"
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(gray)
+    content = gray.read_bytes()
     assert content.count(tag(262, 1)) == 1
-    grey.write_bytes(content.replace(tag(262, 1), tag(262, 0)))
+    gray.write_bytes(content.replace(tag(262, 1), tag(262, 0)))
     with pytest.raises(ValueError, match=r"white-is-zero\.tif: .*in which 0 is white; save it with 0 as black"):
-        images.load(grey)
+        images.load(gray)
 
     planes = tmp_path / "planes.tif"
     Image.new("RGB", (4, 4), RED).save(planes, tiffinfo={284: 1})
@@ -237,15 +237,15 @@ def test_kinds_of_tiff_that_pillow_misreads_are_refused(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif", ".avif", ".gif"])
 def test_the_first_frame_of_an_animation_is_read(tmp_path, suffix):
-    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
-    assert colour(tmp_path / f"film{suffix}", frames[0], save_all=True, append_images=frames[1:]) == pytest.approx(
+    frames = [Image.new("RGB", (16, 16), color) for color in (RED, GREEN, BLUE)]
+    assert color(tmp_path / f"film{suffix}", frames[0], save_all=True, append_images=frames[1:]) == pytest.approx(
         RED, abs=3
     )
 
 
 def test_the_content_of_a_file_decides_its_format_and_not_the_suffix(tmp_path):
     for suffix, kind in ((".jpg", "GIF"), (".png", "JPEG"), (".webp", "GIF"), (".bmp", "PNG"), (".jpg", "MPO")):
-        first = colour(tmp_path / f"named{suffix}", Image.new("RGB", (16, 16), (0, 0, 255)), format=kind)
+        first = color(tmp_path / f"named{suffix}", Image.new("RGB", (16, 16), (0, 0, 255)), format=kind)
         assert first == pytest.approx(BLUE, abs=3), kind
 
 

@@ -43,8 +43,8 @@ def test_the_plot_shows_the_losses(tmp_path):
     path = plot_losses(tmp_path, {"adversarial": ["d_x"], "cycle": ["cycle_x", "of another run"]})
     image = Image.open(path).convert("RGB")
     assert path.name == "losses.png" and image.width > 800
-    colours = {colour for _, colour in image.getcolors(100_000)}
-    assert any(b > r + 80 for r, g, b in colours)  # A line in matplotlib's first colour, blue.
+    colors = {color for _, color in image.getcolors(100_000)}
+    assert any(b > r + 80 for r, g, b in colors)  # A line in matplotlib's first color, blue.
 
 
 def test_other_processes_write_and_print_nothing(tmp_path, monkeypatch, capsys):

@@ -122,17 +122,17 @@ def test_content_is_kept_by_a_copy_less_by_a_blur_and_least_by_another_picture(v
     assert kept[0] == pytest.approx(1) and sorted(kept, reverse=True) == kept and kept[-1] < 0.7
 
 
-def test_the_palette_forgets_where_colours_are(sky):
+def test_the_palette_forgets_where_colors_are(sky):
     shuffled = sky.flatten(2)[..., torch.randperm(128 * 160)].view_as(sky)
     assert torch.equal(metrics.palette(shuffled), metrics.palette(sky))
 
 
-def test_the_palette_distance_is_how_far_colours_move():
-    greys = {level: metrics.palette(torch.full((1, 3, 8, 8), level))[None].repeat(2, 1, 1) for level in (0.2, 0.4, 0.8)}
-    near, far = (metrics.palette_distance(greys[0.2], greys[level]).value for level in (0.4, 0.8))
+def test_the_palette_distance_is_how_far_colors_move():
+    grays = {level: metrics.palette(torch.full((1, 3, 8, 8), level))[None].repeat(2, 1, 1) for level in (0.2, 0.4, 0.8)}
+    near, far = (metrics.palette_distance(grays[0.2], grays[level]).value for level in (0.4, 0.8))
     # The mean of |u . (1, 1, 1)| over unit vectors u is 3^(1/2) / 2.
     assert near == pytest.approx(0.2 * 3**0.5 / 2, rel=0.25) and far == pytest.approx(3 * near, rel=0.1)
-    assert metrics.palette_distance(greys[0.4], greys[0.4]).value == 0
+    assert metrics.palette_distance(grays[0.4], grays[0.4]).value == 0
 
 
 def test_a_just_visible_grating_on_a_flat_surface_has_weave_1():

@@ -178,7 +178,7 @@ def test_the_state_of_another_optimiser_is_refused_before_a_kernel_writes_beyond
     saved = optimizer.state_dict()
     load_optimizer(optimizer, saved)
     saved["state"][number] = saved["state"].get(number, {}) | change
-    with pytest.raises(ValueError, match="optimiser"):
+    with pytest.raises(ValueError, match="optimizer"):
         load_optimizer(optimizer, saved)
 
 
@@ -191,5 +191,5 @@ def test_an_incomplete_state_of_an_optimiser_is_refused(make, name):
     load_optimizer(optimizer, saved)
     del saved["state"][0][name]
     saved["state"][0]["step"] = 1
-    with pytest.raises(ValueError, match="the state of the optimiser does not fit parameter 0"):
+    with pytest.raises(ValueError, match="the state of the optimizer does not fit parameter 0"):
         load_optimizer(optimizer, saved)

@@ -1,4 +1,4 @@
-"""What a painting keeps of its photograph: transparency, 16 bits, metadata, colour profile, frames."""
+"""What a painting keeps of its photograph: transparency, 16 bits, metadata, color profile, frames."""
 
 import builtins
 import io
@@ -106,12 +106,12 @@ def test_16_bits_stay_16_bits(tmp_path, deep, source, target, channels):
         assert np.abs(written[..., :3] - on_white).max() <= 1
 
 
-def test_16_bit_grey_becomes_16_bit_colour_and_shrinks(tmp_path, deep):
-    Image.fromarray(deep[..., 0]).save(tmp_path / "grey.png")
-    assert paint(tmp_path / "grey.png", tmp_path / "out.png") is None
+def test_16_bit_gray_becomes_16_bit_color_and_shrinks(tmp_path, deep):
+    Image.fromarray(deep[..., 0]).save(tmp_path / "gray.png")
+    assert paint(tmp_path / "gray.png", tmp_path / "out.png") is None
     written = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(written, np.stack([deep[..., 0]] * 3, 2))
-    paint(tmp_path / "grey.png", tmp_path / "small.png", size=24)
+    paint(tmp_path / "gray.png", tmp_path / "small.png", size=24)
     small = cv2.imread(str(tmp_path / "small.png"), cv2.IMREAD_UNCHANGED)
     assert small.shape == (16, 24, 3) and small.dtype == np.uint16 and len(np.unique(small)) > 256
 
@@ -137,7 +137,7 @@ def test_16_bit_pictures_are_turned_as_pictures_of_8_bits(tmp_path, deep, suffix
         assert np.abs(photograph.deep / 257 - np.asarray(photograph.image)).max() <= 1
 
 
-def test_a_colour_profile_keeps_the_fine_steps_of_16_bits(tmp_path, deep):
+def test_a_color_profile_keeps_the_fine_steps_of_16_bits(tmp_path, deep):
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     # 2.4 in the curve of sRGB becomes 2: all values get darker.
     curve = lab.index(b"para") + 12

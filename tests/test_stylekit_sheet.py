@@ -22,7 +22,7 @@ def test_a_contact_sheet_has_a_place_for_every_picture():
     assert page.tobytes() == expected.tobytes()
 
 
-def test_a_contact_sheet_centres_the_pictures_of_a_column_and_keeps_their_aspect_ratio():
+def test_a_contact_sheet_centers_the_pictures_of_a_column_and_keeps_their_aspect_ratio():
     wide, narrow = Image.new("RGB", (20, 10), RED), Image.new("RGB", (10, 20), BLUE)
     page = contact_sheet([[wide], [narrow]], height=64)
     assert page.size == (4 + 128 + 4, 4 + 64 + 4 + 64 + 4)

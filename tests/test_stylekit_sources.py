@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from picture_server import LICENCES
+from picture_server import LICENSES
 
 from stylekit.collections.flickr import Flickr
 from stylekit.collections.records import file_name
@@ -96,12 +96,12 @@ def flickr(web, kind="tag", name="sea", **options):
 
 
 def answers(pages):
-    """A web with the licences, and the photographs that `pages` makes of a query."""
+    """A web with the licenses, and the photographs that `pages` makes of a query."""
 
     def answer(path, query):
         assert query["api_key"] == "key" and query["format"] == "json" and query["nojsoncallback"] == "1"
         if query["method"] == "flickr.photos.licenses.getInfo":
-            return {"licenses": {"license": LICENCES}, "stat": "ok"}
+            return {"licenses": {"license": LICENSES}, "stat": "ok"}
         return {"photos": pages(query), "stat": "ok"}
 
     return Answers(answer)
@@ -112,20 +112,20 @@ def test_flickr_gives_the_smallest_copy_that_is_large_enough(size, copy):
     web = answers(lambda query: {"page": 1, "pages": 1, "photo": [photo(1)]})
     (found,) = flickr(web, size=size).list(5)
     assert found.url == f"https://live/1_{copy}.jpg" and found.keyed
-    assert (found.author, found.licence, found.page) == ("Ann", "CC BY 2.0", "https://www.flickr.com/photos/1@N01/1")
+    assert (found.author, found.license, found.page) == ("Ann", "CC BY 2.0", "https://www.flickr.com/photos/1@N01/1")
     assert found.name == file_name("1 Photo 1", "1")
 
 
 @pytest.mark.parametrize(
-    ("licence", "kept"), [("derivatives", "2 4 7 9"), ("commercial", "4 7 9"), ("any", "0 2 4 6 7 9")]
+    ("license", "kept"), [("derivatives", "2 4 7 9"), ("commercial", "4 7 9"), ("any", "0 2 4 6 7 9")]
 )
-def test_flickr_filters_licences_also_in_groups(licence, kept):
-    photos = [photo(i, license=entry["id"]) for i, entry in enumerate(LICENCES)] + [photo(50, license="99")]
+def test_flickr_filters_licenses_also_in_groups(license, kept):
+    photos = [photo(i, license=entry["id"]) for i, entry in enumerate(LICENSES)] + [photo(50, license="99")]
     web = answers(lambda query: {"page": 1, "pages": 1, "photo": photos})
-    found = list(flickr(web, "group", "11@N00", licence=licence).list(50))
-    assert " ".join(LICENCES[int(remote.title.split()[1])]["id"] for remote in found) == kept
+    found = list(flickr(web, "group", "11@N00", license=license).list(50))
+    assert " ".join(LICENSES[int(remote.title.split()[1])]["id"] for remote in found) == kept
     flickr_search = answers(lambda query: {"page": 1, "pages": 1, "photo": [photo(1)]})
-    list(flickr(flickr_search, licence=licence).list(1))
+    list(flickr(flickr_search, license=license).list(1))
     assert flickr_search.asked[1][1]["license"] == kept.replace(" ", ",")
 
 
@@ -161,7 +161,7 @@ def test_more_photographs_than_flickr_shows_in_one_search_are_found_by_date(monk
         ({"stat": "fail", "code": 105, "message": "Service currently unavailable"}, Unreachable, "try again later"),
         ({"stat": "fail", "code": 3, "message": "Odd"}, ValueError, r"Flickr: Odd \(3\)"),
         (["nonsense"], OSError, "not documented"),
-        ({"stat": "ok"}, ValueError, "no photographs of the tag 'sea' with the licences of --licence derivatives"),
+        ({"stat": "ok"}, ValueError, "no photographs of the tag 'sea' with the licenses of --license derivatives"),
     ],
 )
 def test_errors_of_flickr_are_explained(answer, error, said):

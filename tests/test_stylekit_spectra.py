@@ -20,10 +20,10 @@ def test_a_grating_has_the_square_of_its_amplitude_as_power_and_its_own_detail()
     assert spectra.detail(spectra.power_spectra(striped(24, 0.1), 12)).max() < 0.005
 
 
-def test_a_peak_counts_in_grey_levels_on_a_flat_surface():
+def test_a_peak_counts_in_gray_levels_on_a_flat_surface():
     peaks = spectra.peaks(spectra.power_spectra(striped(6, 3 / 255), 12).mean(0))
     assert peaks.max().item() == pytest.approx(3, rel=0.02)
-    assert (peaks > 1).sum() < 6  # Leakage reaches the neighbours only.
+    assert (peaks > 1).sum() < 6  # Leakage reaches the neighbors only.
 
 
 def test_every_picture_of_a_batch_counts():

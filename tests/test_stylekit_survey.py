@@ -1,4 +1,4 @@
-"""Frames, near-duplicates, grey pictures and the size of details."""
+"""Frames, near-duplicates, gray pictures and the size of details."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,19 @@ from PIL import Image, ImageFilter
 
 from stylekit.pictures.frames import find_frame
 from stylekit.pictures.similarity import groups, near_pairs, perceptual_hash, thumbnail
-from stylekit.pictures.survey import detail_size, is_grey
+from stylekit.pictures.survey import detail_size, is_gray
 
 
-def framed(colour, box, size=(200, 160)):
-    page = Image.new("RGB", size, colour)
+def framed(color, box, size=(200, 160)):
+    page = Image.new("RGB", size, color)
     page.paste(picture(0, box[2] - box[0], box[3] - box[1]), box[:2])
     return page
 
 
-@pytest.mark.parametrize("colour", ["white", "black"])
+@pytest.mark.parametrize("color", ["white", "black"])
 @pytest.mark.parametrize("box", [(20, 16, 180, 140), (0, 30, 200, 130), (10, 0, 190, 160), (4, 4, 196, 120)])
-def test_frames_and_letterboxes_are_found_to_the_pixel(colour, box):
-    assert find_frame(framed(colour, box)) == box
+def test_frames_and_letterboxes_are_found_to_the_pixel(color, box):
+    assert find_frame(framed(color, box)) == box
 
 
 def test_plain_skies_and_margins_on_one_side_are_no_frames():
@@ -45,11 +45,11 @@ def test_near_duplicates_are_found_among_others():
     assert near_pairs([], []) == [] and near_pairs([1], [b""]) == []
 
 
-def test_grey_and_sepia_are_grey_and_pale_colours_are_not():
+def test_gray_and_sepia_are_gray_and_pale_colors_are_not():
     image = picture(1)
-    grey = image.convert("L").convert("RGB")
-    assert is_grey(grey) and is_grey(Image.blend(grey, Image.new("RGB", grey.size, "tan"), 0.3))
-    assert not is_grey(image) and not is_grey(Image.blend(grey, image, 0.3))
+    gray = image.convert("L").convert("RGB")
+    assert is_gray(gray) and is_gray(Image.blend(gray, Image.new("RGB", gray.size, "tan"), 0.3))
+    assert not is_gray(image) and not is_gray(Image.blend(gray, image, 0.3))
 
 
 def test_the_size_of_details_grows_with_the_picture_and_ignores_noise():

@@ -22,8 +22,8 @@ NETWORKS = {
     "johnson without blocks": lambda: TransformerNet(4, 0, "nearest"),
     "cyclegan": lambda: Generator(4, 2),
     "cyclegan as published": lambda: Generator(4, 1, "transposed"),
-    "johnson with kept colours": lambda: TransformerNet(4, 1, keep_colors=0.6),
-    "cyclegan with kept colours": lambda: Generator(4, 1, keep_colors=0.6),
+    "johnson with kept colors": lambda: TransformerNet(4, 1, keep_colors=0.6),
+    "cyclegan with kept colors": lambda: Generator(4, 1, keep_colors=0.6),
 }
 
 
@@ -54,7 +54,7 @@ def test_tiles_give_the_same_output_as_the_whole_picture(name, size):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
-def test_padding_does_not_shift_colours(name):
+def test_padding_does_not_shift_colors(name):
     torch.manual_seed(0)
     network = NETWORKS[name]()
     # The border is bright, so that its reflection raises the mean.

@@ -151,7 +151,7 @@ def test_caffe_weights_get_bgr_input_from_0_to_255_minus_the_mean(shallow, tmp_p
     torch.testing.assert_close(found["relu2_1"], relu2_1, rtol=1e-4, atol=1e-3)
 
 
-def test_a_saved_state_dict_keeps_the_input_normalisation(shallow, tmp_path):
+def test_a_saved_state_dict_keeps_the_input_normalization(shallow, tmp_path):
     caffe = VGGFeatures(["relu2_1"], weights=write(tmp_path / "vgg_conv.pth", caffe_names("vgg19", shallow)))
     again = VGGFeatures(["relu2_1"], weights=write(tmp_path / "state.pth", caffe.state_dict()))
     assert_same(again(random_picture()), caffe(random_picture()))
@@ -311,7 +311,7 @@ def test_the_error_for_a_missing_tensor_names_it_and_its_shape(lost, shape, shal
 @pytest.mark.parametrize("layer", ["relu1_1", "relu3_3", "relu4_1"])
 @pytest.mark.parametrize("naming", ["indices", "caffe"])
 @pytest.mark.parametrize(("held", "wanted"), [("vgg16", "vgg19"), ("vgg19", "vgg16")])
-def test_weights_of_another_network_are_recognised(held, wanted, naming, layer, tmp_path):
+def test_weights_of_another_network_are_recognized(held, wanted, naming, layer, tmp_path):
     with torch.device("meta"):
         features = getattr(torchvision.models, held)(weights=None).features
     tensors = prefixed("", features) if naming == "indices" else caffe_names(held, features)

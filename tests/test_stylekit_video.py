@@ -31,9 +31,9 @@ def test_timestamps_and_audio_are_preserved_and_every_frame_is_processed(frames,
 
 
 @pytest.mark.parametrize("height", [96, 720])
-def test_colours_are_preserved(tmp_path, height):
-    colours = [(200, 30, 30), (30, 160, 60), (40, 60, 200)]
-    frame = np.concatenate([np.full((height, 64, 3), colour) for colour in colours], axis=1)
+def test_colors_are_preserved(tmp_path, height):
+    colors = [(200, 30, 30), (30, 160, 60), (40, 60, 200)]
+    frame = np.concatenate([np.full((height, 64, 3), color) for color in colors], axis=1)
     source = write_video(tmp_path / "in.mp4", [frame] * 2, sound=None)
     shown, _ = process_video(source, tmp_path / "once.mp4", lambda frame: frame)
     again, _ = process_video(tmp_path / "once.mp4", tmp_path / "twice.mp4", lambda frame: frame)
@@ -41,7 +41,7 @@ def test_colours_are_preserved(tmp_path, height):
         patch = (slice(8, -8), slice(64 * i + 8, 64 * i + 56))
         assert np.abs(np.asarray(shown, int)[patch] - np.asarray(again)[patch]).max() <= 4
     if height < 720:  # write_video encodes with BT.601.
-        assert np.abs(np.asarray(shown, int)[8:-8, 8:56] - colours[0]).max() <= 6
+        assert np.abs(np.asarray(shown, int)[8:-8, 8:56] - colors[0]).max() <= 6
 
 
 @pytest.mark.parametrize(("turn", "white"), [(90, np.s_[:, :8]), (180, np.s_[-8:]), (-90, np.s_[:, -8:])])

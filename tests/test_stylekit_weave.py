@@ -39,7 +39,7 @@ def test_minimising_the_loss_removes_the_pattern_and_its_figure(sky):
     assert start > 3 and metrics.weave(cloth, sky) < 0.4 * start
 
 
-def test_stripes_of_colours_with_the_same_luminance_cost_as_much(sky):
+def test_stripes_of_colors_with_the_same_luminance_cost_as_much(sky):
     red = torch.tensor([1.0, -0.299 / 0.587, 0.0])[:, None, None]  # Or less green: the same luminance.
     rainbow = sky + red * grating(sky, 6, 8, 0.7)
     assert metrics.weave(rainbow, sky) < 0.5
@@ -52,10 +52,10 @@ def test_small_pictures_cost_nothing():
 
 
 def test_flat_pictures_cost_nothing_and_have_a_finite_gradient():
-    grey = torch.full((2, 3, 64, 64), 0.5, requires_grad=True)
-    loss = MeanWeave().loss(grey.detach(), grey)
+    gray = torch.full((2, 3, 64, 64), 0.5, requires_grad=True)
+    loss = MeanWeave().loss(gray.detach(), gray)
     loss.backward()
-    assert loss == 0 and grey.grad.isfinite().all()
+    assert loss == 0 and gray.grad.isfinite().all()
 
 
 def test_the_mean_moves_by_the_share_of_new_windows(sky):

@@ -35,7 +35,7 @@ def test_a_bundled_generator_changes_a_picture_but_keeps_its_content(name, pictu
 def test_every_bundled_network_has_a_model_card_and_is_small():
     for name, folder in (weights.bundled() | weights.bundled("johnson")).items():
         card = (folder / "README.md").read_text()
-        assert all(word in card.lower() for word in ("data", "command", "licence")), name
+        assert all(word in card.lower() for word in ("data", "command", "license")), name
         assert (folder / "model.safetensors").stat().st_size < 25e6
 
 

@@ -12,7 +12,7 @@ from stylekit.collections.web import Failure, Unreachable, Web
 INTERFACE = "https://api.flickr.com/services/rest/"
 
 Kind = Literal["tag", "group", "search"]
-Licence = Literal["derivatives", "commercial", "any"]
+License = Literal["derivatives", "commercial", "any"]
 
 _PER_PAGE = 500
 _MOST_RESULTS = 4000
@@ -31,7 +31,7 @@ class Flickr:
         kind: What `name` is.
         name: A tag, the name of a group as in its address (or its id), or words to search for.
         key: Key of the interface.
-        licence: Accepted licences: those that allow derivatives, those that also allow commercial use, or any.
+        license: Accepted licenses: those that allow derivatives, those that also allow commercial use, or any.
         size: The copy to take is the smallest whose shorter side has this many pixels; None takes the largest.
     """
 
@@ -41,7 +41,7 @@ class Flickr:
         kind: Kind,
         name: str,
         key: str | None,
-        licence: Licence = "derivatives",
+        license: License = "derivatives",
         size: int | None = None,
         interface: str = INTERFACE,
     ) -> None:
@@ -52,23 +52,23 @@ class Flickr:
         self.web = web
         self.kind = kind
         self.name = name
-        self.licence = licence
+        self.license = license
         self.size = size
         self.interface = interface
         self._key = key
 
     def list(self, limit: int) -> Iterator[Remote]:
         """See `Source`."""
-        licences = self._licences()
+        licenses = self._licenses()
         seen: set[str] = set()
         found = 0
-        for photo in self._group() if self.kind == "group" else self._search(licences, limit):
+        for photo in self._group() if self.kind == "group" else self._search(licenses, limit):
             number = str(photo.get("id", ""))
-            licence = licences.get(str(photo.get("license", "")))
-            if licence is None or number in seen or photo.get("media", "photo") != "photo":
+            license = licenses.get(str(photo.get("license", "")))
+            if license is None or number in seen or photo.get("media", "photo") != "photo":
                 continue
             seen.add(number)
-            if remote := self._remote(photo, licence):
+            if remote := self._remote(photo, license):
                 found += 1
                 yield remote
                 if found == limit:
@@ -76,15 +76,15 @@ class Flickr:
         if not found:
             what = {"tag": "the tag", "group": "the group", "search": "the search for"}[self.kind]
             raise ValueError(
-                f"Flickr has no photographs of {what} {self.name!r} with the licences of --licence {self.licence}"
+                f"Flickr has no photographs of {what} {self.name!r} with the licenses of --license {self.license}"
             )
 
-    def _licences(self) -> dict[str, str]:
-        """Names of the accepted licences by their number."""
+    def _licenses(self) -> dict[str, str]:
+        """Names of the accepted licenses by their number."""
         answer = self._call("flickr.photos.licenses.getInfo")
-        licences = answer.get("licenses", {}).get("license", [])
-        named = {str(item.get("id")): _licence_name(item) for item in licences}
-        return {number: name for number, name in named.items() if _accepts(self.licence, name)}
+        licenses = answer.get("licenses", {}).get("license", [])
+        named = {str(item.get("id")): _license_name(item) for item in licenses}
+        return {number: name for number, name in named.items() if _accepts(self.license, name)}
 
     def _group(self) -> Iterator[dict[str, Any]]:
         group = self.name
@@ -93,8 +93,8 @@ class Flickr:
             group = text(found.get("group", {}).get("id"))
         yield from self._pages("flickr.groups.pools.getPhotos", group_id=group)
 
-    def _search(self, licences: dict[str, str], limit: int) -> Iterator[dict[str, Any]]:
-        query = {"tags" if self.kind == "tag" else "text": self.name, "license": ",".join(licences)}
+    def _search(self, licenses: dict[str, str], limit: int) -> Iterator[dict[str, Any]]:
+        query = {"tags" if self.kind == "tag" else "text": self.name, "license": ",".join(licenses)}
         query |= {"media": "photos", "content_types": "0", "safe_search": "1"}
         if limit <= _MOST_RESULTS:
             yield from self._pages("flickr.photos.search", sort="interestingness-desc", **query)
@@ -144,7 +144,7 @@ class Flickr:
             )
         raise ValueError(f"Flickr: {message or 'error'} ({code})")
 
-    def _remote(self, photo: dict[str, Any], licence: str) -> Remote | None:
+    def _remote(self, photo: dict[str, Any], license: str) -> Remote | None:
         """A photograph as Flickr describes it; None if no copy of it is public."""
         copies = []
         for size in _SIZES:
@@ -159,11 +159,11 @@ class Flickr:
         page = f"https://www.flickr.com/photos/{owner}/{number}" if owner else ""
         author = text(photo.get("ownername")) or owner
         # The address of a copy changes with its size, the number of a photograph never does.
-        return Remote(url, file_name(f"{number} {title}", number), title, author, licence, page, width, height, True)
+        return Remote(url, file_name(f"{number} {title}", number), title, author, license, page, width, height, True)
 
 
-def _licence_name(item: dict[str, Any]) -> str:
-    """Short names of Creative Commons licences from their address, else Flickr's name."""
+def _license_name(item: dict[str, Any]) -> str:
+    """Short names of Creative Commons licenses from their address, else Flickr's name."""
     parts = re.search(r"creativecommons\.org/(licenses|publicdomain)/([a-z-]+)/([\d.]+)", text(item.get("url")))
     if not parts:
         return text(item.get("name"))
@@ -172,7 +172,7 @@ def _licence_name(item: dict[str, Any]) -> str:
     return f"CC {parts[2].upper()} {parts[3]}"
 
 
-def _accepts(wanted: Licence, name: str) -> bool:
+def _accepts(wanted: License, name: str) -> bool:
     if wanted == "any":
         return True
     if name.casefold() == "all rights reserved" or not name:

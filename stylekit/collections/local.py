@@ -18,7 +18,7 @@ class Folder:
         folder: Where they are.
         keep_names: Keep the names of the files, which are then unique already; else the path within the folder becomes
             the name.
-        licence: Licence of all pictures.
+        license: License of all pictures.
         author: Author of all pictures.
         page: Where a person can read about them.
         split: train or test if the folder is one side of a split.
@@ -28,14 +28,14 @@ class Folder:
         self,
         folder: Path,
         keep_names: bool = False,
-        licence: str = "",
+        license: str = "",
         author: str = "",
         page: str = "",
         split: str = "",
     ) -> None:
         self.folder = folder
         self.keep_names = keep_names
-        self.licence = licence
+        self.license = license
         self.author = author
         self.page = page
         self.split = split
@@ -52,7 +52,7 @@ class Folder:
                 name=safe_stem(path.name) if self.keep_names else file_name(inner, path.name),
                 title=path.stem,
                 author=self.author,
-                licence=self.licence,
+                license=self.license,
                 page=self.page,
                 split=self.split,
             )

@@ -16,12 +16,12 @@ from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace
 from stylekit.pictures.similarity import groups, near_pairs
 
 COLUMNS = (
-    *("file", "title", "author", "licence", "page", "url"),
+    *("file", "title", "author", "license", "page", "url"),
     *("width", "height", "bytes", "sha256", "source_sha256", "phash", "preparation"),
 )
 
 UNKNOWN = "not stated; see the page"
-"""Licence of pictures whose source does not state any."""
+"""License of pictures whose source does not state any."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,19 @@ def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
 
 
 def credits(placed: Sequence[Placed], title: str) -> str:
-    """Who made the pictures and under which licence, as Markdown."""
+    """Who made the pictures and under which license, as Markdown."""
     lines = [f"# {title}", ""]
-    counts = Counter(item.remote.licence or UNKNOWN for item in placed)
+    counts = Counter(item.remote.license or UNKNOWN for item in placed)
     lines += [f"{len(placed)} pictures. Each belongs to its author; manifest.csv has the details.", ""]
-    lines += ["| licence | pictures |", "|---|---|"]
-    lines += [f"| {licence} | {count} |" for licence, count in sorted(counts.items())]
+    lines += ["| license | pictures |", "|---|---|"]
+    lines += [f"| {license} | {count} |" for license, count in sorted(counts.items())]
     for folder in sorted({item.folder for item in placed}):
         lines += ["", f"## {folder}", ""]
         for item in sorted((i for i in placed if i.folder == folder), key=lambda i: i.prepared.file):
             remote = item.remote
             name = _escaped(remote.title or item.prepared.file)
             link = f"[{name}](<{remote.page}>)" if remote.page.startswith(("http://", "https://")) else name
-            lines.append(f"* {link}, {_escaped(remote.author) or 'author unknown'}, {remote.licence or UNKNOWN}")
+            lines.append(f"* {link}, {_escaped(remote.author) or 'author unknown'}, {remote.license or UNKNOWN}")
     return "\n".join(lines) + "\n"
 
 
@@ -145,7 +145,7 @@ def _row(item: Placed) -> dict[str, object]:
         "file": f"{item.folder}/{prepared.file}",
         "title": remote.title,
         "author": remote.author,
-        "licence": remote.licence or UNKNOWN,
+        "license": remote.license or UNKNOWN,
         "page": remote.page,
         "url": remote.url,
         "width": prepared.width,

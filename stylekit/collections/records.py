@@ -20,7 +20,7 @@ class Remote:
     """Name of the file to write, without suffix, unique within the source."""
     title: str = ""
     author: str = ""
-    licence: str = ""
+    license: str = ""
     page: str = ""
     """Where a person can look at it."""
     width: int = 0

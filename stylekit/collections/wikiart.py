@@ -15,7 +15,7 @@ Kind = Literal["artist", "style", "genre"]
 
 
 class WikiArt:
-    """Paintings on WikiArt. The site does not state their licences in its lists.
+    """Paintings on WikiArt. The site does not state their licenses in its lists.
 
     Args:
         kind: What `name` is.

@@ -21,9 +21,9 @@ DARK = 0.2
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Instance normalisation (Ulyanov et al. 2016), optionally with statistics from elsewhere.
+    """Instance normalization (Ulyanov et al. 2016), optionally with statistics from elsewhere.
 
-    If `measure` is set, it computes the mean and variance from the input, so that a tile can be normalised like the
+    If `measure` is set, it computes the mean and variance from the input, so that a tile can be normalized like the
     whole picture. It may only be set on a private copy of a network (`stylekit.networks.tiling.private_copy`).
 
     If `limit` is set, the output is limited to [-limit, limit]. Without it, a network can learn to hide the contrast of
@@ -70,11 +70,11 @@ class ResidualBlock(nn.Module):
     Johnson et al. crop the skip; we pad by reflection instead, which keeps height and width. There is no ReLU after the
     sum.
 
-    Shape: (B, channels, H, W) -> the same. H and W at least 2, since reflection needs a neighbour.
+    Shape: (B, channels, H, W) -> the same. H and W at least 2, since reflection needs a neighbor.
 
     Args:
         dropout: Insert a Dropout(0.5) between the two convolutions, as some published generators do.
-        affine: Whether the normalisations have a scale and a shift per channel.
+        affine: Whether the normalizations have a scale and a shift per channel.
     """
 
     def __init__(self, channels: int, dropout: bool = False, affine: bool = False) -> None:
@@ -115,19 +115,19 @@ class DownsampleConv2d(nn.Conv2d):
 
 
 class KeepColors(nn.Module):
-    """Gives a painting the local colours of its photograph, which instance normalisation loses, and its black.
+    """Gives a painting the local colors of its photograph, which instance normalization loses, and its black.
 
-    A photograph and its copy in other colours can have the same normalised features, so that a network has to guess how
+    A photograph and its copy in other colors can have the same normalized features, so that a network has to guess how
     bright, how warm and how vivid a picture was. This adds a part of the difference between the means of both over the
     width of a stroke. It is the same on both sides of a contour, so strokes and contours stay.
 
-    Normalisation also makes contours and blotches of the faint noise in black areas. No stroke could be seen there, so
+    Normalization also makes contours and blotches of the faint noise in black areas. No stroke could be seen there, so
     the photograph shows through, on request.
 
     Shape: (B, 3, H, W), twice -> the same, which may exceed the range of both.
 
     Args:
-        amount: From 0, the colours of the painting, to 1, those of the photograph.
+        amount: From 0, the colors of the painting, to 1, those of the photograph.
         black: The value of black, where the photograph shows through; white is 1. None: it does so nowhere.
 
     Raises:
@@ -166,7 +166,7 @@ class UpsampleConv2d(Conv2d):
     """Up-sampling by 2, then a 3x3 convolution with reflection padding.
 
     Every output pixel depends on equally many inputs, which avoids the checkerboard of transposed convolutions (Odena
-    et al. 2016). Nearest-neighbour up-sampling, as in published networks, avoids it too, but causes fine woven patterns
+    et al. 2016). Nearest-neighbor up-sampling, as in published networks, avoids it too, but causes fine woven patterns
     in flat areas: in the sky and shadows of one trained generator, their standard deviation was four times as high as
     with bilinear up-sampling.
 
@@ -238,7 +238,7 @@ def decode(modules: Iterable[nn.Module], x: Tensor, features: Sequence[Tensor] =
 def normal_init(module: nn.Module, std: float = 0.02) -> None:
     """Draw the weights of a convolution from N(0, std) and set its bias to 0; for `network.apply(normal_init)`.
 
-    Zhu et al. (2017, appendix 7.1) initialise generators and discriminators with std = 0.02.
+    Zhu et al. (2017, appendix 7.1) initialize generators and discriminators with std = 0.02.
     """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, std)

@@ -1,7 +1,7 @@
 """Export of networks to ONNX files and torch.export programs, for programs without this library.
 
 The exported graph computes what the library computes for a whole picture, whatever its size: padding by reflection,
-normalisation that ignores the padding, and cropping are inside. So is the input noise (`stylekit.networks.noise`). The
+normalization that ignores the padding, and cropping are inside. So is the input noise (`stylekit.networks.noise`). The
 convolutions are plain ones, since Winograd's algorithm is a detail of PyTorch on CPUs.
 
 The packages of the extra `export` are imported when they are needed.
@@ -103,7 +103,7 @@ def export(
 
 
 def load_exported(path: Path, pixels: Pixels) -> Callable[[Tensor], Tensor]:
-    """Load an exported file as a function of pictures (B, 3, H, W) in [0, 1], quantised if `pixels` is "uint8"."""
+    """Load an exported file as a function of pictures (B, 3, H, W) in [0, 1], quantized if `pixels` is "uint8"."""
     run = _load_onnx(path) if path.suffix == ".onnx" else torch.export.load(path).module()
 
     def paint(image: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class _Side:
 
 
 class _Measure:
-    """Computes the statistics of a normalisation layer without the padding of the picture."""
+    """Computes the statistics of a normalization layer without the padding of the picture."""
 
     def __init__(self, rows: _Side, columns: _Side) -> None:
         self.height = rows.total

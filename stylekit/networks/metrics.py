@@ -232,7 +232,7 @@ def fid(fake: Tensor, real: Tensor) -> Estimate:
 def frechet_distance(fake: Tensor, real: Tensor) -> float:
     """`fid` without its interval, quickly for few pictures.
 
-    With centred features A (N, C) and B (M, C), the trace of (S T)^(1/2) is the sum of the singular values of A B^T,
+    With centered features A (N, C) and B (M, C), the trace of (S T)^(1/2) is the sum of the singular values of A B^T,
     an N x M matrix, divided by ((N - 1) (M - 1))^(1/2).
     """
     a, b = fake - fake.mean(0), real - real.mean(0)
@@ -293,7 +293,7 @@ def content_kept(before: Tensor, after: Tensor) -> float:
 
 
 def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
-    """Distribution of the colours of a picture along several directions of RGB space, for `palette_distance`.
+    """Distribution of the colors of a picture along several directions of RGB space, for `palette_distance`.
 
     Args:
         image: (1, 3, H, W) in [0, 1].
@@ -302,16 +302,16 @@ def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
         (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
     """
     axes = torch.randn(directions, 3, generator=torch.Generator().manual_seed(0))
-    colours = functional.normalize(axes) @ image.detach().float().cpu()[0].flatten(1)
-    bins = ((colours + 2) * (levels / 4)).long() + levels * torch.arange(directions)[:, None]
+    colors = functional.normalize(axes) @ image.detach().float().cpu()[0].flatten(1)
+    bins = ((colors + 2) * (levels / 4)).long() + levels * torch.arange(directions)[:, None]
     counts = bins.flatten().bincount(minlength=levels * directions).view(directions, levels)
-    return counts.double().cumsum(1) / colours.shape[1]
+    return counts.double().cumsum(1) / colors.shape[1]
 
 
 def palette_distance(fake: Tensor, real: Tensor) -> Estimate:
-    """Sliced Wasserstein distance between the colours of two sets (Rabin et al. 2011, eq. 8, with the 1-distance).
+    """Sliced Wasserstein distance between the colors of two sets (Rabin et al. 2011, eq. 8, with the 1-distance).
 
-    The mean over directions of the distance that colours have to move, in [0, 1] units of sRGB.
+    The mean over directions of the distance that colors have to move, in [0, 1] units of sRGB.
 
     Args:
         fake: The `palette` of each picture, (N, directions, levels).
@@ -333,7 +333,7 @@ def weave(after: Tensor, before: Tensor) -> float:
     """Visibility of a regular pattern, such as the texture of cloth, that was added to smooth areas.
 
     The highest peak (`spectra.peaks`) in the mean power spectrum of the luminance of `after` over all windows in which
-    `before` is smooth. 1 is a grating of one grey level on a flat surface, which is just visible.
+    `before` is smooth. 1 is a grating of one gray level on a flat surface, which is just visible.
 
     Args:
         after: The output, (1, 3, H, W) in [0, 1].
@@ -353,7 +353,7 @@ def weave(after: Tensor, before: Tensor) -> float:
 
 
 def halo(after: Tensor, before: Tensor) -> float:
-    """Brightening along the bright side of strong edges of the input, such as a pale rim in the sky, in grey levels.
+    """Brightening along the bright side of strong edges of the input, such as a pale rim in the sky, in gray levels.
 
     The change of luminance 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input,
     near it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0. It is the mean

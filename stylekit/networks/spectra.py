@@ -11,7 +11,7 @@ WINDOW = 48
 """Side of the windows whose spectra are computed, in pixels."""
 
 VISIBLE = 1 / 255
-"""Amplitude of a pattern on a flat surface that is just visible: one grey level."""
+"""Amplitude of a pattern on a flat surface that is just visible: one gray level."""
 
 SMOOTH = 3 / 255
 """A window is smooth if details of 3 to 10 px have at most this root mean square."""
@@ -60,11 +60,11 @@ def detail(power: Tensor) -> Tensor:
 
 
 def peaks(power: Tensor) -> Tensor:
-    """How far each frequency with a period of 3 to 10 px stands out: (amplitude - ring) / (ring + 1 grey level).
+    """How far each frequency with a period of 3 to 10 px stands out: (amplitude - ring) / (ring + 1 gray level).
 
     `ring` is the median amplitude of the frequencies of the same period in all orientations, without a gradient.
     Irregular texture raises it, which masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of
-    one grey level on a flat surface, which is just visible.
+    one gray level on a flat surface, which is just visible.
 
     Args:
         power: Means of power spectra, (..., WINDOW, WINDOW // 2 + 1).

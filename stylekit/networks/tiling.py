@@ -1,7 +1,7 @@
 """Run a network on pictures of any size, in tiles if memory is short.
 
-Instance normalisation needs the mean and variance of the whole picture: a tile normalised with its own statistics would
-differ in colour from its neighbours. The statistics are therefore accumulated over all tiles, layer by layer, and then
+Instance normalization needs the mean and variance of the whole picture: a tile normalized with its own statistics would
+differ in color from its neighbors. The statistics are therefore accumulated over all tiles, layer by layer, and then
 kept fixed, which gives the same result as processing the whole picture at once.
 
 The network that the caller passes is never modified: every call sets its statistics on a private copy of the module
@@ -41,9 +41,9 @@ CUT = 0.15
 
 
 class Smoothing:
-    """Averages the statistics of instance normalisation over the frames of a video, which reduces flicker.
+    """Averages the statistics of instance normalization over the frames of a video, which reduces flicker.
 
-    Noise or a moving object changes the statistics, and with them the colours of the whole frame. Use one object per
+    Noise or a moving object changes the statistics, and with them the colors of the whole frame. Use one object per
     video and network, and process the frames in order.
 
     Args:
@@ -92,8 +92,8 @@ def run_tiled(
     """Run a network on pictures of any size. Threads may share the network, but not the smoothing.
 
     The picture is padded by reflection, by `MARGIN` on each side to avoid a visible frame from the padding inside the
-    network, and to a multiple of 4 for two down-samplings. The output is cropped. Instance normalisation ignores the
-    padding, which would otherwise shift the colours.
+    network, and to a multiple of 4 for two down-samplings. The output is cropped. Instance normalization ignores the
+    padding, which would otherwise shift the colors.
 
     Args:
         image: (B, C, H, W) as input of `network.model`, on its device.
@@ -132,7 +132,7 @@ def untiled(picture: Tensor) -> int:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Computes the statistics of a normalisation layer without the margin of the picture."""
+    """Computes the statistics of a normalization layer without the margin of the picture."""
 
     name: str
     margin: tuple[Fraction, Fraction, Fraction, Fraction]
@@ -165,7 +165,7 @@ class _Span(NamedTuple):
 class _Tiled:
     """Runs the encoder and the decoder in tiles, and the middle, at 1/16 of the pixels, on the whole picture.
 
-    Modifies the normalisation layers of the model, which must be a private copy.
+    Modifies the normalization layers of the model, which must be a private copy.
     """
 
     def __init__(self, model: EncoderDecoder, tile: int, finish: Callable[[Tensor, Tensor], Tensor] | None) -> None:

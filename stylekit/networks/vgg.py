@@ -48,7 +48,7 @@ _RANKS: dict[Network, dict[str, int]] = {
     "vgg19": {},
 }
 
-# Input normalisation of the two families of weights, for RGB in [0, 1].
+# Input normalization of the two families of weights, for RGB in [0, 1].
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CAFFE = {"mean": (0.48501961, 0.45795686, 0.40760392), "std": (1 / 255, 1 / 255, 1 / 255)}
 
@@ -200,7 +200,7 @@ def architecture(network: Network, convolution: str) -> tuple[int, int | None]:
 
 
 def stride(layer: str) -> int:
-    """Distance in pixels between neighbouring positions of a layer: 1 for relu1_1, 8 for relu4_2."""
+    """Distance in pixels between neighboring positions of a layer: 1 for relu1_1, 8 for relu4_2."""
     stage = int(re.sub(r"\D*(\d).*", r"\1", layer))
     return 2 ** (stage if layer.startswith("pool") else stage - 1)
 
@@ -266,8 +266,8 @@ def _dead_leaves(size: int = 256, leaves: int = 1500) -> Tensor:
     # Radii from 2 px to half the picture, with density proportional to radius^-3.
     for radius in 1 / np.sqrt(draw.uniform((2 / size) ** 2, (1 / 2) ** 2, leaves)):
         at_y, at_x = draw.uniform(-radius, size + radius, 2)
-        grey = draw.normal(0.45, 0.25)
-        picture[(y - at_y) ** 2 + (x - at_x) ** 2 < radius**2] = grey + draw.normal(0, 0.08, 3)
+        gray = draw.normal(0.45, 0.25)
+        picture[(y - at_y) ** 2 + (x - at_x) ** 2 < radius**2] = gray + draw.normal(0, 0.08, 3)
     pixels = np.rint(picture.clip(0, 1) * 255).astype(np.uint8)
     return to_tensor(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(1.3)))
 

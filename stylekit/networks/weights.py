@@ -175,8 +175,8 @@ class Copy(NamedTuple):
 def copy_weights(copies: Iterable[Copy], given: str) -> None:
     """Copy weights between networks; all or none.
 
-    A limit of normalised features has no weights, so the target may have another one, or the first; but a network that
-    was trained with a limit would paint something else without. Colours can be kept or not.
+    A limit of normalized features has no weights, so the target may have another one, or the first; but a network that
+    was trained with a limit would paint something else without. Colors can be kept or not.
 
     Args:
         given: The flag and its value, for the error message.
@@ -295,7 +295,7 @@ def _check_plain(objects: Any, path: Path) -> None:
             dense = value.layout == torch.strided and not value.is_quantized and value.device.type != "meta"
             # A view with stride 0 can claim any size.
             if not dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-                raise ValueError(f"{path}: contains a sparse, quantised, empty or expanded tensor; expected dense ones")
+                raise ValueError(f"{path}: contains a sparse, quantized, empty or expanded tensor; expected dense ones")
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))  # A list can contain itself.
             if isinstance(value, dict):

@@ -16,7 +16,7 @@ from stylekit.atomic import atomic_write
 from stylekit.pictures import images
 
 WRITABLE = {"PNG": {}, "WEBP": {"quality": 90}}
-"""Formats in which animations are written, with Pillow's options. GIF has too few colours for paintings."""
+"""Formats in which animations are written, with Pillow's options. GIF has too few colors for paintings."""
 
 _DURATION = 100
 """Milliseconds of a frame without a time of its own, as in browsers."""

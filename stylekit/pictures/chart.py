@@ -1,4 +1,4 @@
-"""Pages made of titled rows of pictures and of a chart of colours."""
+"""Pages made of titled rows of pictures and of a chart of colors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CHART = 200
 
 
 def strip(title: str, pictures: Iterable[Image.Image], across: int) -> Image.Image:
-    """A title above rows of square pictures, each whole and centred."""
+    """A title above rows of square pictures, each whole and centered."""
     side = (WIDTH - _GAP) // across - _GAP
-    small = [ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, "lightgrey") for picture in pictures]
+    small = [ImageOps.pad(picture, (side, side), Image.Resampling.LANCZOS, "lightgray") for picture in pictures]
     top = 2 * _LETTERS
     page = Image.new("RGB", (WIDTH, top + -(-len(small) // across) * (side + _GAP)), "white")
     ImageDraw.Draw(page).text((_GAP, _LETTERS // 2), title, "black", ImageFont.load_default(_LETTERS))
@@ -27,7 +27,7 @@ def strip(title: str, pictures: Iterable[Image.Image], across: int) -> Image.Ima
     return page
 
 
-def colour_chart(histograms: Mapping[str, Sequence[int]]) -> Image.Image:
+def color_chart(histograms: Mapping[str, Sequence[int]]) -> Image.Image:
     """Shares of the levels of red, green and blue from dark to bright: the first collection solid, others dotted.
 
     Args:
@@ -39,16 +39,16 @@ def colour_chart(histograms: Mapping[str, Sequence[int]]) -> Image.Image:
     shares = {name: [levels / max(levels.sum(), 1) for levels in channels] for name, channels in shares.items()}
     highest = max((levels.max() for channels in shares.values() for levels in channels), default=1)
     width, top = (WIDTH - _GAP) // 3 - _GAP, 2 * _LETTERS
-    for channel, colour in enumerate(("red", "green", "blue")):
+    for channel, color in enumerate(("red", "green", "blue")):
         left = _GAP + channel * (width + _GAP)
         legend = ", ".join(f"{name} {'dotted' if i else 'solid'}" for i, name in enumerate(shares))
-        draw.text((left, _LETTERS // 2), f"{colour}, from dark to bright: {legend}", "black", font)
-        draw.rectangle((left, top, left + width, top + _CHART), outline="lightgrey")
+        draw.text((left, _LETTERS // 2), f"{color}, from dark to bright: {legend}", "black", font)
+        draw.rectangle((left, top, left + width, top + _CHART), outline="lightgray")
         for dotted, channels in enumerate(shares.values()):
             heights = np.interp(np.linspace(0, 1, width), np.linspace(0, 1, len(channels[channel])), channels[channel])
             points = [(left + x, top + _CHART * (1 - y / highest)) for x, y in enumerate(heights.tolist())]
             for start in range(0, width - 4, 12 if dotted else 4):
-                draw.line(points[start : start + 6], colour, 2)
+                draw.line(points[start : start + 6], color, 2)
     return page
 
 

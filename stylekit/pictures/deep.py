@@ -1,4 +1,4 @@
-"""Pictures with 16 bits per channel: PNG and TIFF, which Pillow reads and writes with 8 bits if they have colours.
+"""Pictures with 16 bits per channel: PNG and TIFF, which Pillow reads and writes with 8 bits if they have colors.
 
 OpenCV reads both, and writes PNG; tifffile writes TIFF.
 """
@@ -23,7 +23,7 @@ FORMATS = ("PNG", "TIFF")
 """Pillow's names of the formats that can store 16 bits."""
 
 _NODES = 52
-"""Nodes of a colour table along each side: every fifth of the values that 8 bits have."""
+"""Nodes of a color table along each side: every fifth of the values that 8 bits have."""
 
 _TURNS = {1: "", 2: "h", 3: "hv", 4: "v", 5: "t", 6: "th", 7: "thv", 8: "tv"}
 """How each EXIF orientation becomes upright: transpose, then flip horizontally and vertically."""
@@ -41,7 +41,7 @@ def is_deep(image: Image.Image, path: Path) -> bool:
 
 
 def read(path: Path, image: Image.Image) -> NDArray[np.uint16] | None:
-    """The pixels of a file with 16 bits per channel, upright, without applying its colour profile.
+    """The pixels of a file with 16 bits per channel, upright, without applying its color profile.
 
     Args:
         image: The same file, opened by Pillow.
@@ -67,19 +67,19 @@ def read(path: Path, image: Image.Image) -> NDArray[np.uint16] | None:
     return pixels[::-1] if "v" in turns else pixels
 
 
-def color_table(grey: bool) -> Image.Image:
-    """All colours of a grid as a picture: to be converted by a colour profile, and then used by `apply_table`."""
-    if grey:
+def color_table(gray: bool) -> Image.Image:
+    """All colors of a grid as a picture: to be converted by a color profile, and then used by `apply_table`."""
+    if gray:
         return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     steps = np.arange(0, 256, 5, dtype=np.uint8)
-    colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
-    return Image.fromarray(np.ascontiguousarray(colours.reshape(_NODES, -1, 3)))
+    colors = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
+    return Image.fromarray(np.ascontiguousarray(colors.reshape(_NODES, -1, 3)))
 
 
 def apply_table(values: NDArray[np.float32], table: Image.Image) -> NDArray[np.float32]:
-    """Convert colours by interpolating a converted `color_table`.
+    """Convert colors by interpolating a converted `color_table`.
 
-    Pillow applies colour profiles with 8 bits. Interpolation keeps the fine steps between colours.
+    Pillow applies color profiles with 8 bits. Interpolation keeps the fine steps between colors.
 
     Args:
         values: (H, W, 3) in [0, 1].

@@ -11,7 +11,7 @@ Box = tuple[int, int, int, int]
 _WHITE = 232
 _BLACK = 24
 _SPREAD = 7.0
-"""A line of a frame is whiter or blacker than this on average, with at most this standard deviation (grey levels)."""
+"""A line of a frame is whiter or blacker than this on average, with at most this standard deviation (gray levels)."""
 
 _FADE = 3.0
 """The means of the lines of a frame have at most this standard deviation."""
@@ -29,7 +29,7 @@ _MOST = 0.3
 def find_frame(image: Image.Image) -> Box | None:
     """The box inside a white or black frame, as (left, top, right, bottom) in pixels; None if there is no frame.
 
-    A frame has two opposite margins of one colour that are uniform from end to end and end in a sharp edge. One margin
+    A frame has two opposite margins of one color that are uniform from end to end and end in a sharp edge. One margin
     alone may be a white sky or a dark ground.
 
     Args:
@@ -38,17 +38,17 @@ def find_frame(image: Image.Image) -> Box | None:
     width, height = image.size
     if min(height, width) < 16 or not _may_have_frame(image):
         return None
-    grey = np.asarray(image.convert("L"), dtype=np.float32)
+    gray = np.asarray(image.convert("L"), dtype=np.float32)
     box = [0, 0, width, height]
     for white in (True, False):
         # Rows first: with the letterbox gone, the ends of the columns are no longer covered by it.
-        top, bottom = _margins(grey, white)
+        top, bottom = _margins(gray, white)
         if top and bottom:
             box[1], box[3] = top, height - bottom
-        left, right = _margins(grey[box[1] : box[3]].T, white)
+        left, right = _margins(gray[box[1] : box[3]].T, white)
         if left and right:
             box[0], box[2] = left, width - right
-            top, bottom = _margins(grey[:, left : width - right], white)
+            top, bottom = _margins(gray[:, left : width - right], white)
             if top and bottom:
                 box[1], box[3] = top, height - bottom
         if box != [0, 0, width, height]:
@@ -68,9 +68,9 @@ def _is_plain(line: NDArray[np.float32]) -> bool:
     return bool(line.std() < _SPREAD and not _BLACK < line.mean() < _WHITE)
 
 
-def _margins(grey: NDArray[np.float32], white: bool) -> tuple[int, int]:
+def _margins(gray: NDArray[np.float32], white: bool) -> tuple[int, int]:
     """Thickness of the first and the last margin in rows; 0 for none."""
-    means, spreads = grey.mean(1), grey.std(1)
+    means, spreads = gray.mean(1), gray.std(1)
     plain = (spreads < _SPREAD) & ((means > _WHITE) if white else (means < _BLACK))
     return _thickness(means, plain), _thickness(means[::-1], plain[::-1])
 

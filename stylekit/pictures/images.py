@@ -62,7 +62,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-"""The colour profile of sRGB, which says so in a file."""
+"""The color profile of sRGB, which says so in a file."""
 
 # libtiff writes about damaged files to standard error, besides Pillow's exception. On Windows the symbol is hidden.
 with contextlib.suppress(AttributeError, OSError):
@@ -101,8 +101,8 @@ def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
 def load(path: str | Path) -> Image.Image:
     """Load a picture as a viewer would show it: upright, in sRGB, on white, 8 bits, first frame.
 
-    Applies the EXIF orientation, converts embedded colour profiles to sRGB, blends transparency with white, and
-    converts grey, CMYK, palette, 16-bit and floating-point pictures to RGB.
+    Applies the EXIF orientation, converts embedded color profiles to sRGB, blends transparency with white, and
+    converts gray, CMYK, palette, 16-bit and floating-point pictures to RGB.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -166,7 +166,7 @@ def save(
         bits: Bits per channel. 16 requires a tensor, and PNG or TIFF.
         alpha: Opacity, (H, W) in [0, 1]; requires PNG, WebP, TIFF or AVIF.
         exif: Metadata instead of the description; BMP does not store it.
-        profile: ICC colour profile; BMP does not store it.
+        profile: ICC color profile; BMP does not store it.
 
     Raises:
         ValueError: The suffix is not in `FORMATS`, or the format cannot store the picture.
@@ -312,7 +312,7 @@ def _check_tiff(image: Image.Image) -> None:
     if len(bits) > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and image.info["compression"] == "raw":
         raise ValueError("uncompressed planar 16-bit TIFF; save it with interleaved pixels or compressed")
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        raise ValueError("16-bit grey TIFF in which 0 is white; save it with 0 as black")
+        raise ValueError("16-bit gray TIFF in which 0 is white; save it with 0 as black")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -320,13 +320,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = _unmultiplied(image)
     alpha = alpha_of(image)
     if image.mode.startswith("I") or image.mode == "F":
-        image = _from_deep_grey(image)
+        image = _from_deep_gray(image)
     elif image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     image = _to_srgb(image).convert("RGB")
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    # The colour metadata no longer applies, and Pillow would write it into the next file.
+    # The color metadata no longer applies, and Pillow would write it into the next file.
     image.info = {}
     return image
 
@@ -343,12 +343,12 @@ def alpha_of(image: Image.Image) -> Image.Image | None:
 
 
 def _unmultiplied(image: Image.Image) -> Image.Image:
-    """The same picture with colours that are not multiplied by alpha."""
+    """The same picture with colors that are not multiplied by alpha."""
     return image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Apply the embedded profile; a broken one, or one for another colour space, is ignored."""
+    """Apply the embedded profile; a broken one, or one for another color space, is ignored."""
     profile = image.info.get("icc_profile")
     if not profile:
         return image
@@ -360,8 +360,8 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     return converted if converted is not None else image
 
 
-def _from_deep_grey(image: Image.Image) -> Image.Image:
-    """Convert 16-bit grey, or floating-point grey in [0, 1], [0, 255] or [0, 65535], to 8 bits."""
+def _from_deep_gray(image: Image.Image) -> Image.Image:
+    """Convert 16-bit gray, or floating-point gray in [0, 1], [0, 255] or [0, 65535], to 8 bits."""
     values = np.asarray(image, dtype=np.float32)
     white = 65535.0
     if image.mode == "F":
@@ -369,10 +369,10 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
         largest = values.max(initial=0, where=np.isfinite(values))
         white = next((end for end in (1.0, 255.0) if largest <= end), white)
     elif values.min(initial=0) < 0 or values.max(initial=0) > white:
-        raise ValueError(f"grey values from {values.min():.0f} to {values.max():.0f}; expected 0 to {white:.0f}")
-    grey = Image.fromarray(np.rint(np.nan_to_num(values).clip(0, white) * (255 / white)).astype(np.uint8))
-    grey.info = image.info
-    return grey
+        raise ValueError(f"gray values from {values.min():.0f} to {values.max():.0f}; expected 0 to {white:.0f}")
+    gray = Image.fromarray(np.rint(np.nan_to_num(values).clip(0, white) * (255 / white)).astype(np.uint8))
+    gray.info = image.info
+    return gray
 
 
 def _first_line(error: Exception) -> str:

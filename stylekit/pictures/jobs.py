@@ -55,7 +55,7 @@ def plan_jobs(
 
     Args:
         inputs: Files and folders; folders are searched for pictures.
-        output: A folder, or for a single input a file (recognised by its suffix).
+        output: A folder, or for a single input a file (recognized by its suffix).
         format: Suffix of the pictures to write; None keeps that of each input.
         videos: Suffixes of videos, where these are supported; videos keep their suffix.
 

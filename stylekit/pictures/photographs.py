@@ -68,18 +68,18 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
         # After Pillow, which refuses damaged files; OpenCV would print what it does not like about them.
         pixels = deep.read(path, opened) if deep.is_deep(opened, path) else None
         alpha = None if mask is None else np.asarray(mask, dtype=np.float32) / np.float32(255)
-        colours = None
+        colors = None
         if pixels is not None and pixels.shape[:2] == (image.height, image.width):
             if pixels.shape[2] == 4:
                 alpha = pixels[..., 3].astype(np.float32) / np.float32(65535)
-            colours = _on_white(_to_srgb(pixels, upright), alpha)
-            if np.abs(colours * 255 - np.asarray(image)).mean() > _MISREAD:
-                colours = None
+            colors = _on_white(_to_srgb(pixels, upright), alpha)
+            if np.abs(colors * 255 - np.asarray(image)).mean() > _MISREAD:
+                colors = None
     if size is not None and max(image.size) > size:
         image = images.resize(image, size)
         alpha = None if alpha is None else deep.resize(alpha, image.size)
-        colours = None if colours is None else deep.resize(colours, image.size)
-    return Photograph(image, alpha, None if colours is None else _to_16_bits(colours), exif, animated)
+        colors = None if colors is None else deep.resize(colors, image.size)
+    return Photograph(image, alpha, None if colors is None else _to_16_bits(colors), exif, animated)
 
 
 def save(painting: Tensor, path: str | Path, photograph: Photograph) -> Image.Image:
@@ -106,17 +106,17 @@ def save(painting: Tensor, path: str | Path, photograph: Photograph) -> Image.Im
 
 
 def _to_srgb(pixels: NDArray[np.uint16], image: Image.Image) -> NDArray[np.float32]:
-    """Apply the colour profile of a picture to its pixels with 16 bits; (H, W, 3) in [0, 1]."""
+    """Apply the color profile of a picture to its pixels with 16 bits; (H, W, 3) in [0, 1]."""
     values = pixels[..., :3].astype(np.float32) / np.float32(65535)
     if not image.info.get("icc_profile"):
         return values
-    table = deep.color_table(grey=image.mode.startswith("I") or image.mode in ("L", "LA"))
+    table = deep.color_table(gray=image.mode.startswith("I") or image.mode in ("L", "LA"))
     table.info["icc_profile"] = image.info["icc_profile"]
     return deep.apply_table(values, images.to_rgb(table))
 
 
-def _on_white(colours: NDArray[np.float32], alpha: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    return colours if alpha is None else colours * alpha[..., None] + (1 - alpha[..., None])
+def _on_white(colors: NDArray[np.float32], alpha: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    return colors if alpha is None else colors * alpha[..., None] + (1 - alpha[..., None])
 
 
 def _to_16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -1,4 +1,4 @@
-"""Near-duplicates: pictures that show the same, in another size, compression or with slightly other colours."""
+"""Near-duplicates: pictures that show the same, in another size, compression or with slightly other colors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_DISTANCE = 8
 """Perceptual hashes of near-duplicates differ in at most this many of 64 bits."""
 
 MAX_DIFFERENCE = 15.0
-"""Thumbnails of near-duplicates differ by at most this many grey levels on average, once brightness is equal."""
+"""Thumbnails of near-duplicates differ by at most this many gray levels on average, once brightness is equal."""
 
 THUMBNAIL = 16
 """Side of the thumbnails that confirm what the hashes suggest, in pixels."""
@@ -38,7 +38,7 @@ def perceptual_hash(image: Image.Image) -> int:
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """16 x 16 grey pixels with a mean of 128."""
+    """16 x 16 gray pixels with a mean of 128."""
     small = reduced(image).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     pixels = np.asarray(small, dtype=np.float32)
     return (pixels - pixels.mean() + 128).clip(0, 255).astype(np.uint8).tobytes()

@@ -1,4 +1,4 @@
-"""How a painting replaces its photograph: strength, colours, and the size of the strokes."""
+"""How a painting replaces its photograph: strength, colors, and the size of the strokes."""
 
 from __future__ import annotations
 

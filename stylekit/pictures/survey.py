@@ -15,8 +15,8 @@ from stylekit.pictures import images
 from stylekit.pictures.frames import Box, find_frame
 from stylekit.pictures.similarity import perceptual_hash, reduced, thumbnail
 
-GREY = 2.3
-"""Pictures whose chroma (Cb and Cr together) has a smaller standard deviation are grey or toned in one colour."""
+GRAY = 2.3
+"""Pictures whose chroma (Cb and Cr together) has a smaller standard deviation are gray or toned in one color."""
 
 _DETAIL_SIDE = 128
 """Details are measured at this shorter side."""
@@ -33,10 +33,10 @@ class Facts:
     height: int = 0
     format: str = ""
     mode: str = ""
-    """Pillow's name of the colour space and depth in the file, such as RGB, L or CMYK."""
+    """Pillow's name of the color space and depth in the file, such as RGB, L or CMYK."""
     rotated: bool = False
     """The EXIF orientation turns or mirrors the picture."""
-    grey: bool = False
+    gray: bool = False
     frame: Box | None = None
     hash: int = 0
     thumbnail: bytes = b""
@@ -72,7 +72,7 @@ def examine(path: Path) -> Facts:
         format=kind,
         mode=mode,
         rotated=rotated,
-        grey=is_grey(small),
+        gray=is_gray(small),
         frame=find_frame(picture),
         hash=perceptual_hash(small),
         thumbnail=thumbnail(small),
@@ -80,26 +80,26 @@ def examine(path: Path) -> Facts:
     )
 
 
-def is_grey(picture: Image.Image) -> bool:
-    """Whether a picture has no colour, or only one tone as in sepia prints."""
+def is_gray(picture: Image.Image) -> bool:
+    """Whether a picture has no color, or only one tone as in sepia prints."""
     chroma = np.asarray(reduced(picture).convert("YCbCr"), dtype=np.float32)[..., 1:]
-    return float(np.sqrt(chroma.var((0, 1)).sum())) < GREY
+    return float(np.sqrt(chroma.var((0, 1)).sum())) < GRAY
 
 
 def detail_size(picture: Image.Image) -> float:
-    """The distance in pixels at which grey values of a picture are half correlated.
+    """The distance in pixels at which gray values of a picture are half correlated.
 
     It is the typical radius of what the picture shows, and grows in proportion when the picture is enlarged. Sharpness
     and noise hardly change it.
     """
     scale = min(picture.size) / _DETAIL_SIDE
     width, height = (max(2, round(side / scale)) for side in picture.size)
-    grey = np.asarray(picture.convert("L").resize((width, height), Image.Resampling.BOX), dtype=np.float32)
-    grey = grey - grey.mean()
-    # Zero padding: without it, opposite borders would be neighbours.
-    shape = [2 * side for side in grey.shape]
-    covariance = np.fft.irfft2(np.abs(np.fft.rfft2(grey, shape)) ** 2, shape)
-    covariance /= np.fft.irfft2(np.abs(np.fft.rfft2(np.ones_like(grey), shape)) ** 2, shape).clip(0.5)
+    gray = np.asarray(picture.convert("L").resize((width, height), Image.Resampling.BOX), dtype=np.float32)
+    gray = gray - gray.mean()
+    # Zero padding: without it, opposite borders would be neighbors.
+    shape = [2 * side for side in gray.shape]
+    covariance = np.fft.irfft2(np.abs(np.fft.rfft2(gray, shape)) ** 2, shape)
+    covariance /= np.fft.irfft2(np.abs(np.fft.rfft2(np.ones_like(gray), shape)) ** 2, shape).clip(0.5)
     reach = _DETAIL_SIDE // 2
     along = [covariance[0, :reach], covariance[:reach, 0]]
     curve = np.mean(along, 0) / max(float(covariance[0, 0]), 1e-6)

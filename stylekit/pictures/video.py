@@ -26,7 +26,7 @@ from stylekit.pictures import images
 
 BT709 = 1
 LIMITED = 1
-"""FFmpeg's codes for the colour space of HD video and for the value range 16 to 235."""
+"""FFmpeg's codes for the color space of HD video and for the value range 16 to 235."""
 
 
 def process_video(
@@ -169,7 +169,7 @@ def _add_video_stream(writer: OutputContainer, target: Path, source: VideoStream
 
 def _to_image(frame: VideoFrame, size: int | None) -> Image.Image:
     """Convert a frame to RGB and apply its rotation."""
-    # Videos without a colour space use BT.601 below 720 lines and BT.709 otherwise, by convention.
+    # Videos without a color space use BT.601 below 720 lines and BT.709 otherwise, by convention.
     unspecified = frame.colorspace in (2, None)
     source = ("ITU709" if frame.height >= 720 else "ITU601") if unspecified else None
     pixels = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()

@@ -1,1 +1,1 @@
-"""Training: runs on disk, data, optimisation, checkpoints, logs, signals."""
+"""Training: runs on disk, data, optimization, checkpoints, logs, signals."""

@@ -32,7 +32,7 @@ def save(path: str | Path, **objects: Any) -> None:
 
 
 def check_finite(objects: Any, name: str = "") -> None:
-    """Check that all numbers and tensors in nested dicts and lists are finite; synchronises with their device.
+    """Check that all numbers and tensors in nested dicts and lists are finite; synchronizes with their device.
 
     Raises:
         FloatingPointError: One is infinite or NaN; the message names it.

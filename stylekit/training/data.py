@@ -88,7 +88,7 @@ def resize_shorter_side(load_size: int) -> albumentations.BasicTransform:
 
 
 def center_crop(load_size: int, crop_size: int) -> albumentations.Compose:
-    """Resize, then crop the centre: no randomness."""
+    """Resize, then crop the center: no randomness."""
     return albumentations.Compose([resize_shorter_side(load_size), albumentations.CenterCrop(crop_size, crop_size)])
 
 

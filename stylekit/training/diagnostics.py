@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-GREY_LEVEL = 1 / 255
+GRAY_LEVEL = 1 / 255
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Doctor:
 
 
 def check_inversion(before: Tensor, after: Tensor, threshold: float = -0.2) -> Finding | None:
-    """Colour inversion: the output is dark where the input is bright.
+    """Color inversion: the output is dark where the input is bright.
 
     Args:
         threshold: Of the luminance correlation. Zero would be crossed by chance in pictures of little contrast.
     """
     correlation = luminance_correlation(before, after)
     if correlation is not None and correlation < threshold:
-        return Finding("colour inversion", f"luminances of input and output have correlation {correlation:.2f}")
+        return Finding("color inversion", f"luminances of input and output have correlation {correlation:.2f}")
     return None
 
 
@@ -99,8 +99,8 @@ def luminance_correlation(before: Tensor, after: Tensor) -> float | None:
     """
     x, y = (functional.avg_pool2d(_luminance(pictures), 4).flatten(1) for pictures in (before, after))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
-    # The standard deviations must exceed two grey levels.
-    contrasted = (x.square().mean(1) > (2 * GREY_LEVEL) ** 2) & (y.square().mean(1) > (2 * GREY_LEVEL) ** 2)
+    # The standard deviations must exceed two gray levels.
+    contrasted = (x.square().mean(1) > (2 * GRAY_LEVEL) ** 2) & (y.square().mean(1) > (2 * GRAY_LEVEL) ** 2)
     if not contrasted.any():
         return None
     return functional.cosine_similarity(x[contrasted], y[contrasted]).mean().item()
@@ -110,11 +110,11 @@ def check_copy(before: Tensor, after: Tensor, threshold: float = 4.0) -> Finding
     """The network does nothing: its output equals its input.
 
     Args:
-        threshold: Of the mean absolute difference, in grey levels. A difference of 4 is hard to see.
+        threshold: Of the mean absolute difference, in gray levels. A difference of 4 is hard to see.
     """
-    difference = (after - before).abs().mean().item() / GREY_LEVEL
+    difference = (after - before).abs().mean().item() / GRAY_LEVEL
     if difference < threshold:
-        evidence = f"the output differs from the input by {difference:.1f} grey levels on average"
+        evidence = f"the output differs from the input by {difference:.1f} gray levels on average"
         return Finding("no translation", evidence)
     return None
 
@@ -128,7 +128,7 @@ def check_collapse(before: Tensor, after: Tensor, threshold: float = 0.1) -> Fin
     """
     spread_before, spread_after = _spread(before), _spread(after)
     # Inputs that resemble each other prove nothing.
-    if spread_before >= 8 * GREY_LEVEL and spread_after < threshold * spread_before:
+    if spread_before >= 8 * GRAY_LEVEL and spread_after < threshold * spread_before:
         percent = 100 * spread_after / spread_before
         evidence = f"different inputs give almost the same output ({percent:.0f} % of their spread)"
         return Finding("mode collapse", evidence)
@@ -143,21 +143,21 @@ def check_hidden_information(before: Tensor, cycled: Tensor, noisy_cycled: Tenso
     Args:
         before: The pictures.
         cycled: The pictures translated there and back.
-        noisy_cycled: The same with one grey level of noise added in between (`add_noise`).
+        noisy_cycled: The same with one gray level of noise added in between (`add_noise`).
     """
     clean, noisy = ((pictures - before).abs().mean().item() for pictures in (cycled, noisy_cycled))
     # Without hidden information, noise of one level changes the result by about one level.
-    if noisy >= 1.5 * clean and noisy - clean >= 4 * GREY_LEVEL:
-        levels = f"{clean / GREY_LEVEL:.0f} to {noisy / GREY_LEVEL:.0f} grey levels"
-        evidence = f"one grey level of noise in its output raises the cycle error from {levels}"
+    if noisy >= 1.5 * clean and noisy - clean >= 4 * GRAY_LEVEL:
+        levels = f"{clean / GRAY_LEVEL:.0f} to {noisy / GRAY_LEVEL:.0f} gray levels"
+        evidence = f"one gray level of noise in its output raises the cycle error from {levels}"
         return Finding("hidden information", evidence)
     return None
 
 
 def add_noise(pictures: Tensor) -> Tensor:
-    """Add one grey level of noise, +1/255 or -1/255 per value. It is always the same for the same shape."""
+    """Add one gray level of noise, +1/255 or -1/255 per value. It is always the same for the same shape."""
     signs = torch.randint(0, 2, pictures.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return pictures + GREY_LEVEL * signs.to(pictures)
+    return pictures + GRAY_LEVEL * signs.to(pictures)
 
 
 def check_pattern(
@@ -173,7 +173,7 @@ def check_pattern(
         target: Real pictures of the target domain, of the same size.
         threshold: Of the power of the peak relative to the median of its ring and to the same peak in real pictures.
             Blurred, sharpened, noisy or median-filtered photographs reach 2, those with the blocks of JPEG at quality
-            20 reach 8; a checkerboard of single pixels with an amplitude of one grey level gives 8 to 60.
+            20 reach 8; a checkerboard of single pixels with an amplitude of one gray level gives 8 to 60.
 
     Returns:
         None as well if the pictures are smaller than 64 px.
@@ -188,7 +188,7 @@ def check_pattern(
     excess = _prominence(spectrum) - usual.clamp(min=0)
     strength = excess.max().exp().item()
     if strength >= threshold:
-        # A peak spreads over its neighbours. The one with the most power is its centre.
+        # A peak spreads over its neighbors. The one with the most power is its center.
         peak = spectrum.where(excess > excess.max() - 1, float("-inf")).argmax()
         period = 1 / _frequencies(size)[1].flatten()[peak].item()
         evidence = f"in smooth regions a pattern that repeats every {period:.1f} px stands out {strength:.0f}-fold"
@@ -207,7 +207,7 @@ def check_discriminator(loss: float, chance: float) -> Finding | None:
         chance: The loss of a discriminator that cannot distinguish real pictures from fakes.
     """
     if loss <= 0.05 * chance:
-        return Finding("all-powerful discriminator", f"its mean loss is {loss:.4f}: it recognises every fake")
+        return Finding("all-powerful discriminator", f"its mean loss is {loss:.4f}: it recognizes every fake")
     if loss >= 0.98 * chance:
         return Finding("dead discriminator", f"its mean loss is {loss:.3f}, no better than chance ({chance:.3f})")
     return None
@@ -271,8 +271,8 @@ def _log_power(patches: Tensor) -> Tensor:
     window = torch.hann_window(size, device=patches.device)
     patches = (patches - patches.mean((-1, -2), keepdim=True)) * window[:, None] * window
     power = torch.fft.rfft2(patches).abs().square().mean(1)
-    # A sinusoid of amplitude a has the power (a size^2 / 8)^2. Less than a quarter of a grey level is invisible.
-    floor = (0.25 * GREY_LEVEL * size**2 / 8) ** 2
+    # A sinusoid of amplitude a has the power (a size^2 / 8)^2. Less than a quarter of a gray level is invisible.
+    floor = (0.25 * GRAY_LEVEL * size**2 / 8) ** 2
     return (power + floor).log().mean(0).cpu()
 
 

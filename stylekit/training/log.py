@@ -243,7 +243,7 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
 
 
 def plot_figures(folder: str | Path) -> Path | None:
-    """Plot the figures of all evaluations of a run to figures.png: one panel per figure, one colour per group.
+    """Plot the figures of all evaluations of a run to figures.png: one panel per figure, one color per group.
 
     Pale bands are intervals. Dotted lines show the value of real pictures, dashed ones that of untranslated pictures.
 

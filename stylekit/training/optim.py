@@ -1,4 +1,4 @@
-"""One optimisation step, the learning-rate schedule, the exponential moving average of weights, and Muon."""
+"""One optimization step, the learning-rate schedule, the exponential moving average of weights, and Muon."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Restore the state of an optimiser of the same parameters; its options stay those of the run.
+    """Restore the state of an optimizer of the same parameters; its options stay those of the run.
 
     `load_state_dict` does not compare the state with the parameters, and fused kernels write beyond tensors that are
     too small.
@@ -40,15 +40,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, state in saved["state"].items():
         if not 0 <= number < len(parameters):
-            raise ValueError(f"the optimiser has no parameter {number}")
+            raise ValueError(f"the optimizer has no parameter {number}")
         like = parameters[number]
         if state and state.keys() != _state_names(optimizer, like):
-            raise ValueError(f"the state of the optimiser does not fit parameter {number}")
+            raise ValueError(f"the state of the optimizer does not fit parameter {number}")
         for name, value in state.items():
             fits = isinstance(value, Tensor) and (value.shape, value.dtype) == (like.shape, like.dtype)
             counts = name == "step" and (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int))
             if not fits and not counts:
-                raise ValueError(f"{name} of the optimiser does not fit parameter {number}")
+                raise ValueError(f"{name} of the optimizer does not fit parameter {number}")
     optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
 
 
@@ -116,8 +116,8 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Muon` accepts matrices only and has no fallback for other parameters.
 
     Args:
-        params: Parameters to optimise. Kernels with at most 3 outputs (the output layer) use Adam, since
-            orthogonalising three rows has little effect.
+        params: Parameters to optimize. Kernels with at most 3 outputs (the output layer) use Adam, since
+            orthogonalizing three rows has little effect.
         lr: Learning rate of Muon and Adam.
         momentum: Nesterov momentum of Muon.
         betas: Decay rates of Adam.

@@ -139,7 +139,7 @@ def _picture_seeds() -> list[tuple[str, bytes]]:
     """Small pictures of every readable format, in their variants."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 4), dtype=np.uint8)
     rgba = Image.fromarray(noise)
-    rgb, grey, cmyk = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("CMYK")
+    rgb, gray, cmyk = rgba.convert("RGB"), rgba.convert("L"), rgba.convert("CMYK")
     palette = rgb.quantize(8)
     deep = Image.fromarray(noise[..., 0].astype(np.uint16) * 257)
     real = Image.fromarray(noise[..., 0].astype(np.float32) / 255)
@@ -156,7 +156,7 @@ def _picture_seeds() -> list[tuple[str, bytes]]:
         ("jpg", rgb, {"exif": exif}),
         ("jpg", rgb, {"progressive": True, "icc_profile": profile}),
         ("jpg", cmyk, {}),
-        ("jpg", grey, {"restart_marker_blocks": 1}),
+        ("jpg", gray, {"restart_marker_blocks": 1}),
         ("webp", rgba, {"lossless": True, "exif": exif}),
         ("webp", rgb, {"quality": 50}),
         ("webp", rgb, {"save_all": True, "append_images": [rgb.rotate(180)]}),
@@ -249,13 +249,13 @@ def _read_photograph(path: Path) -> None:
 
 @functools.cache
 def _mask_seeds() -> list[bytes]:
-    colours = np.zeros((6, 8, 3), np.uint8)
-    colours[:, 4:] = 255
-    colours[3:, :, 1] = 0
+    colors = np.zeros((6, 8, 3), np.uint8)
+    colors[:, 4:] = 255
+    colors[3:, :, 1] = 0
     seeds = []
     for mode in ("RGB", "P", "L", "1"):
         file = io.BytesIO()
-        Image.fromarray(colours).convert(mode).save(file, "PNG")
+        Image.fromarray(colors).convert(mode).save(file, "PNG")
         seeds.append(file.getvalue())
     return seeds
 
