@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from cyclegan.official import check_flags
 from cyclegan.options import (
@@ -11,14 +12,22 @@ from cyclegan.options import (
     EvaluateConfig,
     ExportConfig,
     FetchConfig,
+    PretrainConfig,
     TrainConfig,
     TranslateConfig,
+    UnpairedConfig,
     WeightsConfig,
 )
 from stylekit import cli
 
+if TYPE_CHECKING:
+    from stylekit.training.run import Result
+
+C = TypeVar("C", bound=UnpairedConfig)
+
 COMMANDS = {
     "train": TrainConfig,
+    "pretrain": PretrainConfig,
     "translate": TranslateConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
@@ -41,6 +50,8 @@ def main(args: Sequence[str] | None = None) -> int:
         config = cli.parse_command(COMMANDS, "cyclegan", about, args)
         if isinstance(config, TrainConfig):
             return train(config, "cyclegan train")
+        if isinstance(config, PretrainConfig):
+            return pretrain(config)
         if isinstance(config, EvaluateConfig):
             return evaluate(config)
         if isinstance(config, ExportConfig):
@@ -62,13 +73,25 @@ def train_main(args: Sequence[str] | None = None) -> int:
 
 def train(config: TrainConfig, command: str) -> int:
     """Train or resume a run; a signal saves before it stops."""
-    from cyclegan import train as training
+    from cyclegan.train import train
+
+    return _run_training(train, config, command)
+
+
+def pretrain(config: PretrainConfig) -> int:
+    """Train one generator without the cycle; a signal saves before it stops."""
+    from cyclegan.pretrain import pretrain
+
+    return _run_training(pretrain, config, "cyclegan pretrain")
+
+
+def _run_training(training: Callable[[C], Result], config: C, command: str) -> int:
     from stylekit import devices
 
     config = cli.sweep_name(config)
-    devices.set_threads(config.threads)
-    with cli.training_hint(config, f"--n-blocks 6 or --ngf {max(1, config.ngf // 2)}"):
-        result = training.train(config)
+    devices.set_threads(config.machine.threads)
+    with cli.training_hint(config, f"--n-blocks 6 or --ngf {max(1, config.generator.ngf // 2)}"):
+        result = training(config)
     return cli.report_training(result, config, command)
 
 

@@ -7,6 +7,7 @@ being resized to a square. For square pictures, such as those of the published s
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +18,24 @@ import albumentations
 import cv2
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
+from cyclegan.options import UnpairedConfig
 from stylekit.pictures import images
 from stylekit.training.data import (
+    VALIDATION_PICTURES,
     center_crop,
+    evenly_spaced,
     load_any_crop,
+    make_loader,
     pipeline_from_dict,
     random_crop,
+    read_pictures,
     read_pipeline_file,
     resize_shorter_side,
 )
+from stylekit.training.log import print0
+from stylekit.training.run import Run
 
 LAYOUTS = ("{split}{domain}", "{split}_{domain}", "{domain}/{split}", "{split}/{domain}")
 """Folders in which a data set may keep the pictures of a split ("train", "test") and a domain ("A", "B")."""
@@ -69,25 +77,57 @@ def find_domain(dataroot: str | Path, split: str, domain: str) -> list[Path]:
     return []
 
 
-def find_training_pictures(
-    dataroot: str | Path, domains: tuple[str, str] = ("A", "B")
-) -> tuple[list[Path], list[Path]]:
-    """The training pictures of X and Y: by default X from trainA, Y from trainB.
+@dataclass
+class Data:
+    """Training batches and validation pictures."""
+
+    loader: DataLoader[Pair]
+    pipelines: Pipelines
+    validation_x: list[Path]
+    validation_y: list[Path]
+
+
+def load_data(config: UnpairedConfig, run: Run) -> Data:
+    """Read every picture once, to find unreadable ones before training does; cache them if they fit in memory.
+
+    A resumed run keeps its augmentation, whose file may have been moved.
 
     Raises:
         FileNotFoundError: A folder is missing or has no pictures.
+        ValueError: More than 1 % of the pictures are unreadable, or there are too few for one batch.
     """
-    found = []
-    for domain in domains:
-        paths = find_domain(dataroot, "train", domain)
-        if not paths:
-            kinds = " ".join(sorted(suffix[1:] for suffix in images.FORMATS))
-            raise FileNotFoundError(
-                f"no pictures in {Path(dataroot) / f'train{domain}'}; "
-                f"expected trainA and trainB with pictures ({kinds})"
-            )
-        found.append(paths)
-    return found[0], found[1]
+    options, domains = config.data, config.data.domains
+    saved = run.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
+    if saved is None:
+        pipelines = build_pipelines(options.augment, options.load_size, options.crop_size)
+    else:
+        pipelines = pipelines_from_dict(saved, options.crop_size)
+    paths = [find_training_pictures(options.dataroot, domain) for domain in domains]
+    (good_x, good_y), cache = read_pictures(paths, [f" of domain {domain}" for domain in domains])
+    data = UnpairedImages(good_x, good_y, pipelines, config.schedule.seed, cache)
+    loader = make_loader(data, len(data), config, run.device)
+    print0(f"X: {len(good_x)} pictures, Y: {len(good_y)} pictures{', cached in memory' if cache else ''}")
+    validation = [
+        # Pictures of the test folder, or of the training folder if there is none.
+        evenly_spaced(find_domain(options.dataroot, "test", domain) or training, VALIDATION_PICTURES)
+        for domain, training in zip(domains, (good_x, good_y), strict=True)
+    ]
+    return Data(loader, pipelines, *validation)
+
+
+def find_training_pictures(dataroot: str | Path, domain: str) -> list[Path]:
+    """The training pictures of a domain, "A" or "B".
+
+    Raises:
+        FileNotFoundError: The folder is missing or has no pictures.
+    """
+    paths = find_domain(dataroot, "train", domain)
+    if not paths:
+        kinds = " ".join(sorted(suffix[1:] for suffix in images.FORMATS))
+        raise FileNotFoundError(
+            f"no pictures in {Path(dataroot) / f'train{domain}'}; expected trainA and trainB with pictures ({kinds})"
+        )
+    return paths
 
 
 def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
@@ -138,7 +178,7 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
 
 
 class UnpairedImages(Dataset[Pair]):
-    """Pictures of X by index, each with a random picture of Y (or, with `serial`, the one at the same index).
+    """Pictures of X by index, each with a random picture of Y.
 
     An epoch has as many samples as the larger collection has pictures. Sample `i` is the same at every call and in
     every process: crops, flips and the choice from Y are drawn from `seed` and `i`. Indices beyond the length belong to
@@ -157,14 +197,12 @@ class UnpairedImages(Dataset[Pair]):
         paths_y: list[Path],
         pipelines: Pipelines,
         seed: int = 0,
-        serial: bool = False,
         cache: dict[Path, Tensor] | None = None,
     ) -> None:
         self.paths_x = paths_x
         self.paths_y = paths_y
         self.pipelines = pipelines
         self.seed = seed
-        self.serial = serial
         self.cache = cache
 
     def __len__(self) -> int:
@@ -172,11 +210,9 @@ class UnpairedImages(Dataset[Pair]):
 
     def __getitem__(self, index: int) -> Pair:
         draws = np.random.default_rng((self.seed, index)).integers(2**31, size=3)
-        seed_x, seed_y, any_y = (int(n) for n in draws)
-        index_x = index % len(self)
-        index_y = index_x if self.serial else any_y
+        seed_x, seed_y, index_y = (int(n) for n in draws)
         return Pair(
-            load_any_crop(self.paths_x, index_x, self.pipelines.x, seed_x, self.cache),
+            load_any_crop(self.paths_x, index % len(self), self.pipelines.x, seed_x, self.cache),
             load_any_crop(self.paths_y, index_y, self.pipelines.y, seed_y, self.cache),
         )
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -105,6 +108,19 @@ _HALVINGS = {"relu1_2": 2, "relu2_2": 1, "relu3_2": 0, "relu4_1": 0, "relu5_1": 
 """The layers that have a head, and how often it halves height and width: the first three scores are H / 4 wide."""
 
 
+Discriminator = PatchDiscriminator | FeatureDiscriminator
+
+
+class Discriminators(nn.ModuleList):
+    """One or two discriminators of the same pictures.
+
+    Shape: (B, 3, H, W) in [-1, 1] -> the scores of each.
+    """
+
+    def forward(self, pictures: Tensor) -> Scores:
+        return tuple(discriminator(pictures) for discriminator in self)
+
+
 class DiscriminatorPair(nn.Module):
     """D_X and D_Y, each named for the domain that it discriminates, in one module.
 
@@ -115,8 +131,8 @@ class DiscriminatorPair(nn.Module):
 
     def __init__(
         self,
-        D_X: PatchDiscriminator | FeatureDiscriminator,
-        D_Y: PatchDiscriminator | FeatureDiscriminator,
+        D_X: Discriminator,
+        D_Y: Discriminator,
         extra_x: FeatureDiscriminator | None = None,
         extra_y: FeatureDiscriminator | None = None,
     ) -> None:
@@ -124,13 +140,30 @@ class DiscriminatorPair(nn.Module):
         self.D_X, self.D_Y = D_X, D_Y
         self.extra_x, self.extra_y = extra_x, extra_y
 
-    def forward(self, x: Tensor | None, y: Tensor | None) -> tuple[Scores, Scores]:
-        """The scores of x by the discriminators of X, and of y by those of Y; none for None."""
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Scores, Scores]:
+        """The scores of x by the discriminators of X, and of y by those of Y."""
         return _scores(x, self.D_X, self.extra_x), _scores(y, self.D_Y, self.extra_y)
 
+    def named(self) -> dict[str, Discriminator]:
+        """By folder name: D_X, D_Y and, if there are two of each, D_X_features, D_Y_features."""
+        named = {"D_X": self.D_X, "D_Y": self.D_Y, "D_X_features": self.extra_x, "D_Y_features": self.extra_y}
+        return {name: network for name, network in named.items() if network is not None}
 
-def _scores(x: Tensor | None, *discriminators: nn.Module | None) -> Scores:
-    return () if x is None else tuple(D(x) for D in discriminators if D is not None)
+
+def _scores(pictures: Tensor, *discriminators: nn.Module | None) -> Scores:
+    return tuple(D(pictures) for D in discriminators if D is not None)
+
+
+def discriminator_class(folder: Path) -> type[Discriminator] | None:
+    """Which discriminator a folder holds, by the arguments in its config.json; None if it holds none."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    for kind in (PatchDiscriminator, FeatureDiscriminator):
+        if isinstance(config, dict) and config.keys() == inspect.signature(kind).parameters.keys():
+            return kind
+    return None
 
 
 def _head(channels: int, halvings: int, width: int) -> nn.Sequential:

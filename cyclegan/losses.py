@@ -12,17 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stylekit.networks.spectra import luminance_and_chroma
-
-GANLoss = Literal["lsgan", "vanilla"]
+GANMode = Literal["lsgan", "vanilla"]
 Scores = Tensor | Sequence[Tensor]
 """The scores of one discriminator, or of several."""
 
-STROKE = 16
-"""Width in pixels within which strokes may be lighter, darker or of another color than the photograph."""
 
-
-def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_loss: GANLoss = "lsgan") -> Tensor:
+def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_mode: GANMode = "lsgan") -> Tensor:
     """The loss of discriminator scores against the target "real" (or "fake").
 
     "lsgan" is the squared distance to 1 or 0 (Mao et al. 2017; section 4 of the CycleGAN paper), "vanilla" the negative
@@ -40,10 +35,10 @@ def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_loss: GA
         tensor(0.1250)
     """
     if not isinstance(scores, Tensor):
-        return torch.stack([adversarial_loss(part, real, gan_loss) for part in scores]).mean()
-    scores = _at_least_float32(scores)
+        return torch.stack([adversarial_loss(part, real, gan_mode) for part in scores]).mean()
+    scores = at_least_float32(scores)
     target = torch.full_like(scores, float(real))
-    if gan_loss == "lsgan":
+    if gan_mode == "lsgan":
         return functional.mse_loss(scores, target)
     return functional.binary_cross_entropy_with_logits(scores, target)
 
@@ -54,7 +49,7 @@ def generator_loss(
     same: tuple[Tensor, Tensor] | None,
     scores: tuple[Scores, Scores],
     *,
-    gan_loss: GANLoss = "lsgan",
+    gan_mode: GANMode = "lsgan",
     lambda_x: float = 10.0,
     lambda_y: float = 10.0,
     lambda_identity: float = 0.5,
@@ -75,8 +70,8 @@ def generator_loss(
     """
     scores_x, scores_y = scores
     terms = {
-        "adversarial_g": adversarial_loss(scores_y, True, gan_loss),
-        "adversarial_f": adversarial_loss(scores_x, True, gan_loss),
+        "adversarial_g": adversarial_loss(scores_y, True, gan_mode),
+        "adversarial_f": adversarial_loss(scores_x, True, gan_mode),
         "cycle_x": lambda_x * _l1_loss(cycled[0], real[0]),
         "cycle_y": lambda_y * _l1_loss(cycled[1], real[1]),
     }
@@ -86,113 +81,27 @@ def generator_loss(
     return terms
 
 
-def one_sided_loss(
-    real: Tensor,
-    colors: Tensor,
-    fake: Tensor,
-    content: tuple[Tensor, Tensor],
-    style: Tensor,
-    weave: Tensor | None,
-    scores: Scores,
-    gan_loss: GANLoss = "lsgan",
-    lambda_content: float = 0.4,
-    lambda_tone: float = 4.0,
-    lambda_color: float = 2.0,
-    lambda_style: float = 8.0,
-    lambda_weave: float = 2.0,
-) -> dict[str, Tensor]:
-    """The weighted terms of one generator in the one-sided stage, a departure from the paper without the way back.
-
-    Instead of the cycle, VGG features keep the content, and local means of brightness and color the light. The style
-    loss of Gatys et al. (2016) says what the other collection looks like, from the first step; it counts less in flat
-    pictures, where it would paint patterns.
-
-    Args:
-        real: Pictures, (B, 3, H, W) in [-1, 1].
-        colors: The same pictures, in the colors that local means should have.
-        fake: Their translations.
-        content: VGG features of `real` and of `fake`, (B, C, h, w).
-        style: Distance of the style of `fake` from that of the collection.
-        weave: Regular patterns that the generator adds to smooth areas (`MeanWeave`); None leaves them out.
-        scores: Scores of `fake`.
-
-    Returns:
-        Scalars: adversarial, content, tone, color, style and, with `weave`, weave.
-    """
-    tone, color = _tone_and_color_loss(colors, _at_least_float32(fake))
-    terms = {
-        "adversarial": adversarial_loss(scores, True, gan_loss),
-        "content": lambda_content * _content_loss(*content),
-        "tone": lambda_tone * tone,
-        "color": lambda_color * color,
-        "style": lambda_style * _detail(real) * style,
-    }
-    if weave is not None:
-        terms["weave"] = lambda_weave * weave
-    return terms
-
-
-def discriminator_loss(real: Scores, fake: Scores, gan_loss: GANLoss = "lsgan") -> Tensor:
+def discriminator_loss(real: Scores, fake: Scores, gan_mode: GANMode = "lsgan") -> Tensor:
     """What a discriminator minimizes, halved to slow it down relative to the generators (appendix 7.1).
 
     Args:
         real: D_X(real_x), or D_Y(real_y).
         fake: D_X(fake_x), or D_Y(fake_y), of detached fakes.
     """
-    return 0.5 * (adversarial_loss(real, True, gan_loss) + adversarial_loss(fake, False, gan_loss))
+    return 0.5 * (adversarial_loss(real, True, gan_mode) + adversarial_loss(fake, False, gan_mode))
 
 
-def _content_loss(before: Tensor, after: Tensor) -> Tensor:
-    """Squared difference of features, relative to their mean square, so that 1 means that nothing is kept."""
-    before = _at_least_float32(before)
-    return functional.mse_loss(_at_least_float32(after), before) / before.square().mean()
-
-
-def _tone_and_color_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
-
-    What one would miss counts more: vivid colors more than grays, which a painter replaces, and most that they fade;
-    bright areas, or clouds become wheat and blue skies gray; dark areas, or patches of teal and olive fill them. Black
-    areas have no strokes: there every pixel should be like the mean of the 5 x 5 around it in the photograph.
-    """
-    pixels = luminance_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
-    colors, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
-    differences = painted - colors
-    bright, dark = functional.relu(colors[0]), _darkness(colors[0])
-    tone = ((1 + 2 * bright + 4 * dark) * differences[0].abs()).mean()
-
-    vividness = colors[1:].norm(dim=0)
-    counts = (0.5 + (vividness / 0.35).square() + 3 * bright + 4 * dark).clamp(max=4)
-    faded = functional.relu(-(differences[1:] * colors[1:]).sum(dim=0) / (vividness + 1e-3))
-    color = (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean()
-
-    before, now = pixels.chunk(2, dim=1)
-    around = _local_mean(before)
-    marks = _darkness(around[0]).square() * (now - around).abs()
-    return tone + 10 * marks[0].mean(), color + 15 * marks[1:].mean()
-
-
-def _darkness(luma: Tensor) -> Tensor:
-    """From 0 for a dark gray, and all that is brighter, to 1 for black."""
-    return functional.relu(-0.2 - luma) / 0.8
-
-
-def _detail(pictures: Tensor) -> Tensor:
-    """How much there is to paint: from 0.15 for flat pictures to 1 for foliage."""
-    return (0.15 + 20 * (pictures - _local_mean(pictures)).abs().mean()).clamp(max=1)
-
-
-def _local_mean(x: Tensor) -> Tensor:
-    """Mean of the 5 x 5 pixels around each."""
-    padded = functional.pad(x, (2, 2, 2, 2), mode="reflect")
-    return functional.avg_pool2d(padded, 5, stride=1)
+def split_scores(scores: Sequence[Tensor]) -> tuple[Scores, Scores]:
+    """Split the scores of a batch of real pictures, then as many fakes: of the real ones, and of the fakes."""
+    halves = [part.chunk(2) for part in scores]
+    return tuple(real for real, _ in halves), tuple(fake for _, fake in halves)
 
 
 def _l1_loss(picture: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference: the L1 norm of eq. 2 divided by the number of values."""
-    return functional.l1_loss(_at_least_float32(picture), target)
+    return functional.l1_loss(at_least_float32(picture), target)
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """Networks may run in bfloat16, which is too coarse for the sums in a loss."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

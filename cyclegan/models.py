@@ -6,16 +6,17 @@ an input channel, `limit` bounds normalized features, and `keep_colors` returns 
 `upsample="transposed"` alone is the published network.
 """
 
-from __future__ import annotations
+# Annotations stay objects here: `from_pretrained` reads the class of `config` from them.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from cyclegan.options import GeneratorConfig
 from stylekit.networks.blocks import (
     DownsampleConv2d,
     EncoderDecoder,
@@ -28,8 +29,6 @@ from stylekit.networks.blocks import (
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.noise import fixed_noise, noise_tile, random_noise
 from stylekit.networks.weights import check_shapes, load_tensors
-
-Upsample = Literal["resize", "transposed"]
 
 
 class Generator(
@@ -47,69 +46,38 @@ class Generator(
     Shape: (B, 3, H, W) in [-1, 1] -> the same. H and W are multiples of 4 and at least 8.
 
     Args:
-        ngf: Channels after the first convolution; 64 in the paper.
-        n_blocks: Number of residual blocks; in the paper 9 for 256 x 256 and larger, 6 for 128 x 128.
-        upsample: "resize" or "transposed" (the published layer, used by official files).
-        dropout: Insert a Dropout(0.5) in the residual blocks, as in some published networks.
-        antialias: Blur before the strided convolutions (`DownsampleConv2d`). Official files have no blur.
-        noise: Standard deviation of a fourth input channel of noise, which seeds strokes in flat regions (Ulyanov et
-            al. 2016); 0 for no such channel, as in official files. Training draws new noise in every call; in eval mode
-            it is always the same.
-        noise_size: Width of its grains in pixels.
-        limit: Largest absolute value of normalized features, against smears (`InstanceNorm2d`); 0 for none.
-        keep_colors: How much of the local colors of the photograph the output keeps (`KeepColors`), from 0 to 1.
-        keep_black: With `keep_colors`, the photograph shows through where it is black.
-
-    Raises:
-        ValueError: An argument is out of range.
+        config: The architecture; by default that of the paper but for the up-sampling.
     """
 
     _tile: Tensor | None
 
-    def __init__(
-        self,
-        ngf: int = 64,
-        n_blocks: int = 9,
-        upsample: Upsample = "resize",
-        dropout: bool = False,
-        antialias: bool = False,
-        noise: float = 0.0,
-        noise_size: int = 1,
-        limit: float = 0.0,
-        keep_colors: float = 0.0,
-        keep_black: bool = True,
-    ) -> None:
+    def __init__(self, config: GeneratorConfig = GeneratorConfig()) -> None:  # noqa: B008 - it is frozen
         super().__init__()
-        if ngf < 1 or n_blocks < 0:
-            raise ValueError(f"expected ngf >= 1 and n_blocks >= 0, got ngf={ngf}, n_blocks={n_blocks}")
-        if noise < 0 or limit < 0:
-            raise ValueError(f"noise and limit must be at least 0, got noise={noise}, limit={limit}")
-        if not 1 <= noise_size <= 64:
-            raise ValueError(f"expected noise_size in [1, 64], got {noise_size}")
-        if upsample not in ("resize", "transposed"):
-            raise ValueError(f"upsample must be 'resize' or 'transposed', got {upsample!r}")
-        self.noise = noise
-        self.noise_size = noise_size
+        ngf, antialias, upsample = config.ngf, config.antialias, config.upsample
+        self.noise = config.noise
+        self.noise_size = config.noise_size
         # Not made when it is needed: an export, which traces the first call, would keep an unusable one.
-        self.register_buffer("_tile", noise_tile(noise_size) if noise and noise_size > 1 else None, persistent=False)
+        tile = noise_tile(config.noise_size) if config.noise and config.noise_size > 1 else None
+        self.register_buffer("_tile", tile, persistent=False)
         self.model = EncoderDecoder(
             nn.ReflectionPad2d(3),
-            nn.Conv2d(4 if noise else 3, ngf, 7),
+            nn.Conv2d(4 if config.noise else 3, ngf, 7),
             InstanceNorm2d(ngf),
             nn.ReLU(inplace=True),
             *_downsample(ngf, 2 * ngf, antialias),
             *_downsample(2 * ngf, 4 * ngf, antialias),
-            *(ResidualBlock(4 * ngf, dropout) for _ in range(n_blocks)),
+            *(ResidualBlock(4 * ngf, config.dropout) for _ in range(config.n_blocks)),
             *_upsample(4 * ngf, 2 * ngf, upsample),
             *_upsample(2 * ngf, ngf, upsample),
             nn.ReflectionPad2d(3),
             Conv2d(ngf, 3, 7),
             nn.Tanh(),
         )
-        self.keep_colors = KeepColors(keep_colors, -1.0 if keep_black else None) if keep_colors else None
+        black = -1.0 if config.keep_black else None
+        self.keep_colors = KeepColors(config.keep_colors, black) if config.keep_colors else None
         for module in self.modules():
             if isinstance(module, InstanceNorm2d):
-                module.limit = limit
+                module.limit = config.limit
         self.apply(normal_init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +108,7 @@ class Generator(
         return torch.cat([x, self.noise * noise.to(x.dtype)], dim=1)
 
     @classmethod
-    def from_official(cls, path: str | Path) -> Generator:
+    def from_official(cls, path: str | Path) -> "Generator":
         """Load a ResNet generator saved by the authors' PyTorch code (`latest_net_G.pth`, `latest_net_G_A.pth`).
 
         Width, number of blocks and dropout are inferred from the tensors.
@@ -159,13 +127,14 @@ class Generator(
             raise ValueError(f"{path}: a generator with batch normalization; expected one trained with --norm instance")
         if first.shape[1] != 3:
             raise ValueError(f"{path}: a generator for {first.shape[1]} channels; expected 3 (RGB)")
-        network = cls(
+        config = GeneratorConfig(
             ngf=first.shape[0],
             n_blocks=len({key.split(".")[1] for key in tensors if ".conv_block." in key}),
             upsample="transposed",
             # Dropout moves the second convolution of a block from index 5 to 6.
             dropout=any(key.endswith(".conv_block.6.weight") for key in tensors),
         )
+        network = cls(config)
         shapes = {name: value.shape for name, value in network.state_dict().items()}
         check_shapes(tensors, shapes, path, "a ResNet generator")
         network.load_state_dict(tensors)
@@ -197,16 +166,11 @@ class GeneratorPair(nn.Module):
         self.G = G
         self.F = F
 
-    def forward(
-        self, real_x: Tensor, real_y: Tensor | None, identity: bool = True, cycle: bool = True
-    ) -> Cycle | tuple[Tensor, Tensor | None]:
+    def forward(self, real_x: Tensor, real_y: Tensor, identity: bool = True) -> Cycle:
         """Translate both ways and back; with `identity`, also apply each generator to its target domain.
 
-        Without `cycle`, return only G(real_x) and F(real_y), or None if `real_y` is None.
         Instance normalization treats pictures independently, so both inputs of a generator form one batch.
         """
-        if not cycle or real_y is None:
-            return self.G(real_x), None if real_y is None else self.F(real_y)
         if identity:
             fake_y, same_y = self.G(torch.cat([real_x, real_y])).split(len(real_x))
             fake_x, same_x = self.F(torch.cat([real_y, real_x])).split(len(real_y))
@@ -225,7 +189,7 @@ def _downsample(channels_in: int, channels_out: int, antialias: bool) -> list[nn
     return [convolution, InstanceNorm2d(channels_out), nn.ReLU(inplace=True)]
 
 
-def _upsample(channels_in: int, channels_out: int, upsample: Upsample) -> list[nn.Module]:
+def _upsample(channels_in: int, channels_out: int, upsample: str) -> list[nn.Module]:
     convolution: nn.Module = (
         UpsampleConv2d(channels_in, channels_out)
         if upsample == "resize"

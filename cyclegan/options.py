@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from stylekit.options import (
     THREADS,
     ExportOptions,
+    Hidden,
+    Output,
     PaintConfig,
     RunConfig,
     Switch,
+    TrainingData,
     also,
     check_at_least,
     check_positive,
@@ -22,13 +26,8 @@ from stylekit.options import (
 
 
 @dataclass(frozen=True)
-class TrainConfig(RunConfig):
-    """Train two generators, G: X -> Y and F: Y -> X, on two folders of unpaired pictures.
-
-    X is DATAROOT/trainA, Y is DATAROOT/trainB. CHECKPOINTS_DIR/NAME receives the checkpoint, the generators,
-    validation pictures after every epoch and the losses. Ctrl-C saves and stops; --resume continues exactly where the
-    run stopped.
-    """
+class UnpairedData(TrainingData):
+    """Two folders of unpaired pictures, and how they are cropped."""
 
     dataroot: str
     """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
@@ -36,57 +35,85 @@ class TrainConfig(RunConfig):
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """BtoA swaps the folders: X is trainB. vangogh2photo, for example, has its paintings in trainA."""
 
-    init: Annotated[tuple[str, ...], default_is("train from scratch")] = ()
-    """Fine-tune a training run, or one or two networks (G, F), given like --weights of `cyclegan translate`."""
+    augment: str = "paper"
+    """none, paper (crop, flip), strong (also zoom, rotation, colors), detail (unscaled) or an albumentations FILE."""
 
-    wandb_project: Annotated[str, also("--wandb-project-name")] = "cyclegan"
-    """W&B project."""
+    @property
+    def domains(self) -> tuple[str, str]:
+        """The folders of X and of Y: A or B."""
+        return ("A", "B") if self.direction == "AtoB" else ("B", "A")
 
-    # Networks.
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Architecture of the generator: what `config.json` beside its weights holds."""
+
     ngf: int = 64
-    """Channels after the first convolution of the generators."""
-
-    ndf: int = 64
-    """Channels after the first convolution of the discriminators."""
+    """Channels after the first convolution."""
 
     n_blocks: int = 9
-    """Residual blocks of the generators; the paper uses 6 for 128 px pictures, 9 for larger ones."""
-
-    n_layers_d: Annotated[int, also("--n-layers-D")] = 3
-    """Strided convolutions of the discriminators; 3 gives a receptive field of 70 x 70 px."""
+    """Residual blocks; the paper uses 6 for 128 px pictures, 9 for larger ones."""
 
     upsample: Literal["resize", "transposed"] = "resize"
-    """Upsampling in the generators: resize avoids checkerboard artifacts; transposed is the paper's layer."""
+    """resize (interpolation, convolution) avoids checkerboard artifacts; transposed is the paper's layer."""
 
-    dropout: bool = False
-    """Dropout(0.5) in the residual blocks."""
+    dropout: Annotated[bool, Hidden] = False
+    """Dropout(0.5) in the residual blocks, as in some published networks."""
 
     antialias: bool = False
-    """Blur before strided convolutions of the generators: removes woven patterns from flat regions. Recommended."""
+    """Blur before strided convolutions: removes woven patterns from flat regions."""
+
+    noise: float = 0.0
+    """Standard deviation of a noise channel that seeds strokes in flat regions (Ulyanov et al. 2016), such as 0.2."""
+
+    noise_size: Annotated[int, Hidden] = 1
+    """Width of the grains of the noise in pixels. With 4, broad strokes begin anywhere; 1 is white noise."""
+
+    limit: Annotated[float, Hidden] = 0.0
+    """Largest absolute value of normalized features, such as 4, against smears and blots; 0: no limit."""
+
+    keep_colors: float = 0.0
+    """Part of the local colors of the input that the generator keeps, such as 0.6; 0: none."""
+
+    keep_black: Annotated[bool, Hidden] = True
+    """With `keep_colors`: the input shows through where it is black, instead of blotches."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "ngf", "noise_size")
+        check_at_least(self, 0, "n_blocks", "noise", "limit")
+        if self.upsample not in ("resize", "transposed"):
+            raise ValueError(f"--upsample {self.upsample}: expected resize or transposed")
+        if self.noise_size > 64:
+            raise ValueError(f"noise_size must be in [1, 64], got {self.noise_size}")
+        if not 0 <= self.keep_colors <= 1:
+            raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Architecture of the discriminators, and what they see."""
+
+    ndf: int = 64
+    """Channels after the first convolution."""
+
+    n_layers_d: Annotated[int, also("--n-layers-D")] = 3
+    """Strided convolutions; 3 gives a receptive field of 70 x 70 px."""
 
     discriminator: Literal["patch", "feature", "both"] = "patch"
     """patch is the paper's; feature has small heads on frozen VGG features and learns faster; both uses the two."""
 
     diffaugment: bool = False
-    """Shift pictures and vary their brightness and contrast before the discriminators see them. Recommended."""
+    """Shift pictures and vary their brightness and contrast before the discriminators see them."""
 
-    noise: float = 0.0
-    """Standard deviation of a noise channel that seeds strokes. Train with 0.2; less in use keeps flat regions calm."""
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "ndf", "n_layers_d")
 
-    noise_size: int = 1
-    """Width of the grains of the noise in pixels. With 4, broad strokes begin anywhere; 1 is white noise."""
 
-    limit: float = 0.0
-    """Largest absolute value of normalized features, such as 4, against smears and blots; 0: no limit."""
+@dataclass(frozen=True)
+class CycleLosses:
+    """The objective of the paper."""
 
-    keep_colors: float = 0.0
-    """Part of the local colors of the input that the generators keep, such as 0.6; 0: none."""
-
-    keep_black: bool = True
-    """With --keep-colors: the input shows through where it is black, instead of blotches."""
-
-    # Objective.
-    gan_loss: Annotated[Literal["lsgan", "vanilla"], also("--gan-mode")] = "lsgan"
+    gan_mode: Annotated[Literal["lsgan", "vanilla"], also("--gan-loss")] = "lsgan"
     """Adversarial loss: least squares (the paper's choice) or the original log-likelihood."""
 
     lambda_x: Annotated[float, also("--lambda-A")] = 10.0
@@ -98,87 +125,145 @@ class TrainConfig(RunConfig):
     lambda_identity: float = 0.5
     """Weight of the identity loss, which preserves colors, relative to the cycle loss; 0 disables it."""
 
-    one_sided_steps: int = 0
-    """Train the first N steps without the cycle, which is cheaper: VGG features and local colors hold the picture."""
-
-    one_way: bool = False
-    """Train only G: X -> Y, in one-sided steps, for half of their cost. The run has no F and no D_X."""
-
-    lambda_content: float = 0.4
-    """One-sided steps: weight of the VGG content loss (relu4_1)."""
-
-    lambda_tone: float = 4.0
-    """One-sided steps: weight of the difference in local brightness."""
-
-    lambda_color: float = 2.0
-    """One-sided steps: weight of the difference in local color; less leaves more to the painter's palette."""
-
-    palette: float = 0.25
-    """One-sided steps: how far the colors to keep are moved to those of the other collection; 0: not, 1: whole."""
-
-    lambda_style: float = 8.0
-    """One-sided steps: weight of the style loss (Gatys et al.) against the mean style of the other collection."""
-
-    lambda_weave: float = 2.0
-    """One-sided steps: weight of regular patterns in smooth areas, such as a weave in skies; 0 disables it."""
-
-    lr_d: Annotated[float | None, default_is("that of --lr", "FLOAT")] = None
-    """Learning rate of the discriminators."""
-
-    warmup_steps: int = 0
-    """Raise the learning rate from 0 over the first N steps; use it with --init, since a cold start harms networks."""
-
-    beta1: float = 0.5
-    """First beta of Adam; the second is 0.999."""
-
     pool_size: int = 50
     """Number of past generated pictures kept for training the discriminators; 0 disables the pool."""
 
-    # Pictures.
-    augment: str = "paper"
-    """none, paper (crop, flip), strong (also zoom, rotation, colors), detail (unscaled) or an albumentations FILE."""
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "lambda_x", "lambda_y", "lambda_identity", "pool_size")
 
-    serial_batches: bool = False
-    """Take both collections in order, instead of shuffling X and drawing Y at random."""
 
-    # Evaluation.
+@dataclass(frozen=True)
+class PerceptualLosses:
+    """What replaces the cycle loss: VGG content and style, local colors, and no regular patterns."""
+
+    lambda_content: float = 0.4
+    """Weight of the VGG content loss (relu4_1)."""
+
+    lambda_color: float = 4.0
+    """Weight of the difference in local color; less leaves more to the painter's palette."""
+
+    palette: float = 0.25
+    """Shift color targets towards the other domain: 0 none, 1 fully."""
+
+    lambda_style: float = 5.0
+    """Weight of the style loss (Gatys et al.) against the mean style of the other collection."""
+
+    lambda_weave: float = 2.0
+    """Weight of regular patterns in smooth areas, such as the texture of cloth in skies; 0 disables it."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "lambda_content", "lambda_color", "palette", "lambda_style", "lambda_weave")
+        if self.palette > 1:
+            raise ValueError(f"--palette {self.palette:g}: expected a value from 0 to 1")
+
+
+@dataclass(frozen=True)
+class EvaluatedOutput(Output):
+    """Logs, copies and evaluations. The run is saved after every epoch and every ten minutes."""
+
     eval_every: int = 0
-    """Measure G and F every N epochs and at the end, and keep the best in best/; 0: never. Needs the extra `eval`."""
-
-    eval_pictures: int = 50
-    """Test pictures of each collection to translate; they are compared with twice as many real ones."""
+    """Evaluate every N epochs and at the end, and keep the best in best/; 0: never. Needs the extra `eval`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least(self, 0, "eval_every")
-        check_at_least(self, 2, "eval_pictures")
-        check_at_least(self, 1, "ngf", "ndf", "n_layers_d", "noise_size")
-        check_at_least(self, 0, "n_blocks", "pool_size", "lambda_x", "lambda_y", "lambda_identity", "noise", "limit")
-        check_at_least(self, 0, "one_sided_steps", "lambda_content", "lambda_tone", "lambda_color", "lambda_style")
-        check_at_least(self, 0, "lambda_weave", "palette", "warmup_steps")
-        if not 0 <= self.keep_colors <= 1:
-            raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
-        if self.palette > 1:
-            raise ValueError(f"--palette {self.palette:g}: expected a value from 0 (the picture's colors) to 1")
-        if self.noise_size > 64:
-            raise ValueError(f"--noise-size must be in [1, 64], got {self.noise_size}")
-        check_positive(self, "lr_d")
+
+
+PAINT_NETWORKS: Mapping[str, Any] = {
+    "ngf": 32,
+    "n_blocks": 6,
+    "antialias": True,
+    "noise": 0.2,
+    "noise_size": 4,
+    "limit": 4.0,
+    "keep_colors": 0.6,
+    "ndf": 32,
+    "discriminator": "both",
+    "diffaugment": True,
+    "augment": "detail",
+    "load_size": 160,
+    "crop_size": 160,
+    "n_epochs": 500,
+    "n_epochs_decay": 500,
+    "ema_decay": 0.98,
+}
+"""Preset `paint`: networks and crops with which two hours of one CPU core suffice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedConfig(RunConfig):
+    """What both trainings of this package have."""
+
+    data: UnpairedData
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    output: EvaluatedOutput = field(default_factory=EvaluatedOutput)
+
+    PROJECT = "cyclegan"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(UnpairedConfig):
+    """Train two generators, G: X -> Y and F: Y -> X, on two folders of unpaired pictures.
+
+    X is DATAROOT/trainA, Y is DATAROOT/trainB. CHECKPOINTS_DIR/NAME receives the checkpoint, the generators,
+    validation pictures after every epoch and the losses. Ctrl-C saves and stops; --resume continues exactly where the
+    run stopped.
+    """
+
+    init: Annotated[tuple[str, ...], default_is("train from scratch")] = ()
+    """Start from a training run, or from one or two networks or pre-trainings (G, F), with their discriminators."""
+
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    losses: CycleLosses = field(default_factory=CycleLosses)
+
+    PRESETS: ClassVar = {
+        "paper": {},
+        "paint": {
+            **PAINT_NETWORKS,
+            "lr": 2e-4,
+            "lambda_x": 4.0,
+            "lambda_y": 4.0,
+            "lambda_identity": 0.0,
+            "max_minutes": 60.0,
+        },
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.init) > 2:
             raise ValueError(f"--init: expected a run, or one or two networks (G, F), got {len(self.init)}")
-        if not 0 <= self.beta1 < 1:
-            raise ValueError(f"--beta1 must be in [0, 1), got {self.beta1}")
-        self.check_crop_size(max(16, 2 ** (self.n_layers_d + 2)), f"--n-layers-d {self.n_layers_d}")
-        if self.discriminator != "patch" or self.is_one_sided(0):
-            self.check_crop_size(32, "features of a VGG")
+        depth = self.discriminator.n_layers_d
+        self.data.check_crop_size(max(16, 2 ** (depth + 2)), f"--n-layers-d {depth}")
+        if self.discriminator.discriminator != "patch":
+            self.data.check_crop_size(32, f"--discriminator {self.discriminator.discriminator}")
 
-    def is_one_sided(self, step: int) -> bool:
-        """Whether a step, counted from 0, is one without the cycle."""
-        return self.one_way or step < self.one_sided_steps
 
-    @property
-    def directions(self) -> tuple[str, str]:
-        """What G and F do with the folders: "x2y" translates A into B."""
-        return ("x2y", "y2x") if self.direction == "AtoB" else ("y2x", "x2y")
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(UnpairedConfig):
+    """Train one generator, G: X -> Y, without the cycle: faster, and a start for both generators of `cyclegan train`.
+
+    Content and color losses replace the cycle loss. X is DATAROOT/trainA, Y is DATAROOT/trainB; --direction BtoA trains
+    the other generator. CHECKPOINTS_DIR/NAME receives the checkpoint, the generator, its discriminators, validation
+    pictures after every epoch and the losses. Ctrl-C saves and stops; --resume continues exactly where the run stopped.
+    """
+
+    preset: Literal["paper", "paint"] = "paint"
+    """Networks of the paper's size, or those that paint best on two CPU cores."""
+
+    init: Annotated[str | None, default_is("train from scratch", "STR")] = None
+    """Start from a pre-training or a network, given like --weights of `cyclegan translate`."""
+
+    ndf: int = 64
+    """Channels after the first convolution of the PatchGAN discriminator."""
+
+    losses: PerceptualLosses = field(default_factory=PerceptualLosses)
+
+    PRESETS: ClassVar = {"paper": {}, "paint": {**PAINT_NETWORKS, "lr": 3e-4, "max_minutes": 120.0}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "ndf")
+        self.data.check_crop_size(32, "features of a VGG")
 
 
 @dataclass(frozen=True)

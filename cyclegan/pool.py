@@ -13,7 +13,6 @@ class ImagePool:
 
     Args:
         size: Number of pictures to keep; 50 in the paper. 0 disables the pool.
-        seed: Of the pool's random number generator, whose state is part of `state_dict`.
 
     Raises:
         ValueError: The size is negative.
@@ -24,12 +23,11 @@ class ImagePool:
         torch.Size([2, 3, 8, 8])
     """
 
-    def __init__(self, size: int = 50, seed: int = 0) -> None:
+    def __init__(self, size: int = 50) -> None:
         if size < 0:
             raise ValueError(f"the size of an image pool must not be negative, got {size}")
         self.size = size
         self.images: list[Tensor] = []
-        self.random = torch.Generator().manual_seed(seed)
 
     def __call__(self, fakes: Tensor) -> Tensor:
         """Add new fakes to the pool and return as many pictures, some of them from earlier calls.
@@ -52,8 +50,8 @@ class ImagePool:
             if len(self.images) < self.size:
                 self.images.append(fake.clone())
                 returned.append(fake)
-            elif torch.rand((), generator=self.random) < 0.5:
-                index = int(torch.randint(self.size, (), generator=self.random))
+            elif torch.rand(()) < 0.5:
+                index = int(torch.randint(self.size, ()))
                 returned.append(self.images[index])
                 self.images[index] = fake.clone()
             else:
@@ -61,8 +59,8 @@ class ImagePool:
         return torch.stack(returned)
 
     def state_dict(self) -> dict[str, Any]:
-        """The pictures and the state of the random number generator."""
-        return {"images": list(self.images), "random": self.random.get_state()}
+        """The pictures."""
+        return {"images": list(self.images)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
         """Restore a state, with the pictures on `device`.
@@ -74,4 +72,3 @@ class ImagePool:
         if len({(image.shape, image.dtype) for image in images}) > 1:
             raise ValueError("the pictures of a pool differ in size or type")
         self.images = images
-        self.random.set_state(state["random"].cpu())

@@ -41,8 +41,8 @@ def train(config: TrainConfig) -> int:
     from stylekit import devices
 
     config = cli.sweep_name(config)
-    devices.set_threads(config.threads)
-    with cli.training_hint(config, f"or --width {max(1, config.width // 2)}"):
+    devices.set_threads(config.machine.threads)
+    with cli.training_hint(config, f"or --width {max(1, config.network.width // 2)}"):
         result = training.train(config)
     return cli.report_training(result, config, "johnson train")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stylekit.pictures import images
-from stylekit.training.data import center_crop, load_any_crop, pipeline_from_dict, random_crop, read_pipeline_file
+from stylekit.training.data import load_any_crop
 
 
 def find_photographs(dataroot: str | Path) -> list[Path]:
@@ -35,24 +35,6 @@ def find_photographs(dataroot: str | Path) -> list[Path]:
         kinds = " ".join(sorted(suffix[1:] for suffix in images.FORMATS))
         raise FileNotFoundError(f"no pictures in {root}; expected photographs ({kinds}) in it or its subfolders")
     return paths
-
-
-def build_pipeline(augment: str, load_size: int, crop_size: int) -> albumentations.Compose:
-    """Build the augmentation from its name ("none", "crop") or a file saved by `albumentations.save`.
-
-    Raises:
-        FileNotFoundError: `augment` is neither a name nor a file.
-        ValueError: The file holds no pipeline, or its output is not crop_size x crop_size.
-    """
-    if augment == "none":
-        return center_crop(load_size, crop_size)
-    if augment == "crop":
-        return random_crop(load_size, crop_size)
-    saved = read_pipeline_file(Path(augment), ("none", "crop"))
-    try:
-        return pipeline_from_dict(saved, crop_size)
-    except ValueError as error:
-        raise ValueError(f"--augment {augment}: {error}") from error
 
 
 class Photographs(Dataset[tuple[Tensor, Tensor]]):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from gatys.losses import content_loss, gram_matrix, style_loss, total_variation
-from johnson.options import TrainConfig
+from gatys.losses import content_loss, gram_matrix, style_loss
+from johnson.options import LossConfig
 
 
 def feature_loss(features: Tensor, target: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def perceptual_loss(
     features: Mapping[str, Tensor],
     content: Tensor,
     grams: Mapping[str, Tensor],
-    config: TrainConfig,
+    losses: LossConfig,
     weave: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The weighted terms of the objective (eq. 5); their sum is minimized.
@@ -53,24 +53,20 @@ def perceptual_loss(
         features: Features of the output, by layer.
         content: Features of the photographs at the content layer.
         grams: Gram matrices of the style by layer, (1, C, C).
-        config: The weights; terms with weight 0 are omitted.
+        losses: The weights; terms with weight 0 are omitted.
         weave: Regular patterns that the network adds to smooth areas (`MeanWeave`); None omits them.
 
     Returns:
-        Terms by name, in this order: "content", one per style layer, "pixel", "weave", "tv".
+        Terms by name, in this order: "content", one per style layer, "pixel", "weave".
     """
     terms = {}
-    if config.content_weight:
-        terms["content"] = config.content_weight * feature_loss(features[config.content_layer], content)
-    if config.style_weight:
-        weights = config.layer_weights or (1.0,) * len(grams)
-        for (layer, gram), weight in zip(grams.items(), weights, strict=True):
-            relative = weight * len(weights) / sum(weights)
-            terms[layer] = config.style_weight * relative * style_reconstruction_loss(features[layer], gram)
-    if config.pixel_weight:
-        terms["pixel"] = config.pixel_weight * feature_loss(stylized, photographs)
+    if losses.content_weight:
+        terms["content"] = losses.content_weight * feature_loss(features[losses.content_layer], content)
+    if losses.style_weight:
+        for layer, gram in grams.items():
+            terms[layer] = losses.style_weight * style_reconstruction_loss(features[layer], gram)
+    if losses.pixel_weight:
+        terms["pixel"] = losses.pixel_weight * feature_loss(stylized, photographs)
     if weave is not None:
-        terms["weave"] = config.weave_weight * weave
-    if config.tv_weight:
-        terms["tv"] = config.tv_weight * total_variation(stylized)
+        terms["weave"] = losses.weave_weight * weave
     return terms

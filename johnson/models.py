@@ -11,7 +11,7 @@ Departures from the paper, of which the first three are common to all fast_neura
 * on request, limits of normalized features, and local colors of the photograph, which normalization loses
 """
 
-from __future__ import annotations
+# Annotations stay objects here: `from_pretrained` reads the class of `config` from them.
 
 import re
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
+from johnson.options import NetworkConfig
 from stylekit.networks.blocks import (
     EncoderDecoder,
     InstanceNorm2d,
@@ -53,62 +54,33 @@ class TransformerNet(
     Shape: (B, 3, H, W) in [0, 1], or (B, 4, H, W) with noise (see `with_noise`) -> (B, 3, H, W), approximately in
     [0, 1]; clamp before display. H and W are multiples of 4 and at least 8. Without the fourth channel the noise is 0.
 
-    Args:
-        width: Channels after the first convolution; 32 in the paper. Half the width needs a quarter of the parameters.
-        n_blocks: Number of residual blocks; 5 in the paper.
-        upsample: Interpolation: "nearest", as in fast_neural_style, or "bilinear".
-        bound: End with instance normalization and a softsign. The style loss is most sensitive to the mean and the
-            contrast of the colors, which then depend on six parameters only. Without it, as in fast_neural_style, a
-            new network starts far outside [0, 1] and learns slowly.
-        skip: Add the features of the encoder to those of the decoder. Without it, as in fast_neural_style, all detail
-            passes through a quarter of the resolution, which takes longer to learn.
-        noise: Standard deviation of the input noise; 0 removes the fourth channel. Noise seeds strokes in flat regions,
-            which otherwise become a regular weave. `network.noise *= 2` on a trained network gives freer strokes and
-            preserves less of the photograph.
-        limit: Largest absolute value of normalized features, against blots (`InstanceNorm2d`); 0 for none.
-        keep_colors: How much of the local colors of the photograph the output keeps (`KeepColors`), from 0 to 1.
-        keep_black: With `keep_colors`, the photograph shows through where it is black.
+    `network.noise *= 2` on a trained network gives freer strokes and preserves less of the photograph.
 
-    Raises:
-        ValueError: An argument is out of range.
+    Args:
+        config: The architecture.
     """
 
-    def __init__(
-        self,
-        width: int = 32,
-        n_blocks: int = N_BLOCKS,
-        upsample: Interpolation = "bilinear",
-        bound: bool = True,
-        skip: bool = True,
-        noise: float = 0.1,
-        limit: float = 0.0,
-        keep_colors: float = 0.0,
-        keep_black: bool = True,
-    ) -> None:
+    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:  # noqa: B008 - it is frozen
         super().__init__()
-        if width < 1 or n_blocks < 0:
-            raise ValueError(f"expected width >= 1 and n_blocks >= 0, got width={width}, n_blocks={n_blocks}")
-        if upsample not in ("nearest", "bilinear"):
-            raise ValueError(f"upsample must be 'nearest' or 'bilinear', got {upsample!r}")
-        if noise < 0 or limit < 0:
-            raise ValueError(f"noise and limit must be at least 0, got noise={noise}, limit={limit}")
-        self.noise = noise
+        width, upsample = config.width, config.upsample
+        self.noise = config.noise
         self.model = EncoderDecoder(
-            *_convolution(4 if noise else 3, width, 9),
+            *_convolution(4 if config.noise else 3, width, 9),
             *_convolution(width, 2 * width, 3, stride=2),
             *_convolution(2 * width, 4 * width, 3, stride=2),
-            *(ResidualBlock(4 * width, affine=True) for _ in range(n_blocks)),
+            *(ResidualBlock(4 * width, affine=True) for _ in range(config.n_blocks)),
             *_upsample(4 * width, 2 * width, upsample),
             *_upsample(2 * width, width, upsample),
             nn.ReflectionPad2d(4),
             Conv2d(width, 3, 9),
-            *([InstanceNorm2d(3, affine=True), Softsign()] if bound else []),
-            skip=skip,
+            *([InstanceNorm2d(3, affine=True), Softsign()] if config.bound else []),
+            skip=config.skip,
         )
-        self.keep_colors = KeepColors(keep_colors, 0.0 if keep_black else None) if keep_colors else None
+        black = 0.0 if config.keep_black else None
+        self.keep_colors = KeepColors(config.keep_colors, black) if config.keep_colors else None
         for module in self.modules():
             if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colors.
-                module.limit = limit
+                module.limit = config.limit
 
     def forward(self, x: Tensor) -> Tensor:
         if self.noise and x.shape[1] == 3:
@@ -129,7 +101,7 @@ class TransformerNet(
         return torch.cat([photographs, self.noise * noise], dim=1) if self.noise else photographs
 
     @classmethod
-    def from_official(cls, path: str | Path) -> TransformerNet:
+    def from_official(cls, path: str | Path) -> "TransformerNet":
         """Load a network saved by fast_neural_style of PyTorch's examples (`mosaic.pth`, `candy.pth`, ...).
 
         Those networks map [0, 255] to [0, 255]; the factor is merged into the first and the last convolution. The width
@@ -143,7 +115,7 @@ class TransformerNet(
         first = tensors.get("conv1.conv2d.weight")
         if first is None or first.ndim != 4:
             raise ValueError(f"{path}: not a fast_neural_style network: missing conv1.conv2d.weight")
-        network = cls(first.shape[0], upsample="nearest", bound=False, skip=False, noise=0.0)
+        network = cls(NetworkConfig(first.shape[0], upsample="nearest", bound=False, skip=False, noise=0.0))
         state = network.state_dict()
         names = dict(zip(_official_names(), state, strict=True))
         shapes = {official: state[name].shape for official, name in names.items()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -12,23 +12,20 @@ from gatys.options import STYLE_LAYERS
 from stylekit.options import (
     THREADS,
     ExportOptions,
+    Hidden,
     PaintConfig,
     RunConfig,
+    Schedule,
+    TrainingData,
     also,
     check_at_least,
-    check_weights,
     default_is,
 )
 
 
 @dataclass(frozen=True)
-class TrainConfig(RunConfig):
-    """Train a network for one style.
-
-    CHECKPOINTS_DIR/NAME receives the checkpoint, the network, validation pictures after every epoch and the losses.
-    Ctrl-C saves and stops; --resume continues exactly where the run stopped. Use the network with
-    johnson stylize photo.jpg --style CHECKPOINTS_DIR/NAME.
-    """
+class PhotographData(TrainingData):
+    """Photographs and how they are cropped."""
 
     dataroot: Annotated[str, also("--dataset", "--train-path")]
     """Folder of photographs of any kind, searched recursively."""
@@ -36,69 +33,57 @@ class TrainConfig(RunConfig):
     batch_size: int = 4
     """Photographs per step, in each process."""
 
-    n_epochs: Annotated[int, also("--epochs")] = 1
-    """Epochs at the full learning rate."""
+    val_dataroot: Annotated[str | None, default_is("pictures from DATAROOT", "STR", ("--test-dir",))] = None
+    """Validation picture or folder."""
 
-    n_epochs_decay: int = 1
-    """Further epochs over which the learning rate decays linearly to zero."""
 
-    lr: Annotated[float, also("--learning-rate")] = 1e-3
-    """Learning rate."""
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Architecture of the network: what `config.json` beside its weights holds."""
 
-    optimizer: Literal["muon", "adam"] = "muon"
-    """muon reduces the loss two to four times as fast as adam, the paper's optimizer (benchmarks/README.md)."""
-
-    ema_decay: float = 0.99
-    """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
-
-    n_samples: int = 4
-    """Validation photographs, stylized after every epoch."""
-
-    wandb_project: Annotated[str, also("--wandb-project-name")] = "johnson"
-    """W&B project."""
-
-    # Style.
-    style: Annotated[tuple[str, ...], also("--style-image")] = ()
-    """Paintings (files or folders), bundled styles (see `gatys styles`) or `gatys make-style` files, averaged."""
-
-    style_weights: Annotated[tuple[float, ...], default_is("equal")] = ()
-    """Weights of the styles, in the order given."""
-
-    style_size: int = 512
-    """Shrink paintings whose longer side exceeds this many pixels. Smaller paintings give finer strokes."""
-
-    # Network.
     width: int = 32
     """Channels after the first convolution; the paper uses 32. With 16, the network has a quarter of the parameters."""
 
     n_blocks: int = 5
     """Residual blocks."""
 
-    upsample: Literal["nearest", "bilinear"] = "bilinear"
-    """Upsampling: `nearest`, as published, leaves a fine texture in flat regions; `bilinear` does not."""
+    upsample: Annotated[Literal["nearest", "bilinear"], Hidden] = "bilinear"
+    """Interpolation: "nearest", as published, leaves a fine texture in flat regions; "bilinear" does not."""
 
-    bound: bool = True
-    """Bound the output colors with instance normalization and a softsign. PyTorch's fast_neural_style has neither."""
+    bound: Annotated[bool, Hidden] = True
+    """End with instance normalization and a softsign, which bound the colors. fast_neural_style has neither. The style
+    loss is most sensitive to the mean and the contrast of the colors, which then depend on six parameters only."""
 
-    skip: bool = True
-    """Skip connections from encoder to decoder; the published network has none and learns more slowly."""
+    skip: Annotated[bool, Hidden] = True
+    """Add the features of the encoder to those of the decoder. Without it, as published, all detail passes through a
+    quarter of the resolution, which takes longer to learn."""
 
-    noise: float = 0.1
-    """Standard deviation of the input noise. It seeds strokes in flat regions; too much hides the photograph."""
+    noise: Annotated[float, Hidden] = 0.1
+    """Standard deviation of the input noise. It seeds strokes in flat regions; too much and the network ignores the
+    photograph. 0 removes the channel."""
 
-    limit: float = 0.0
+    limit: Annotated[float, Hidden] = 0.0
     """Largest absolute value of normalized features, such as 3, against black and white blots; 0: no limit."""
 
     keep_colors: float = 0.0
     """Part of the photograph's local colors that the network keeps, such as 0.5; 0: none."""
 
-    keep_black: bool = True
-    """With --keep-colors: the photograph shows through where it is black, instead of blotches."""
+    keep_black: Annotated[bool, Hidden] = True
+    """With `keep_colors`: the photograph shows through where it is black, instead of blotches."""
 
-    init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
-    """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "width")
+        check_at_least(self, 0, "n_blocks", "noise", "limit")
+        if self.upsample not in ("nearest", "bilinear"):
+            raise ValueError(f"upsample must be nearest or bilinear, got {self.upsample!r}")
+        if not 0 <= self.keep_colors <= 1:
+            raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
 
-    # Objective.
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The objective: content, style, and what keeps skies calm."""
+
     content_weight: float = 1.0
     """Weight of the feature reconstruction loss (eq. 2)."""
 
@@ -110,12 +95,6 @@ class TrainConfig(RunConfig):
 
     weave_weight: float = 0.0
     """Weight of regular patterns in smooth areas, such as a hatching in skies; 2 removes most of it."""
-
-    tv_weight: float = 0.0
-    """Weight of the total variation loss, which smooths the result."""
-
-    layer_weights: Annotated[tuple[float, ...], default_is("equal")] = ()
-    """Relative weights of the style layers, scaled to a mean of 1."""
 
     content_layer: str = "relu2_2"
     """Layer of the content loss. Deeper layers preserve less of the photograph."""
@@ -129,39 +108,82 @@ class TrainConfig(RunConfig):
     vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
     """File with the weights of vgg16 or vgg19, with torchvision's or Caffe's tensor names."""
 
-    # Pictures.
-    augment: str = "crop"
-    """none (center crop), crop (random crop, flip) or an albumentations FILE (.json, .yaml)."""
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "weave_weight")
+        if not self.content_weight + self.style_weight + self.pixel_weight:
+            raise ValueError("--content-weight, --style-weight and --pixel-weight are all 0: nothing to train")
+        if len(set(self.style_layers)) != len(self.style_layers) or not self.style_layers:
+            raise ValueError("--style-layers: expected at least one layer and no duplicates")
+        check_vgg_weights(self.vgg_weights, self.loss_network)
 
-    val_dataroot: Annotated[str | None, default_is("pictures from DATAROOT", "STR", ("--test-dir",))] = None
-    """Validation picture or folder."""
+
+@dataclass(frozen=True)
+class StyleSchedule(Schedule):
+    """Length of the run, optimizer and learning rate."""
+
+    n_epochs: Annotated[int, also("--epochs")] = 1
+    """Epochs at the full learning rate."""
+
+    n_epochs_decay: int = 1
+    """Further epochs over which the learning rate decays to zero."""
+
+    lr: Annotated[float, also("--learning-rate")] = 1e-3
+    """Learning rate."""
+
+    ema_decay: float = 0.99
+    """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
+
+    optimizer: Literal["muon", "adam"] = "muon"
+    """muon reduces the loss two to four times as fast as adam, the paper's optimizer (benchmarks/README.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Train a network for one style.
+
+    CHECKPOINTS_DIR/NAME receives the checkpoint, the network, validation pictures after every epoch and the losses.
+    Ctrl-C saves and stops; --resume continues exactly where the run stopped. Use the network with
+    johnson stylize photo.jpg --style CHECKPOINTS_DIR/NAME.
+    """
+
+    style: Annotated[tuple[str, ...], also("--style-image")]
+    """Paintings (files or folders), bundled styles (see `gatys styles`) or `gatys make-style` files, averaged."""
+
+    style_size: int = 512
+    """Shrink paintings whose longer side exceeds this many pixels. Smaller paintings give finer strokes."""
+
+    init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
+    """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""
+
+    data: PhotographData
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    schedule: StyleSchedule = field(default_factory=StyleSchedule)
+
+    PROJECT = "johnson"
+
+    PRESETS: ClassVar = {
+        "paper": {},
+        "paint": {
+            "limit": 3.0,
+            "keep_colors": 0.5,
+            "weave_weight": 2.0,
+            "lr": 5e-4,
+            "load_size": 360,
+            "crop_size": 224,
+            "batch_size": 1,
+            "n_epochs": 500,
+            "n_epochs_decay": 500,
+            "max_minutes": 60.0,
+        },
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.style:
             raise ValueError("no style: add --style with a painting or a name listed by `gatys styles`")
-        check_at_least(self, 1, "width", "style_size")
-        check_at_least(self, 0, "n_blocks", "noise", "limit")
-        check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight")
-        check_at_least(self, 0, "weave_weight", "tv_weight")
-        if not 0 <= self.keep_colors <= 1:
-            raise ValueError(f"--keep-colors {self.keep_colors:g}: expected a value from 0 to 1")
-        if self.style_weights:
-            if len(self.style_weights) != len(self.style):
-                raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {len(self.style)} styles")
-            check_weights(self, "style_weights")
-        if not self.content_weight + self.style_weight + self.pixel_weight:
-            raise ValueError("--content-weight, --style-weight and --pixel-weight are all 0: nothing to train")
-        if len(set(self.style_layers)) != len(self.style_layers) or not self.style_layers:
-            raise ValueError("--style-layers: expected at least one layer and no duplicates")
-        if self.layer_weights:
-            if len(self.layer_weights) != len(self.style_layers):
-                raise ValueError(
-                    f"--layer-weights: got {len(self.layer_weights)} weights for {len(self.style_layers)} style layers"
-                )
-            check_weights(self, "layer_weights")
-        check_vgg_weights(self.vgg_weights, self.loss_network)
-        self.check_crop_size(16, "the loss network")
+        check_at_least(self, 1, "style_size")
+        self.data.check_crop_size(16, "the loss network")
 
 
 @dataclass(frozen=True)

@@ -7,40 +7,47 @@ default loss network is a compact VGG, and the style layers are those of Gatys e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import albumentations
 import torch
 from PIL import Image
+from stylekit.measures.patterns import MeanWeave
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from gatys.objective import gram_matrices
 from gatys.styles import Preset, check_preset, load_preset
-from johnson.data import Photographs, build_pipeline, find_photographs
+from johnson.data import Photographs, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
-from johnson.options import TrainConfig
+from johnson.options import NetworkConfig, StyleSchedule, TrainConfig
 from johnson.stylize import load_network, stylize
 from stylekit import devices, distributed
 from stylekit.networks import weights
-from stylekit.networks.blocks import count_parameters
+from stylekit.networks.blocks import describe_sizes
 from stylekit.networks.vgg import VGGFeatures
-from stylekit.networks.weave import MeanWeave
 from stylekit.pictures import images
-from stylekit.training.data import evenly_spaced, make_loader, pipeline_from_dict, read_pictures
+from stylekit.training.data import VALIDATION_PICTURES, evenly_spaced, make_loader, random_crop, read_pictures
 from stylekit.training.log import print0
-from stylekit.training.optim import Muon, build_ema, load_optimizer, optimizer_step, set_learning_rate
+from stylekit.training.optim import (
+    Muon,
+    build_ema,
+    learning_rate,
+    load_optimizer,
+    optimizer_step,
+    set_learning_rate,
+)
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = ("width", "n_blocks", "upsample", "bound", "skip", "noise", "limit", "keep_colors", "keep_black")
-"""Options of the network, which are its arguments. Neither these nor the optimizer can change in a run."""
+FIXED = (*(field.name for field in dataclasses.fields(NetworkConfig)), "optimizer")
+"""Options that a run cannot change."""
 
-STYLE_OPTIONS = ("style", "style_weights", "style_size", "style_layers", "loss_network", "vgg_weights")
+STYLE_OPTIONS = ("style", "style_size", "style_layers", "loss_network", "vgg_weights")
 """Options that determine the Gram matrices of the style."""
 
 VALIDATION_SIZE = 512
@@ -61,21 +68,21 @@ def train(config: TrainConfig) -> Result:
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
         torch.OutOfMemoryError: The device has too little memory for these options.
     """
-    with Run(config, fixed=(*ARCHITECTURE, "optimizer")) as run:
+    with Run(config, FIXED) as run:
         # A resumed run does not need its painting, which may have been moved.
-        grams = run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS)
-        state = build_state(config, run.device, grams)
-        pipeline = run.saved_entry("pipeline", dict, depends_on=("augment", "load_size", "crop_size"))
-        data = load_data(config, run.device, pipeline)
+        state = build_state(config, run.device, run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS))
+        data = load_data(config, run.device)
         run.restore(state)
-        print0(f"{count_parameters(state.ema_networks['model']):,} parameters, loss network: {config.loss_network}")
-        run.start(data.loader)
-        _write_outputs(run, state, data, config)
+        print0(f"{describe_sizes(state.networks)}, loss network: {config.losses.loss_network}")
         for photographs, noise in run.batches(data.loader):
-            lr = set_learning_rate([state.optimizer], config, run.progress)
+            lr = learning_rate(config.schedule, run.progress)
+            set_learning_rate(state.optimizer, lr)
             photographs, noise = devices.to_device(photographs, run.device), devices.to_device(noise, run.device)
-            run.end_step(train_step(state, photographs, noise, config, run.amp), lr)
-            _write_outputs(run, state, data, config)
+            run.log(train_step(state, photographs, noise, config, run.amp), lr)
+            if run.samples_due:
+                run.show(sample_images(state, data), plots(config))
+            if run.checkpoint_due:
+                run.save(state.state_dict(), state.networks)
     return run.result
 
 
@@ -93,12 +100,13 @@ def train_step(
         stylized = state.network(cast(TransformerNet, distributed.unwrap(state.network)).with_noise(photographs, noise))
         features = state.loss_network(stylized)
         with torch.no_grad():
-            content = state.loss_network(photographs, [config.content_layer])[config.content_layer]
+            layer = config.losses.content_layer
+            content = state.loss_network(photographs, [layer])[layer]
     # Gram matrices are sums over all positions, for which bfloat16 is too coarse.
     features = {layer: activations.float() for layer, activations in features.items()}
     stylized = stylized.float()
-    weave = state.weave.loss(photographs, stylized) if config.weave_weight else None
-    terms = perceptual_loss(stylized, photographs, features, content.float(), state.grams, config, weave)
+    weave = state.weave.loss(photographs, stylized) if config.losses.weave_weight else None
+    terms = perceptual_loss(stylized, photographs, features, content.float(), state.grams, config.losses, weave)
     optimizer_step(state.optimizer, terms)
     state.ema.update_parameters(distributed.unwrap(state.network))
     return {name: term.detach() for name, term in terms.items()}
@@ -118,7 +126,7 @@ class State:
     weave: MeanWeave = field(default_factory=MeanWeave)
 
     @property
-    def ema_networks(self) -> dict[str, TransformerNet]:
+    def networks(self) -> dict[str, TransformerNet]:
         """The network to use, by folder name."""
         return {"model": cast(TransformerNet, self.ema.module)}
 
@@ -157,22 +165,23 @@ def build_state(
         FileNotFoundError, ValueError, OSError: A style or the weights of a network cannot be read or do not match, or a
             layer does not exist.
     """
-    layers = dict.fromkeys((config.content_layer, *config.style_layers))
-    loss_network = VGGFeatures(layers, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
+    losses = config.losses
+    layers = dict.fromkeys((losses.content_layer, *losses.style_layers))
+    loss_network = VGGFeatures(layers, losses.loss_network, losses.vgg_weights, padding="replicate", normalize=True)
     loss_network = devices.to_device(loss_network, device)
     if grams is None:
-        grams = style_grams(config, loss_network)
+        grams = style_grams(config.style, config.style_size, losses.style_layers, loss_network)
     else:
         _check_grams(grams, config, loss_network)
-    torch.manual_seed(config.seed)
-    network = TransformerNet(**{name: getattr(config, name) for name in ARCHITECTURE})
+    torch.manual_seed(config.schedule.seed)
+    network = TransformerNet(config.network)
     if config.init is not None and not config.resume:
-        _load_initial_weights(network, config)
+        weights.copy_weights([(load_network(config.init), network)], f"--init {config.init}")
     network = devices.to_device(network, device)
     return State(
-        ema=build_ema(network, config.ema_decay),
-        network=distributed.wrap_ddp(network, device, config.compile),
-        optimizer=build_optimizer(network.parameters(), config),
+        ema=build_ema(network, config.schedule.ema_decay),
+        network=distributed.wrap_ddp(network, device, config.machine.compile),
+        optimizer=build_optimizer(network.parameters(), config.schedule),
         loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
     )
@@ -192,41 +201,44 @@ def _check_grams(grams: Mapping[str, Tensor], config: TrainConfig, loss_network:
             or not gram.isfinite().all()
         ):
             raise ValueError("the style in the checkpoint is damaged; start a new run with another --name")
-    check_preset(Preset({config.style_size: dict(grams)}, loss_network.fingerprint), loss_network, config.style_layers)
+    check_preset(
+        Preset({config.style_size: dict(grams)}, loss_network.fingerprint), loss_network, config.losses.style_layers
+    )
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(parameters: Iterable[nn.Parameter], schedule: StyleSchedule) -> torch.optim.Optimizer:
     """The optimizer that --optimizer names."""
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, config.lr, fused=True)
-    return Muon(parameters, config.lr)
+    if schedule.optimizer == "adam":
+        return torch.optim.Adam(parameters, schedule.lr, fused=True)
+    return Muon(parameters, schedule.lr)
 
 
-def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
-    """The weighted mean of all styles: Gram matrices by layer, (1, C, C)."""
+def style_grams(
+    styles: Sequence[str], size: int, layers: Sequence[str], loss_network: VGGFeatures
+) -> dict[str, Tensor]:
+    """The mean of all styles: Gram matrices by layer, (1, C, C).
+
+    Args:
+        styles: Paintings, folders of paintings, and presets.
+        size: Longer side to which paintings are shrunk.
+    """
     device = loss_network.mean.device
-    total: dict[str, Tensor] = {}
-    style_weights = config.style_weights or (1.0,) * len(config.style)
-    for name, weight in zip(config.style, style_weights, strict=True):
-        for layer, gram in _grams_of(name, config, loss_network).items():
-            weighted = weight / sum(style_weights) * gram.to(device)
-            total[layer] = total[layer] + weighted if layer in total else weighted
-    return total
+    grams = [_grams_of(name, size, layers, loss_network) for name in styles]
+    return {layer: torch.stack([gram[layer].to(device) for gram in grams]).mean(0) for layer in layers}
 
 
-def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
+def _grams_of(name: str, size: int, layers: Sequence[str], loss_network: VGGFeatures) -> dict[str, Tensor]:
     """Gram matrices of a painting, a folder of paintings, or a preset."""
     path = Path(name)
     if path.is_dir() or path.suffix.lower() in images.FORMATS:
         paths = find_photographs(path) if path.is_dir() else [path]
-        paintings = (images.to_tensor(images.resize(images.load(p), config.style_size)) for p in paths)
+        paintings = (images.to_tensor(images.resize(images.load(p), size)) for p in paths)
         device = loss_network.mean.device
-        grams = [gram_matrices(loss_network, painting.to(device), config.style_layers) for painting in paintings]
-        return {layer: torch.stack([gram[layer] for gram in grams]).mean(0) for layer in config.style_layers}
+        grams = [gram_matrices(loss_network, painting.to(device), layers) for painting in paintings]
+        return {layer: torch.stack([gram[layer] for gram in grams]).mean(0) for layer in layers}
     preset = load_preset(name)
-    check_preset(preset, loss_network, config.style_layers)
-    grams_at = preset.at(config.style_size)
-    return {layer: grams_at[layer] for layer in config.style_layers}
+    check_preset(preset, loss_network, layers)
+    return preset.at(size)
 
 
 @dataclass
@@ -234,35 +246,28 @@ class Data:
     """Training batches and validation pictures."""
 
     loader: DataLoader[tuple[Tensor, Tensor]]
-    pipeline: albumentations.Compose
     validation: list[Path]
 
 
-def load_data(config: TrainConfig, device: torch.device, saved_pipeline: dict[str, Any] | None = None) -> Data:
+def load_data(config: TrainConfig, device: torch.device) -> Data:
     """Read every photograph once, to find unreadable ones before training does; cache them if they fit in memory.
-
-    Args:
-        saved_pipeline: The augmentation of a resumed run; None builds what `config.augment` names.
 
     Raises:
         FileNotFoundError: A folder is missing or has no pictures.
         ValueError: More than 1 % of the pictures are unreadable, or there are too few for one batch.
     """
-    if saved_pipeline is None:
-        pipeline = build_pipeline(config.augment, config.load_size, config.crop_size)
-    else:
-        pipeline = pipeline_from_dict(saved_pipeline, config.crop_size)
-    validation = _validation_pictures(config)
-    (paths,), cache = read_pictures([find_photographs(config.dataroot)], [f" in {config.dataroot}"], config)
-    data = Photographs(paths, pipeline, config.seed, cache)
+    options = config.data
+    validation = _validation_pictures(options.val_dataroot)
+    (paths,), cache = read_pictures([find_photographs(options.dataroot)], [f" in {options.dataroot}"])
+    data = Photographs(paths, random_crop(options.load_size, options.crop_size), config.schedule.seed, cache)
     loader = make_loader(data, len(data), config, device)
     print0(f"{len(data)} photographs{', cached in memory' if cache else ''}")
-    return Data(loader, pipeline, evenly_spaced(validation or paths, config.n_samples))
+    return Data(loader, evenly_spaced(validation or paths, VALIDATION_PICTURES))
 
 
 def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
     """The validation photographs before and after, by column title."""
-    network = state.ema_networks["model"]
+    network = state.networks["model"]
     device = next(network.parameters()).device
     columns: dict[str, list[Image.Image]] = {"photograph": [], "stylized": []}
     for path in data.validation:
@@ -274,28 +279,14 @@ def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
 
 def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:
     """The panels of losses.png and the terms in each."""
-    return {"content": ("content", "pixel", "weave", "tv"), "style": config.style_layers}
+    return {"content": ("content", "pixel", "weave"), "style": config.losses.style_layers}
 
 
-def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig) -> None:
-    """Write what is due after a step: the checkpoint first, then what a resumed run can make from it."""
-    if run.checkpoint_due:
-        run.save(state.state_dict() | {"pipeline": albumentations.to_dict(data.pipeline)}, state.ema_networks)
-    if run.samples_due:
-        run.show(sample_images(state, data), plots(config))
-
-
-def _validation_pictures(config: TrainConfig) -> list[Path]:
+def _validation_pictures(given: str | None) -> list[Path]:
     """The pictures of --val-dataroot; empty if it is not given."""
-    if config.val_dataroot is None:
+    if given is None:
         return []
-    if Path(config.val_dataroot).is_file():
-        images.load(config.val_dataroot)
-        return [Path(config.val_dataroot)]
-    return find_photographs(config.val_dataroot)
-
-
-def _load_initial_weights(network: TransformerNet, config: TrainConfig) -> None:
-    assert config.init is not None
-    initial = load_network(config.init)
-    weights.copy_weights([weights.Copy(initial, network, ("noise",))], f"--init {config.init}")
+    if Path(given).is_file():
+        images.load(given)
+        return [Path(given)]
+    return find_photographs(given)

@@ -22,7 +22,7 @@ import tyro
 
 from stylekit import __version__
 from stylekit.atomic import check_writable
-from stylekit.options import ExportOptions, RunConfig, RunName
+from stylekit.options import ExportOptions, RunConfig, RunName, flatten, nest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +37,9 @@ N = TypeVar("N", bound="nn.Module")
 
 PARITY_SIZES = (320, 229)
 """Longer sides, in pixels, of the photograph on which an exported network is compared; one gives odd sides."""
+
+FLAGS = (tyro.conf.OmitArgPrefixes,)
+"""Groups of options are titled boxes in --help, not parts of the flags."""
 
 SHEET_LIMIT = 120
 """Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
@@ -101,52 +104,55 @@ def parse_command(commands: Mapping[str, type], prog: str, description: str, arg
     parsers = []
     for name, options in commands.items():
         # Only the command in use reads the saved options of a run.
-        default = (
-            resumed_options(options, prog, args[1:]) if args[:1] == [name] and issubclass(options, RunConfig) else None
-        )
-        command = tyro.conf.subcommand(name, default=default or tyro.MISSING_NONPROP, prefix_name=False)
-        parsers.append(Annotated[options, command])
+        default = training_defaults(options, prog, args[1:]) if args[:1] == [name] else tyro.MISSING_NONPROP
+        parsers.append(Annotated[options, tyro.conf.subcommand(name, default=default, prefix_name=False)])
     union: Any = functools.reduce(operator.or_, parsers)
     about = f"{description} Try `{prog} COMMAND --help`."
-    return tyro.cli(union, prog=prog, description=about, args=args, console_outputs=_is_main())
+    return tyro.cli(union, prog=prog, description=about, args=args, config=FLAGS, console_outputs=_is_main())
 
 
 def parse(options: type[T], prog: str, args: Sequence[str] | None = None) -> T:
     """Read the flags of a program without sub-commands; see `parse_command`."""
     args = list(sys.argv[1:] if args is None else args)
     _print_version(prog, args)
-    default: Any = resumed_options(options, prog, args) if issubclass(options, RunConfig) else None
-    return tyro.cli(options, prog=prog, args=args, default=default or tyro.MISSING_NONPROP, console_outputs=_is_main())
+    default: Any = training_defaults(options, prog, args)
+    return tyro.cli(options, prog=prog, args=args, default=default, config=FLAGS, console_outputs=_is_main())
 
 
-def resumed_options(options: type[C], prog: str, args: Sequence[str]) -> C | None:
-    """With --resume, the saved options of the run, which are the defaults of flags that are not given.
+def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any:
+    """The defaults of a training command: those of the preset or, with --resume, the saved options of the run.
 
     Raises:
         FileNotFoundError: There is no run to resume.
         ValueError: Its config.json is damaged.
     """
+    if not issubclass(options, RunConfig):
+        return tyro.MISSING_NONPROP
     given, _ = tyro.cli(
-        RunName, prog=prog, args=list(args), return_unknown_args=True, add_help=False, console_outputs=_is_main()
+        RunName,
+        prog=prog,
+        args=list(args),
+        default=RunName(preset=options.preset),
+        return_unknown_args=True,
+        add_help=False,
+        console_outputs=_is_main(),
     )
     if not given.resume or {"-h", "--help"} & set(args):
-        return None
+        return options.from_preset(given.preset)
     path = given.checkpoints_dir / given.name / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"no run to resume at {path}; remove --resume, or check --name and --checkpoints-dir")
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        saved = json.loads(path.read_text())
-        known = {field.name for field in dataclasses.fields(options)}
         # The folder may have been moved or renamed.
         place = {"name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True}
-        return TypeAdapter(options).validate_python({k: v for k, v in saved.items() if k in known} | place)
+        return TypeAdapter(options).validate_python(nest(options, flatten(json.loads(path.read_text())) | place))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first["loc"] else first["msg"]
+            reason = f"{first['loc'][-1]}: {first['msg']}" if first["loc"] else first["msg"]
         raise ValueError(f"{path}: damaged ({reason}); restore it, or start a new run with another --name") from error
 
 
@@ -169,7 +175,7 @@ def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        if config.machine.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"--compile: PyTorch cannot compile the networks ({reason}); it needs a C++ compiler such as g++; "
@@ -177,10 +183,11 @@ def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
             ) from error
         if not is_out_of_memory(error):
             raise
+        batch, crop = config.data.batch_size, config.data.crop_size
         raise MemoryError(
-            f"out of memory with --batch-size {config.batch_size} --crop-size {config.crop_size}; try "
-            + (f"--batch-size {config.batch_size // 2}, " if config.batch_size > 1 else "")
-            + f"--crop-size {config.crop_size // 8 * 4}, --amp on, {smaller}"
+            f"out of memory with --batch-size {batch} --crop-size {crop}; try "
+            + (f"--batch-size {batch // 2}, " if batch > 1 else "")
+            + f"--crop-size {crop // 8 * 4}, --amp on, {smaller}"
         ) from error
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import tyro
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
 
 Switch = Literal["auto", "on", "off"]
 Format = Literal["jpg", "png", "webp", "tiff", "bmp", "avif"]
@@ -129,65 +133,63 @@ class PaintConfig:
         check_at_least(self, 64, "tile")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunName:
-    """Which run: all that must be known to find the options of a run to resume."""
-
-    name: str = "experiment_name"
-    """Name of the run. In a W&B sweep, the default is the id of the trial."""
-
-    checkpoints_dir: Path = Path("checkpoints")
-    """Folder that holds all runs."""
-
-    resume: Annotated[bool, also("--continue-train")] = False
-    """Resume the run from last.pt. Options that are not given keep their saved values."""
-
-    from_epoch: Annotated[int | None, default_is("the last checkpoint", "INT")] = None
-    """With --resume: go back to the state that --keep-epochs kept after this epoch."""
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "from_epoch")
-        if self.from_epoch is not None and not self.resume:
-            raise ValueError(f"--from-epoch {self.from_epoch} needs --resume")
-        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
-            raise ValueError(f"--name {self.name!r}: expected the name of a folder")
+Hidden = tyro.conf.Suppress
+"""Marks a field that presets and Python set, and that has no flag."""
 
 
 @dataclass(frozen=True)
-class RunConfig(RunName):
-    """Options of training commands."""
+class TrainingData:
+    """Pictures and how they are cropped."""
 
     dataroot: str
     """Folder with the pictures."""
 
-    # Data.
     load_size: int = 286
     """Resize pictures so that the shorter side has this many pixels, before cropping."""
 
     crop_size: Annotated[int, also("--image-size")] = 256
     """Side of the square training crops in pixels, a multiple of 4."""
 
-    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
-    """Use only the first N pictures of each collection, sorted by name."""
-
-    cache: Switch = "auto"
-    """Keep decoded pictures in memory. auto: if they take less than a quarter of the free memory."""
+    batch_size: int = 1
+    """Pictures per step, in each process."""
 
     num_workers: Annotated[int, also("--num-threads")] = 4
     """Data loading processes, at most one per core; 0 loads in the training process."""
 
-    batch_size: int = 1
-    """Pictures per step, in each process."""
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "batch_size", "load_size", "crop_size")
+        check_at_least(self, 0, "num_workers")
+        if self.load_size < self.crop_size:
+            raise ValueError(
+                f"--load-size {self.load_size} is smaller than --crop-size {self.crop_size}; "
+                f"try --load-size {round(self.crop_size * 286 / 256)}"
+            )
 
-    # Optimization.
+    def check_crop_size(self, smallest: int, given: str) -> None:
+        """Refuse crop sizes that the networks do not accept.
+
+        Args:
+            smallest: The smallest valid side.
+            given: What determines it, for the message.
+
+        Raises:
+            ValueError: The side is smaller, or not a multiple of 4.
+        """
+        if self.crop_size % 4 or self.crop_size < smallest:
+            raise ValueError(
+                f"--crop-size {self.crop_size}: expected a multiple of 4, at least {smallest} with {given}"
+            )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Length of the run and learning rate."""
+
     n_epochs: int = 100
     """Epochs at the full learning rate."""
 
     n_epochs_decay: int = 100
     """Further epochs over which the learning rate decays to zero."""
-
-    lr_policy: Literal["linear", "cosine", "constant"] = "linear"
-    """Learning rate schedule. constant suits training in parts: extending a run does not raise the rate again."""
 
     max_steps: Annotated[int | None, default_is("no limit", "INT")] = None
     """Stop after N steps if the epochs would take longer; the learning rate has decayed by then."""
@@ -198,13 +200,28 @@ class RunConfig(RunName):
     lr: float = 2e-4
     """Learning rate."""
 
+    lr_policy: Literal["linear", "cosine", "constant"] = "linear"
+    """Learning rate schedule. constant suits training in parts: extending a run does not raise the rate again."""
+
     ema_decay: float = 0.999
     """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
 
     seed: int = 0
     """Seed of all random numbers in training. The same seed gives the same run on the same machine."""
 
-    # Machine.
+    def __post_init__(self) -> None:
+        check_at_least(self, 0, "n_epochs", "n_epochs_decay", "seed")
+        check_positive(self, "max_steps", "max_minutes", "lr")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--ema-decay must be in [0, 1), got {self.ema_decay}")
+        if self.n_epochs + self.n_epochs_decay == 0:
+            raise ValueError("--n-epochs and --n-epochs-decay are both 0: nothing to train")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Device, threads and precision."""
+
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
@@ -217,71 +234,77 @@ class RunConfig(RunName):
     compile: bool = False
     """Compile the networks (torch.compile): minutes to start; steps are slower on CPUs with AVX2. For GPUs."""
 
-    # Output.
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "threads")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Logs and copies. The run is saved after every epoch and every ten minutes."""
+
     print_freq: int = 50
     """Steps between log lines."""
 
-    save_latest_freq: int = 5000
-    """Steps between checkpoints within an epoch. The end of an epoch is always saved; 0 saves only then."""
-
-    save_epoch_freq: int = 5
-    """Keep a copy of the networks every N epochs (epochs/0005 ...), and upload it with --wandb; 0 keeps none."""
-
-    keep_epochs: str = "none"
-    """Keep full states to go back to: none, all, N (the last N epochs) or "every N"; see --from-epoch."""
-
-    n_samples: int = 4
-    """Validation pictures of each collection, processed after every epoch."""
+    save_epoch_freq: int = 20
+    """Keep a copy of the run every N epochs in epochs/: to compare, or to go back to; 0 keeps none."""
 
     wandb: Annotated[bool, also("--use-wandb")] = False
-    """Log to Weights & Biases."""
-
-    wandb_project: Annotated[str, also("--wandb-project-name")] = "image-translation"
-    """W&B project."""
-
-    wandb_entity: Annotated[str | None, default_is("your default entity", "STR")] = None
-    """W&B user or team."""
-
-    wandb_mode: Literal["online", "offline"] = "online"
-    """offline writes to CHECKPOINTS_DIR/NAME/wandb; upload it later with `wandb sync`."""
+    """Log to Weights & Biases, which reads WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE from the environment."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 1, "batch_size", "print_freq", "load_size", "crop_size", "threads")
-        counts = ("num_workers", "n_epochs", "n_epochs_decay", "n_samples", "seed", "save_latest_freq")
-        check_at_least(self, 0, *counts, "save_epoch_freq")
-        check_positive(self, "max_steps", "max_minutes", "max_dataset_size", "lr")
-        if not re.fullmatch(r"none|all|(every )?[1-9]\d*", self.keep_epochs):
-            raise ValueError(f'--keep-epochs {self.keep_epochs!r}: expected none, all, N or "every N"')
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"--ema-decay must be in [0, 1), got {self.ema_decay}")
-        if self.n_epochs + self.n_epochs_decay == 0:
-            raise ValueError("--n-epochs and --n-epochs-decay are both 0: nothing to train")
-        if self.load_size < self.crop_size:
-            raise ValueError(
-                f"--load-size {self.load_size} is smaller than --crop-size {self.crop_size}; "
-                f"try --load-size {round(self.crop_size * 286 / 256)}"
-            )
+        check_at_least(self, 1, "print_freq")
+        check_at_least(self, 0, "save_epoch_freq")
 
-    def check_crop_size(self, smallest: int, given: str) -> None:
-        """Refuse crop sizes that the networks do not accept.
+
+@dataclass(frozen=True, kw_only=True)
+class RunName:
+    """Which run: all that must be known to find the defaults of all other options."""
+
+    preset: Literal["paper", "paint"] = "paper"
+    """Defaults of all other options: those of the paper, or those that paint best."""
+
+    name: str = "experiment_name"
+    """Name of the run. In a W&B sweep, the default is the id of the trial."""
+
+    checkpoints_dir: Path = Path("checkpoints")
+    """Folder that holds all runs."""
+
+    resume: Annotated[bool, also("--continue-train")] = False
+    """Resume the run from last.pt. Options that are not given keep their saved values."""
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
+            raise ValueError(f"--name {self.name!r}: expected the name of a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RunName):
+    """Options of training commands, in groups."""
+
+    data: TrainingData
+    schedule: Schedule = field(default_factory=Schedule)
+    machine: Machine = field(default_factory=Machine)
+    output: Output = field(default_factory=Output)
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "paint": {}}
+    """What each preset changes, by the names of the options without their groups."""
+
+    PROJECT: ClassVar[str] = "image-translation"
+    """Default project in Weights & Biases."""
+
+    @classmethod
+    def from_preset(cls, preset: str, **given: Any) -> Self:
+        """The options of a preset.
 
         Args:
-            smallest: The smallest valid side.
-            given: The option that determines it, for the message.
-
-        Raises:
-            ValueError: The side is smaller, or not a multiple of 4.
+            given: Other values, by the names of the options without their groups.
         """
-        if self.crop_size % 4 or self.crop_size < smallest:
-            raise ValueError(
-                f"--crop-size {self.crop_size}: expected a multiple of 4, at least {smallest} with {given}"
-            )
+        return _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
 
     def plain(self) -> dict[str, Any]:
-        """The options as JSON values, without those of resuming, which are not properties of the run."""
-        plain = {name: _jsonable(value) for name, value in dataclasses.asdict(self).items()}
-        del plain["resume"], plain["from_epoch"]
+        """The options as JSON values in their groups, without `resume`, which is no property of the run."""
+        plain = _jsonable(dataclasses.asdict(self))
+        del plain["resume"]
         return plain
 
     def differences(self, saved: Mapping[str, Any], *names: str) -> list[str]:
@@ -289,14 +312,49 @@ class RunConfig(RunName):
 
         Options that are newer than the saved ones had their defaults.
         """
-        now = self.plain()
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        before = {key: saved.get(key, _jsonable(defaults[key])) for key in now}
+        now, before = flatten(self.plain()), flatten(saved)
+        defaults = flatten(_build(type(self), {}).plain())
         return [
-            f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(before[key])})"
+            f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(before.get(key, defaults[key]))})"
             for key in names or now
-            if before[key] != now[key]
+            if before.get(key, defaults[key]) != now[key]
         ]
+
+
+def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved options without their groups. Earlier versions saved them without groups."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        flat |= flatten(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def nest(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in the groups of a dataclass; unknown names are left out."""
+    types = get_type_hints(options)
+    groups = {f.name: dataclasses.is_dataclass(types[f.name]) for f in dataclasses.fields(options)}
+    return {
+        name: nest(types[name], values) if is_group else values[name]
+        for name, is_group in groups.items()
+        if is_group or name in values
+    }
+
+
+def _build(options: type[T], values: Mapping[str, Any]) -> T:
+    """An instance of a dataclass with groups from values without groups; required ones that are not given are MISSING.
+
+    The command line asks for these.
+    """
+    types = get_type_hints(options)
+    given: dict[str, Any] = {}
+    for f in dataclasses.fields(options):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(types[f.name]):
+            given[f.name] = _build(types[f.name], values)
+        elif f.name in values:
+            given[f.name] = values[f.name]
+        elif f.default is dataclasses.MISSING:
+            given[f.name] = tyro.MISSING
+    return options(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +378,8 @@ class ExportOptions:
 
 def _jsonable(value: Any) -> Any:
     """JSON has neither paths nor tuples."""
+    if isinstance(value, dict):
+        return {name: _jsonable(part) for name, part in value.items()}
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, cast
 
 import torch
@@ -244,6 +244,11 @@ def normal_init(module: nn.Module, std: float = 0.02) -> None:
         nn.init.normal_(module.weight, 0.0, std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def describe_sizes(networks: Mapping[str, nn.Module]) -> str:
+    """The number of parameters of each network, in one line."""
+    return "parameters of " + ", ".join(f"{name}: {count_parameters(n):,}" for name, n in networks.items())
 
 
 def count_parameters(network: nn.Module) -> int:

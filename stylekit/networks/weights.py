@@ -6,6 +6,7 @@ Reading never runs code: safetensors, or `torch.load(weights_only=True)`.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import json
@@ -13,9 +14,9 @@ import pickle
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -142,7 +143,8 @@ def _check_config(folder: Path, network: type[Any]) -> None:
     for name, value in config.items():
         if isinstance(value, int) and value > largest:
             raise ValueError(f"{name} is {value}, but model.safetensors has at most {largest} layers or channels")
-    types, exact = get_type_hints(network.__init__), ConfigDict(strict=True, allow_inf_nan=False)
+    types = get_type_hints(network.__init__)
+    types, exact = get_type_hints(types.get("config", network.__init__)), ConfigDict(strict=True, allow_inf_nan=False)
     for name in config.keys() & types.keys():
         try:
             TypeAdapter(types[name], config=exact).validate_python(config[name])
@@ -163,20 +165,11 @@ def save(network: PyTorchModelHubMixin, folder: Path) -> None:
         (partial / "model.safetensors").chmod((partial / "config.json").stat().st_mode)
 
 
-class Copy(NamedTuple):
-    """What `copy_weights` copies: the weights of a network to another of the same class."""
+def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], given: str) -> None:
+    """Copy weights between networks of the same class, (source, target); all or none.
 
-    source: Any
-    target: Any
-    amounts: Collection[str] = ()
-    """Numbers in the configuration that may differ, unless one of them is 0."""
-
-
-def copy_weights(copies: Iterable[Copy], given: str) -> None:
-    """Copy weights between networks; all or none.
-
-    A limit of normalized features has no weights, so the target may have another one, or the first; but a network that
-    was trained with a limit would paint something else without. Colors can be kept or not.
+    Options without weights may differ where the network still paints alike: how much noise there is, how much of the
+    colors is kept, and the limit of normalized features, but for a network that was trained with one.
 
     Args:
         given: The flag and its value, for the error message.
@@ -186,18 +179,26 @@ def copy_weights(copies: Iterable[Copy], given: str) -> None:
     """
     copies = list(copies)
     different: dict[str, Any] = {}
-    for source, target, amounts in copies:
-        found, expected = source._hub_mixin_config, target._hub_mixin_config
+    for source, target in copies:
+        found, expected = config_of(source), config_of(target)
         for name, value in found.items():
-            may_change = (name in amounts and value) or name == "limit"
-            may_differ = name in ("keep_colors", "keep_black") or (may_change and expected.get(name))
-            if value != expected.get(name) and not may_differ:
+            other = expected.get(name)
+            may_differ = name in ("keep_colors", "keep_black", "noise_size") or (
+                name in ("noise", "limit") and bool(other) and (bool(value) or name == "limit")
+            )
+            if value != other and not may_differ:
                 different.setdefault(name, value)
     if different:
         flags = " ".join(_flag(name, value) for name, value in different.items())
         raise ValueError(f"{given}: its architecture differs from the options; add {flags}")
-    for source, target, _ in copies:
+    for source, target in copies:
         target.load_state_dict(source.state_dict())
+
+
+def config_of(network: torch.nn.Module) -> dict[str, Any]:
+    """What `config.json` of a network holds."""
+    config: Any = network._hub_mixin_config
+    return dataclasses.asdict(config) if dataclasses.is_dataclass(config) else dict(config)  # type: ignore[arg-type]
 
 
 def bundled(kind: str = "") -> dict[str, Path]:

@@ -38,6 +38,9 @@ from stylekit.training.signals import children_may_end, ignore_signals
 
 T = TypeVar("T")
 
+VALIDATION_PICTURES = 4
+"""Pictures of a collection that are processed after every epoch."""
+
 _MAX_FILE = 100_000
 _MAX_VALUES = 10_000
 _MAX_NUMBER = 16_384
@@ -188,7 +191,7 @@ def _check_arguments(pipeline: albumentations.Compose, said: Sequence[str]) -> N
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batch sampler of one process: endless epochs, starting at any step.
+    """Batch sampler of one process: endless shuffled epochs, starting at any step.
 
     Each process takes its part of every global batch, so N processes with batch size B see the same samples as one
     process with batch size N * B. Samples that do not fill the last batch of an epoch are dropped.
@@ -196,13 +199,10 @@ class EpochBatches(Sampler[list[int]]):
     Set `epoch` and `start` (a step within it) to choose where iteration begins. The length is that of one epoch.
     """
 
-    def __init__(
-        self, length: int, batch_size: int, seed: int = 0, serial: bool = False, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
-        self.serial = serial
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
@@ -214,18 +214,14 @@ class EpochBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         size = self.batch_size * self.world_size
         for epoch in itertools.count(self.epoch):
-            order = torch.arange(self.length)
-            if not self.serial:
-                order = torch.randperm(self.length, generator=torch.Generator().manual_seed(hash((self.seed, epoch))))
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
             indices = (order + epoch * self.length).tolist()
             for step in range(self.start if epoch == self.epoch else 0, len(self)):
                 batch = indices[step * size : (step + 1) * size]
                 yield batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
 
 
-def read_pictures(
-    paths: Sequence[list[Path]], names: Sequence[str], config: RunConfig
-) -> tuple[list[list[Path]], dict[Path, Tensor]]:
+def read_pictures(paths: Sequence[list[Path]], names: Sequence[str]) -> tuple[list[list[Path]], dict[Path, Tensor]]:
     """Read every picture once, to find unreadable ones before training does, and cache them if they fit in memory.
 
     Args:
@@ -238,9 +234,8 @@ def read_pictures(
     Raises:
         ValueError: More than 1 % of the pictures of a collection cannot be read.
     """
-    paths = [found[: config.max_dataset_size] for found in paths]
     together = list(itertools.chain(*paths))
-    decode = config.cache == "on" or (config.cache == "auto" and cache_fits(together, distributed.local_world_size()))
+    decode = cache_fits(together, distributed.local_world_size())
     cache, bad = check_pictures(together, decode, progress=distributed.is_main())
     for reason in bad.values():
         print0(f"skipped: {reason}")
@@ -254,30 +249,26 @@ def read_pictures(
     return good, cache
 
 
-def make_loader(
-    data: Dataset[T], length: int, config: RunConfig, device: torch.device, serial: bool = False
-) -> DataLoader[T]:
+def make_loader(data: Dataset[T], length: int, config: RunConfig, device: torch.device) -> DataLoader[T]:
     """A loader of this process's part of every batch, for endless epochs; its batch sampler is an `EpochBatches`.
 
     Raises:
         ValueError: There are too few pictures for one batch.
     """
-    world = distributed.world_size()
-    batches = EpochBatches(length, config.batch_size, config.seed, serial, distributed.rank(), world)
+    world, batch_size = distributed.world_size(), config.data.batch_size
+    batches = EpochBatches(length, batch_size, config.schedule.seed, distributed.rank(), world)
     if len(batches) == 0:
         raise ValueError(
-            f"{length} pictures do not fill one batch of --batch-size {config.batch_size}"
+            f"{length} pictures do not fill one batch of --batch-size {batch_size}"
             + (f" on {world} processes" if world > 1 else "")
             + f"; try --batch-size {max(1, length // world)}"
         )
     return DataLoader(
         data,
         batch_sampler=batches,
-        num_workers=min(config.num_workers, devices.cores()),
+        num_workers=min(config.data.num_workers, devices.cores()),
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_signals,
-        # Its own generator: otherwise each iterator draws from the global one, and a resumed run with dropout diverges.
-        generator=torch.Generator(),
     )
 
 

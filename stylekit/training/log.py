@@ -1,4 +1,4 @@
-"""The log of a run: standard output, metrics.jsonl, figures.jsonl, plots of both and, on request, Weights & Biases."""
+"""The log of a run: standard output, metrics.jsonl, evaluations.jsonl, plots of both and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,6 @@ from tqdm import tqdm
 
 from stylekit import distributed
 from stylekit.atomic import atomic_write
-
-
-@dataclass(frozen=True)
-class WandbOptions:
-    """Where a run is logged in Weights & Biases."""
-
-    project: str
-    name: str
-    entity: str | None = None
-    mode: str = "online"
 
 
 def print0(text: str) -> None:
@@ -52,10 +41,11 @@ class Log:
     stop a run: the first one is reported, and training continues.
 
     Args:
-        folder: Folder of the run; its metrics.jsonl and figures.jsonl are continued.
+        folder: Folder of the run; its metrics.jsonl and evaluations.jsonl are continued.
+        name: Name of the run in Weights & Biases.
         config: Options, sent to Weights & Biases.
         step: Step at which the run starts; later lines in these files, left by a killed process, are dropped.
-        wandb: Log to Weights & Biases with these options; None does not import it.
+        project: Project in Weights & Biases, unless WANDB_PROJECT is set; None does not import it.
         run_id: The W&B run to continue.
 
     Raises:
@@ -65,9 +55,10 @@ class Log:
     def __init__(
         self,
         folder: Path,
+        name: str,
         config: Mapping[str, Any],
         step: int = 0,
-        wandb: WandbOptions | None = None,
+        project: str | None = None,
         run_id: str | None = None,
     ) -> None:
         self.folder = folder
@@ -77,11 +68,15 @@ class Log:
         self._reported = False
         if not distributed.is_main():
             return
-        if wandb is not None:
-            self._start_wandb(wandb, config)
+        if project is not None:
+            self._start_wandb(name, config, os.environ.get("WANDB_PROJECT", project))
+        # The names of earlier versions.
+        for old, new in (("figures.jsonl", "evaluations.jsonl"), ("best/figures.json", "best/evaluation.json")):
+            if (folder / old).is_file() and not (folder / new).exists():
+                (folder / old).rename(folder / new)
         _write_lines(folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step])
-        if figures := read_figures(folder):
-            _write_lines(folder / "figures.jsonl", [line for line in figures if line["step"] <= step])
+        if evaluations := read_evaluations(folder):
+            _write_lines(folder / "evaluations.jsonl", [line for line in evaluations if line["step"] <= step])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers at a step: a line in metrics.jsonl, and `train/NAME` in Weights & Biases."""
@@ -90,13 +85,9 @@ class Log:
         _append(self.folder / "metrics.jsonl", {"step": step, **values})
         self._to_wandb(lambda run: run.log({"train/step": step, **{f"train/{key}": v for key, v in values.items()}}))
 
-    def figures(self, step: int, line: Mapping[str, Any], values: Mapping[str, float]) -> None:
-        """Log an evaluation: a line in figures.jsonl, and `evaluation/NAME` in Weights & Biases.
-
-        It replaces a line of the same step, left by a process that was killed while it wrote the rest.
-        """
-        earlier = [before for before in read_figures(self.folder) if before["step"] < step]
-        _write_lines(self.folder / "figures.jsonl", [*earlier, {"step": step, **line}])
+    def evaluation(self, step: int, line: Mapping[str, Any], values: Mapping[str, float]) -> None:
+        """Log an evaluation: a line in evaluations.jsonl, and `evaluation/NAME` in Weights & Biases."""
+        _append(self.folder / "evaluations.jsonl", {"step": step, **line})
         named = {f"evaluation/{key}": value for key, value in values.items()}
         self._to_wandb(lambda run: run.log({"train/step": step, **named}))
 
@@ -134,7 +125,7 @@ class Log:
         if self._ours:
             self._to_wandb(lambda run: run.finish(exit_code=exit_code))
 
-    def _start_wandb(self, options: WandbOptions, config: Mapping[str, Any]) -> None:
+    def _start_wandb(self, name: str, config: Mapping[str, Any], project: str) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -143,16 +134,15 @@ class Log:
             self._run = wandb.run
             self._run.config.update(dict(config), allow_val_change=True)
         else:
-            # WANDB_MODE takes precedence, as W&B users expect.
-            mode: Any = os.environ.get("WANDB_MODE", options.mode)
+            # wandb reads WANDB_ENTITY itself.
+            mode: Any = os.environ.get("WANDB_MODE", "online")
             if mode == "online" and not _logged_in():
-                raise ValueError("--wandb: not logged in; run `wandb login` or add --wandb-mode offline")
+                raise ValueError("--wandb: not logged in; run `wandb login` or set WANDB_MODE=offline")
 
             def start(mode: Any) -> Any:
                 return wandb.init(
-                    project=options.project,
-                    entity=options.entity,
-                    name=options.name,
+                    project=project,
+                    name=name,
                     config=dict(config),
                     dir=str(self.folder),
                     id=self.run_id,
@@ -191,9 +181,9 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     return _read_lines(Path(folder) / "metrics.jsonl")
 
 
-def read_figures(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's figures.jsonl, oldest first; a truncated last line is skipped."""
-    return _read_lines(Path(folder) / "figures.jsonl")
+def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's evaluations.jsonl, oldest first; a truncated last line is skipped."""
+    return _read_lines(Path(folder) / "evaluations.jsonl")
 
 
 def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path | None:
@@ -242,8 +232,8 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
     return path
 
 
-def plot_figures(folder: str | Path) -> Path | None:
-    """Plot the figures of all evaluations of a run to figures.png: one panel per figure, one color per group.
+def plot_evaluations(folder: str | Path) -> Path | None:
+    """Plot all evaluations of a run to evaluations.png: one panel per metric, one color per group.
 
     Pale bands are intervals. Dotted lines show the value of real pictures, dashed ones that of untranslated pictures.
 
@@ -259,7 +249,7 @@ def plot_figures(folder: str | Path) -> Path | None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lines = read_figures(folder)
+    lines = read_evaluations(folder)
     if not lines:
         return None
     groups = [name for name, value in lines[-1].items() if isinstance(value, dict)]
@@ -288,7 +278,7 @@ def plot_figures(folder: str | Path) -> Path | None:
         axis.axis("off")
     handles, labels = max((axis.get_legend_handles_labels() for axis in axes.flat), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-    path = Path(folder) / "figures.png"
+    path = Path(folder) / "evaluations.png"
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=100)
     pyplot.close(figure)

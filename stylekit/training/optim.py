@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stylekit.options import RunConfig
+from stylekit.options import Schedule
 
 Policy = Literal["linear", "cosine", "constant"]
+
+WARMUP_STEPS = 50
 
 # Jordan et al. (2024): x -> ax + bx^3 + cx^5 brings every singular value in (0, 1] close to 1 in five iterations.
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -30,26 +32,28 @@ def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """Restore the state of an optimizer of the same parameters; its options stay those of the run.
 
-    `load_state_dict` does not compare the state with the parameters, and fused kernels write beyond tensors that are
-    too small.
+    Tensors of the file are copied into new ones, since fused kernels write beyond tensors that are smaller, strided or
+    expanded.
 
     Raises:
         ValueError: The state belongs to other parameters.
     """
-    own = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states: dict[int, dict[str, Any]] = {}
     for number, state in saved["state"].items():
-        if not 0 <= number < len(parameters):
+        if number not in range(len(parameters)):
             raise ValueError(f"the optimizer has no parameter {number}")
-        like = parameters[number]
-        if state and state.keys() != _state_names(optimizer, like):
+        parameter = parameters[number]
+        if state and state.keys() != _state_names(optimizer, parameter):
             raise ValueError(f"the state of the optimizer does not fit parameter {number}")
+        states[number] = {}
         for name, value in state.items():
-            fits = isinstance(value, Tensor) and (value.shape, value.dtype) == (like.shape, like.dtype)
-            counts = name == "step" and (value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int))
-            if not fits and not counts:
+            if name != "step" and value.shape != parameter.shape:
                 raise ValueError(f"{name} of the optimizer does not fit parameter {number}")
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": own["param_groups"]})
+            count = isinstance(optimizer, Muon)  # Others count steps in a tensor.
+            like = torch.zeros(()) if name == "step" else parameter.detach()
+            states[number][name] = int(value) if name == "step" and count else torch.empty_like(like).copy_(value)
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 @contextmanager
@@ -79,25 +83,25 @@ def lr_factor(progress: float, decay: float, policy: Policy = "linear") -> float
     return left if policy == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
 
 
-def learning_rate(config: RunConfig, progress: float) -> float:
+def learning_rate(schedule: Schedule, progress: float) -> float:
     """The learning rate at a point of the run.
 
     Args:
         progress: Fraction of the run that is done, in [0, 1].
     """
-    decay = config.n_epochs_decay / (config.n_epochs + config.n_epochs_decay)
-    return config.lr * lr_factor(progress, decay, config.lr_policy)
+    decay = schedule.n_epochs_decay / (schedule.n_epochs + schedule.n_epochs_decay)
+    return schedule.lr * lr_factor(progress, decay, schedule.lr_policy)
 
 
-def set_learning_rate(
-    optimizers: Iterable[torch.optim.Optimizer], config: RunConfig, progress: float, factor: float = 1.0
-) -> float:
-    """Set the learning rate of every parameter group for a point of the run, times a factor; return it."""
-    lr = factor * learning_rate(config, progress)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-    return lr
+def warmup(step: int) -> float:
+    """Factor of the learning rate in a run with --init: Adam's first steps, without statistics, harm trained weights."""
+    return min(1.0, (step + 1) / (WARMUP_STEPS + 1))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def build_ema(network: nn.Module, decay: float) -> AveragedModel:
