@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stylekit.networks.spectra import luminance_and_chroma
+from stylekit.pictures.color import local_mean, luma_and_chroma
 
 GANLoss = Literal["lsgan", "vanilla"]
 Scores = Tensor | Sequence[Tensor]
@@ -155,7 +155,7 @@ def _tone_and_color_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]
     bright areas, or clouds become wheat and blue skies gray; dark areas, or patches of teal and olive fill them. Black
     areas have no strokes: there every pixel should be like the mean of the 5 x 5 around it in the photograph.
     """
-    pixels = luminance_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
+    pixels = luma_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
     colors, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
     differences = painted - colors
     bright, dark = functional.relu(colors[0]), _darkness(colors[0])
@@ -167,7 +167,7 @@ def _tone_and_color_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]
     color = (counts * differences[1:].abs()).mean() + 3 * ((1 + 4 * bright) * faded).mean()
 
     before, now = pixels.chunk(2, dim=1)
-    around = _local_mean(before)
+    around = local_mean(before, 5, "reflect")
     marks = _darkness(around[0]).square() * (now - around).abs()
     return tone + 10 * marks[0].mean(), color + 15 * marks[1:].mean()
 
@@ -179,13 +179,7 @@ def _darkness(luma: Tensor) -> Tensor:
 
 def _detail(pictures: Tensor) -> Tensor:
     """How much there is to paint: from 0.15 for flat pictures to 1 for foliage."""
-    return (0.15 + 20 * (pictures - _local_mean(pictures)).abs().mean()).clamp(max=1)
-
-
-def _local_mean(x: Tensor) -> Tensor:
-    """Mean of the 5 x 5 pixels around each."""
-    padded = functional.pad(x, (2, 2, 2, 2), mode="reflect")
-    return functional.avg_pool2d(padded, 5, stride=1)
+    return (0.15 + 20 * (pictures - local_mean(pictures, 5, "reflect")).abs().mean()).clamp(max=1)
 
 
 def _l1_loss(picture: Tensor, target: Tensor) -> Tensor:

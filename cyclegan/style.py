@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from gatys.colors import color_moments, match_colors
 from gatys.losses import gram_matrix
+from stylekit.pictures.color import color_moments, match_colors
 
 CONTENT_LAYER = "relu4_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", CONTENT_LAYER, "relu5_1")
@@ -37,7 +37,7 @@ class MeanStyle:
         self.seen = min(self.seen + count, WINDOW)
         kept = 1 - count / max(self.seen, count)
         for layer in STYLE_LAYERS:
-            gram = gram_matrix(features[layer].float()).mean(0)
+            gram = gram_matrix(features[layer]).mean(0)
             self.grams[layer] = gram.lerp(self.grams.get(layer, gram), kept)
         colors = color_moments(pictures)
         self.colors = colors if self.colors is None else colors.lerp(self.colors, kept)
@@ -52,7 +52,7 @@ class MeanStyle:
         """
         terms = []
         for layer, mean in self.grams.items():
-            difference = gram_matrix(features[layer].float()).mean(0) - mean
+            difference = gram_matrix(features[layer]).mean(0) - mean
             terms.append(difference.square().sum() / mean.square().sum())
         return torch.stack(terms).mean()
 

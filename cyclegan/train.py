@@ -28,7 +28,7 @@ from cyclegan.data import (
     find_training_pictures,
     pipelines_from_dict,
 )
-from cyclegan.diagnose import diagnose, diagnose_length
+from cyclegan.diagnose import Finding, FindingFilter, check_length, cycle_remedies, diagnose, one_way_remedies
 from cyclegan.diffaugment import diffaugment
 from cyclegan.discriminators import DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator, Scores
 from cyclegan.evaluate import Monitor, score
@@ -39,10 +39,10 @@ from cyclegan.pool import ImagePool
 from cyclegan.style import CONTENT_LAYER, STYLE_LAYERS, MeanStyle
 from cyclegan.translate import translate
 from stylekit import devices, distributed
+from stylekit.measures.patterns import MeanWeave
 from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
 from stylekit.networks.vgg import VGGFeatures
-from stylekit.networks.weave import MeanWeave
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, read_pictures
 from stylekit.training.log import print0
@@ -98,9 +98,13 @@ def train(config: TrainConfig) -> Result:
         state = build_state(config, run.device)
         run.restore(state)
         print0(describe(state))
-        monitor = Monitor(config, run.device) if config.eval_every and distributed.is_main() else None
+        monitor = None
+        if config.eval_every and distributed.is_main():
+            directions, size = config.directions[: 1 if config.one_way else 2], max(256, config.load_size)
+            monitor = Monitor(config.dataroot, directions, config.eval_pictures, size, run.device)
         run.start(data.loader)
         _write_outputs(run, state, data, config, monitor)
+        findings = FindingFilter()
         for real_x, real_y in run.batches(data.loader):
             warmup = min(1.0, (run.step + 1) / (config.warmup_steps + 1))
             lr = set_learning_rate([state.generator_optimizer], config, run.progress, warmup)
@@ -111,12 +115,15 @@ def train(config: TrainConfig) -> Result:
             terms = step(state, *batch, config, run.amp)
             run.end_step(terms, lr)
             if run.diagnosis_due:
-                run.warn(diagnose(state.generators, real_x, real_y, run.mean_terms(), lr, run.progress, config))
+                pictures = {"x": real_x, "y": real_y}
+                found = _diagnose(state, pictures, run.mean_terms(), lr, run.progress, config)
+                if finding := findings.select(found, run.seconds):
+                    run.warn(finding.title, str(finding))
             _write_outputs(run, state, data, config, monitor)
         if run.progress >= 1:
-            pictures = config.batch_size * distributed.world_size()
-            short = diagnose_length(run.step, run.seconds, run.steps_per_epoch, pictures, config)
-            run.warn([short] if short else [], at_once=True)
+            count = config.batch_size * distributed.world_size()
+            if short := check_length(run.step, run.seconds, run.steps_per_epoch, count, config):
+                run.warn(short.title, str(short))
     return run.result
 
 
@@ -409,6 +416,20 @@ def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, li
     return columns
 
 
+def _diagnose(
+    state: State,
+    pictures: Mapping[str, Tensor],
+    terms: Mapping[str, float],
+    lr: float,
+    progress: float,
+    config: TrainConfig,
+) -> list[Finding]:
+    pair = distributed.unwrap(state.generators)
+    generators = {"G": pair.G} if config.one_way else {"G": pair.G, "F": pair.F}
+    remedies = cycle_remedies(config) if "cycle_x" in terms else one_way_remedies(config)
+    return diagnose(generators, pictures, terms, lr, progress, config.gan_loss, remedies)
+
+
 def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig, monitor: Monitor | None) -> None:
     """Write what is due after a step: the checkpoint first, then what a resumed run can make from it."""
     if run.checkpoint_due:
@@ -416,8 +437,9 @@ def _write_outputs(run: Run, state: State, data: Data, config: TrainConfig, moni
     if run.samples_due:
         run.show(sample_images(state, data, config), PLOTS)
     if monitor is not None and run.evaluation_due(config.eval_every):
-        figures = monitor.measure(state.ema_generators)
-        run.record(figures, score(figures), state.released_networks)
+        G, F = state.ema_generators.G, state.ema_generators.F
+        metrics = monitor.measure([G] if config.one_way else [G, F])
+        run.record(metrics, score(metrics), state.released_networks)
 
 
 def _load_initial_weights(generators: GeneratorPair, discriminators: DiscriminatorPair, config: TrainConfig) -> None:

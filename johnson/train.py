@@ -27,10 +27,10 @@ from johnson.models import TransformerNet
 from johnson.options import TrainConfig
 from johnson.stylize import load_network, stylize
 from stylekit import devices, distributed
+from stylekit.measures.patterns import MeanWeave
 from stylekit.networks import weights
 from stylekit.networks.blocks import count_parameters
 from stylekit.networks.vgg import VGGFeatures
-from stylekit.networks.weave import MeanWeave
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced, make_loader, pipeline_from_dict, read_pictures
 from stylekit.training.log import print0

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from stylekit.training.diagnostics import Finding
 from torch import nn
 from torch.nn import functional
 
@@ -15,7 +16,6 @@ from cyclegan.options import TrainConfig
 from cyclegan.train import build_state, train_step
 from cyclegan.translate import load_generator
 from stylekit.pictures import images
-from stylekit.training.diagnostics import Finding
 
 HEALTHY = {"cycle_x": 1.2, "cycle_y": 1.5, "d_x": 0.16, "d_y": 0.18}
 OPTIONS = TrainConfig("photographs")

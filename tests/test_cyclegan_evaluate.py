@@ -7,14 +7,14 @@ import torch
 from conftest import exit_code, flag_error, one_error
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from stylekit.networks.figures import Figure, table
+from stylekit.networks.metrics import CompactVGG, Estimate
 from torch.nn import functional
 
 from cyclegan.cli import main
 from cyclegan.evaluate import MARKS, Reference, find_pictures, load_generators, score
 from cyclegan.models import Generator
 from stylekit.networks import weights
-from stylekit.networks.figures import Figure, table
-from stylekit.networks.metrics import CompactVGG, Estimate
 from stylekit.pictures.images import to_tensor
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from gatys.colors import color_moments
 
 from cyclegan.style import STYLE_LAYERS, WINDOW, MeanStyle
-from gatys.colors import color_moments
 from gatys.losses import gram_matrix
 
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-
 from gatys.colors import color_moments, match_colors
 
 

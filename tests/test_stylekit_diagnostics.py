@@ -4,10 +4,6 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from torch.nn import functional
-
-from cyclegan.models import Generator
-from stylekit.pictures import images
 from stylekit.training.diagnostics import (
     Doctor,
     Finding,
@@ -22,6 +18,10 @@ from stylekit.training.diagnostics import (
     check_pattern,
     luminance_correlation,
 )
+from torch.nn import functional
+
+from cyclegan.models import Generator
+from stylekit.pictures import images
 
 LEVEL = 1 / 255
 

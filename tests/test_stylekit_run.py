@@ -16,6 +16,9 @@ import torch
 from conftest import ROOT, TINY, command, exit_code, one_error, wait_for_lines
 from huggingface_hub import PyTorchModelHubMixin
 from PIL import Image
+from stylekit.networks.figures import Figure
+from stylekit.networks.metrics import Estimate
+from stylekit.training.diagnostics import Finding
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Dataset
@@ -23,12 +26,9 @@ from torch.utils.data import Dataset
 import cyclegan.train
 from cyclegan.cli import train_main
 from stylekit import atomic
-from stylekit.networks.figures import Figure
-from stylekit.networks.metrics import Estimate
 from stylekit.options import RunConfig
 from stylekit.training import checkpoint
 from stylekit.training.data import make_loader
-from stylekit.training.diagnostics import Finding
 from stylekit.training.log import read_figures, read_metrics
 from stylekit.training.optim import build_ema, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run, _lock

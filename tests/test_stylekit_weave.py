@@ -2,9 +2,9 @@ import math
 
 import torch
 from conftest import grating
+from stylekit.networks.weave import MEMORY, MeanWeave
 
 from stylekit.networks import metrics
-from stylekit.networks.weave import MEMORY, MeanWeave
 
 
 def test_cloth_costs_more_than_grain_and_trees_nothing(china, sky):

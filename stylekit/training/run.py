@@ -29,14 +29,13 @@ from tqdm import tqdm
 
 from stylekit import devices, distributed
 from stylekit.atomic import atomic_tree, atomic_write, link_or_copy
+from stylekit.measures.table import Metric, format_value, to_plain
 from stylekit.networks import weights
-from stylekit.networks.figures import Figure, shown, to_plain
 from stylekit.options import RunConfig
 from stylekit.pictures import images
 from stylekit.pictures.sheet import contact_sheet
 from stylekit.training import checkpoint
 from stylekit.training.data import EpochBatches, iterate
-from stylekit.training.diagnostics import Doctor, Finding
 from stylekit.training.log import (
     Log,
     WandbOptions,
@@ -104,7 +103,7 @@ class Run:
     written all that was due; likewise `samples_due`.
     """
     diagnosis_due = False
-    """Whether to `warn` of findings after the current step: in the main process, every `DIAGNOSIS_STEPS` or so."""
+    """Whether to check for failures after the current step: in the main process, every `DIAGNOSIS_STEPS` or so."""
     samples_due = False
     """Whether to `show` samples after the current step: in the main process, at the end of an epoch and of the run."""
 
@@ -121,7 +120,6 @@ class Run:
         """Signals that this process has caught."""
         self._stop_signal: int | None = None
         """The signal on which all processes have agreed to stop after the current step."""
-        self._doctor = Doctor()
         self._since_diagnosis: list[dict[str, float]] = []
         """The lines logged since the last diagnosis."""
         self._best: dict[str, Any] | None = None
@@ -361,15 +359,10 @@ class Run:
         lines = [line for line in lines if line.keys() == lines[-1].keys()]
         return {name: sum(line[name] for line in lines) / len(lines) for name in lines[0]}
 
-    def warn(self, findings: Sequence[Finding], at_once: bool = False) -> None:
-        """Report the most severe finding that is confirmed, at most one in ten minutes: a warning and a W&B alert.
-
-        Args:
-            at_once: Report the first finding without waiting for a confirmation.
-        """
-        finding = findings[0] if at_once and findings else self._doctor.examine(findings, time.monotonic())
-        if finding is not None and self._log is not None:
-            self._log.alert(finding.title, str(finding))
+    def warn(self, title: str, text: str) -> None:
+        """Print a warning and send it as a W&B alert."""
+        if self._log is not None:
+            self._log.alert(title, text)
 
     def _keep_state(self) -> None:
         """Keep the checkpoint of this epoch, and remove older ones, as --keep-epochs says."""
@@ -410,7 +403,7 @@ class Run:
 
     def record(
         self,
-        figures: Mapping[str, Mapping[str, Figure]],
+        figures: Mapping[str, Mapping[str, Metric]],
         score: float,
         networks: Mapping[str, PyTorchModelHubMixin],
     ) -> None:
@@ -444,7 +437,7 @@ class Run:
                     file.write((json.dumps({"step": self.step, **line}, indent=2) + "\n").encode())
             self._best = line
         groups = [
-            f"{group}: " + ", ".join(f"{name} {shown(figure.output.value)}" for name, figure in found.items())
+            f"{group}: " + ", ".join(f"{name} {format_value(figure.output.value)}" for name, figure in found.items())
             for group, found in figures.items()
         ]
         compared = "the best so far" if best else f"best: {cast(dict[str, Any], self._best)['score']:.3f}"
