@@ -260,7 +260,7 @@ class EvaluateConfig:
     """Use only the first N pictures of each collection, sorted by name, those of the test folder first."""
 
     inception_weights: Annotated[Path | None, default_is("none: no fid_inception", "PATH")] = None
-    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, for fid_inception and kid_inception."""
+    """File weights-inception-2015-12-05-6726825d.pth of torch-fidelity: adds fid_inception and kid_inception."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""

@@ -276,9 +276,7 @@ class Inception(nn.Module):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise ValueError(
-                f"--inception-weights needs torch-fidelity: pip install torch-fidelity ({error})"
-            ) from error
+            raise ValueError("--inception-weights needs another package: pip install torch-fidelity") from error
         # torch-fidelity would run code that a file contains, so it gets only what our reader found in it.
         checked = io.BytesIO()
         torch.save(load_tensors(weights), checked)
