@@ -118,7 +118,7 @@ def evaluate(config: EvaluateConfig) -> int:
     """Measure a generator; print a table and write it as JSON."""
     from cyclegan import evaluate as evaluation
     from stylekit import devices
-    from stylekit.networks.figures import table
+    from stylekit.measures.table import table
 
     devices.set_threads(config.threads)
     result = evaluation.evaluate(config)
@@ -131,7 +131,7 @@ def evaluate(config: EvaluateConfig) -> int:
         f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
         f"{counts['y_held_out']} of them against the others; weave in {counts['weave']}, halo in {counts['halo']}"
     )
-    print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
+    print(f"{table(result.metrics, evaluation.BASELINES)}\n{config.output}")
     return 1 if result.errors else 0
 
 

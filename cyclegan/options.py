@@ -328,7 +328,7 @@ class EvaluateConfig:
 
     direction: Annotated[
         Literal["x2y", "y2x", "AtoB", "BtoA"] | None,
-        default_is("x2y, or y2x with --weights vangogh2landscape", "{x2y,y2x,AtoB,BtoA}"),
+        default_is("that of a bundled network, else x2y", "{x2y,y2x,AtoB,BtoA}"),
     ] = None
     """x2y (or AtoB) translates A with G of a run, y2x (or BtoA) B with F; a single network is used in both."""
 
@@ -336,7 +336,7 @@ class EvaluateConfig:
     """Measure the pictures in this folder, each made from the picture of X with its name. There is no cycle error."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all figures; replaced if it exists."""
+    """JSON file with all metrics; replaced if it exists."""
 
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink pictures of both collections whose longer side exceeds this many pixels."""
@@ -345,7 +345,7 @@ class EvaluateConfig:
     """Use only the first N pictures of each collection, sorted by name, those of the test folder first."""
 
     inception_weights: Annotated[Path | None, default_is("none: no fid_inception", "PATH")] = None
-    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, for fid_inception and kid_inception."""
+    """File weights-inception-2015-12-05-6726825d.pth of torch-fidelity: adds fid_inception and kid_inception."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
@@ -360,19 +360,6 @@ class EvaluateConfig:
             raise ValueError(f"--output {self.output}: expected a .json file")
         if self.outputs is not None and self.weights is not None:
             raise ValueError(f"--outputs {self.outputs} and --weights {self.weights} exclude each other; give one")
-
-    @property
-    def resolved_direction(self) -> Literal["x2y", "y2x"]:
-        """The direction in the words of the paper, also if none was given."""
-        if self.direction is None:
-            return "y2x" if self.weights == "vangogh2landscape" else "x2y"
-        return "y2x" if self.direction in ("y2x", "BtoA") else "x2y"
-
-    @property
-    def resolved_weights(self) -> str:
-        """The weights, also if none were given."""
-        default = "landscape2vangogh" if self.resolved_direction == "x2y" else "vangogh2landscape"
-        return self.weights or default
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gatys.colors import color_moments, match_colors
 from gatys.objective import Objective, Region, tile_size
 from gatys.optim import OptimizerState, optimize
 from gatys.options import StylizeConfig
@@ -26,7 +25,7 @@ from gatys.regions import Masks, blend_grams, resize, split_by_color
 from gatys.styles import Preset, Style, check_preset
 from stylekit.devices import to_device
 from stylekit.networks.vgg import VGGFeatures
-from stylekit.pictures import images
+from stylekit.pictures.color import color_moments, match_colors, with_luma_of
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def _finish(image: Tensor, photograph: Tensor, keep_mask: Tensor | None, config:
     height, width = photograph.shape[2:]
     image = resize(image, (height, width)).clamp(0, 1)
     if config.preserve_color == "luminance":
-        image = images.with_luminance_of(image, photograph)
+        image = with_luma_of(image, photograph)
     if keep_mask is not None:
         stylized = keep_mask.to(image.device).mean(1, keepdim=True)
         image = torch.lerp(photograph, image, functional.interpolate(stylized, (height, width), mode="bilinear"))

@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig) -> int:
     """Measure a network; print a table and write it as JSON."""
     from johnson import evaluate as evaluation
     from stylekit import devices
-    from stylekit.networks.figures import table
+    from stylekit.measures.table import table
 
     devices.set_threads(config.threads)
     result = evaluation.evaluate(config)
@@ -81,7 +81,7 @@ def evaluate(config: EvaluateConfig) -> int:
         f"{result.weights}: {counts['photographs']} photographs, style: {' '.join(result.style)}; weave in "
         f"{counts['weave']}, halo in {counts['halo']}"
     )
-    print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
+    print(f"{table(result.metrics, evaluation.BASELINES)}\n{config.output}")
     return 1 if result.errors else 0
 
 

@@ -214,13 +214,13 @@ class EvaluateConfig:
     """Network, given like --style of `johnson stylize`."""
 
     style: Annotated[tuple[str, ...], default_is("the bundled style with that name", aliases=("-s",))] = ()
-    """The style it should have, given like --style of `johnson train`. Only pictures give the marks of the painting."""
+    """Its style, given like --style of `johnson train`. Only pictures give the baseline of the painting."""
 
     style_size: int = 512
     """Shrink paintings whose longer side exceeds this many pixels; use the value of the training."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all figures; replaced if it exists."""
+    """JSON file with all metrics; replaced if it exists."""
 
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink photographs whose longer side exceeds this many pixels."""

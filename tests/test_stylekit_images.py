@@ -491,12 +491,3 @@ def test_a_description_is_written_into_the_metadata(tmp_path, suffix):
     images.save(quadrants(), tmp_path / f"picture{suffix}", description="steps 40")
     with Image.open(tmp_path / f"picture{suffix}") as written:
         assert written.getexif()[0x010E] == "steps 40"
-
-
-def test_luminance_comes_from_one_picture_and_chroma_from_the_other():
-    painting, photograph = (0.3 + 0.4 * torch.rand(2, 3, 4, 5) for _ in range(2))
-    photograph = 0.5 + 0.2 * (photograph - 0.5)
-    mixed = images.with_luminance_of(painting, photograph)
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    torch.testing.assert_close((mixed * weights).sum(1), (painting * weights).sum(1))
-    torch.testing.assert_close(mixed[:, 0] - mixed[:, 2], photograph[:, 0] - photograph[:, 2])

@@ -229,18 +229,6 @@ def to_unit(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def with_luminance_of(image: Tensor, photograph: Tensor) -> Tensor:
-    """Combine the luminance of one picture with the chroma of a photograph (ITU-R BT.601).
-
-    Args:
-        image: Source of the luminance, (B, 3, H, W) in [0, 1].
-        photograph: Source of the chroma, the same shape.
-    """
-    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(1, 3, 1, 1)
-    difference = (image * weights).sum(1, keepdim=True) - (photograph * weights).sum(1, keepdim=True)
-    return (photograph + difference).clamp(0, 1)
-
-
 def resize(image: Image.Image, longest: int) -> Image.Image:
     """Shrink a picture to a longer side of `longest` pixels, keeping its aspect ratio; never enlarges."""
     if max(image.size) <= longest:
