@@ -194,14 +194,15 @@ def cycle_remedies(config: TrainConfig) -> dict[str, str]:
 def pretrain_remedies(config: PretrainConfig) -> dict[str, str]:
     """The same for training without the cycle."""
     content, color, ndf = config.losses.lambda_content, config.losses.lambda_color, config.ndf
+    weaker, stronger = f"--ndf {max(1, ndf // 2)} (now {ndf})", f"--ndf {2 * ndf} (now {ndf})"
     more_content = f"--lambda-content {max(0.4, 2 * content):g} (now {content:g})"
     more_color = f"--lambda-color {max(4, 2 * color):g} (now {color:g})"
     return _shared_remedies(config) | {
         "mode collapse": f"start a new run with {more_content} or a smaller --lr",
         "color inversion": f"this rarely heals: start a new run with {more_color} or another --seed",
         "no translation": f"continue with --resume --lambda-content {content / 2:g} (now {content:g})",
-        "dead discriminator": f"check that trainA and trainB differ; start a new run with --ndf {2 * ndf} (now {ndf})",
-        "all-powerful discriminator": f"use more pictures, or start a new run with --ndf {max(1, ndf // 2)} (now {ndf})",
+        "dead discriminator": f"check that trainA and trainB differ; start a new run with {stronger}",
+        "all-powerful discriminator": f"use more pictures, or start a new run with {weaker}",
     }
 
 

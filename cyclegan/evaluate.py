@@ -31,6 +31,9 @@ from stylekit.pictures.collection import Collection
 from stylekit.training.data import evenly_spaced
 from stylekit.training.log import print0
 
+MONITOR_PICTURES = 50
+"""Test pictures of each collection that are translated when a run is evaluated."""
+
 Pairs = Iterable[tuple[Tensor, Tensor]]
 """Inputs and outputs, each (1, 3, H, W) in [0, 1], on the device."""
 
