@@ -11,7 +11,7 @@ import tyro
 from stylekit.options import (
     THREADS,
     ExportOptions,
-    PaintConfig,
+    PictureOptions,
     RunConfig,
     Switch,
     also,
@@ -182,7 +182,7 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class TranslateConfig(PaintConfig):
+class TranslateConfig(PictureOptions):
     """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
 
     Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,

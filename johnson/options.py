@@ -12,7 +12,7 @@ from gatys.options import STYLE_LAYERS
 from stylekit.options import (
     THREADS,
     ExportOptions,
-    PaintConfig,
+    PictureOptions,
     RunConfig,
     also,
     check_at_least,
@@ -165,7 +165,7 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class StylizeConfig(PaintConfig):
+class StylizeConfig(PictureOptions):
     """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given.
 
     Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,

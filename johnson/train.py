@@ -90,7 +90,7 @@ def train_step(
         amp: Run the networks in bfloat16; losses and the optimizer stay in float32.
     """
     with torch.autocast(photographs.device.type, torch.bfloat16, enabled=amp):
-        stylized = state.network(cast(TransformerNet, distributed.unwrap(state.network)).with_noise(photographs, noise))
+        stylized = state.network(photographs, noise)
         features = state.loss_network(stylized)
         with torch.no_grad():
             content = state.loss_network(photographs, [config.content_layer])[config.content_layer]

@@ -61,8 +61,11 @@ ALLOWED_METHODS = {
     "cyclegan": {"gatys", "gatys.colors", "gatys.losses"},
 }
 
-# Networks and pictures do not know each other, except that VGG turns a picture into a tensor.
+# Networks and pictures do not know each other, except where VGG turns a picture into a tensor and users meet networks.
 ALLOWED_PAIRS = {("stylekit.networks.vgg", "stylekit.pictures.images")}
+ALLOWED_PAIRS |= {
+    ("stylekit.networks.inference", f"stylekit.pictures.{name}") for name in ("inputs", "jobs", "strokes")
+}
 
 
 def module_name(path: Path) -> str:

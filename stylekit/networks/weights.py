@@ -5,9 +5,7 @@ Reading never runs code: safetensors, or `torch.load(weights_only=True)`.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import json
 import pickle
 import textwrap
@@ -75,6 +73,7 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
         OSError: The Hub cannot be reached.
     """
     from safetensors import SafetensorError
+    from safetensors.torch import load_model
 
     if isinstance(found, Path):
         if found.is_file():
@@ -89,9 +88,11 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
             )
     try:
         if isinstance(found, Path):
-            _check_config(found, network)
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
-            loaded = network.from_pretrained(str(found), strict=True).eval()
+            # from_pretrained would print that it reads a local folder.
+            loaded = network(**_read_config(found, network)).eval()
+            load_model(loaded, found / "model.safetensors")
+        else:
+            loaded = network.from_pretrained(found, strict=True).eval()
     except (json.JSONDecodeError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
     except SafetensorError as error:
@@ -121,8 +122,8 @@ def _check_finite(network: torch.nn.Module, source: Path | str) -> None:
             raise ValueError(f"{source}: {name} is infinite or NaN; the network is damaged, or its training diverged")
 
 
-def _check_config(folder: Path, network: type[Any]) -> None:
-    """Check config.json before anything of the size that it asks for is built.
+def _read_config(folder: Path, network: type[Any]) -> dict[str, Any]:
+    """The arguments of a network in config.json, checked before anything of the size that they ask for is built.
 
     Every integer in it is a number of channels, layers or pixels, and the file with the weights has at least as many.
 
@@ -148,6 +149,7 @@ def _check_config(folder: Path, network: type[Any]) -> None:
             TypeAdapter(types[name], config=exact).validate_python(config[name])
         except ValidationError as error:
             raise ValueError(f"{name} is {config[name]!r}: {error.errors()[0]['msg']}") from error
+    return {name: config[name] for name in config.keys() & types.keys()}
 
 
 def save(network: PyTorchModelHubMixin, folder: Path) -> None:
