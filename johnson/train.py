@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from gatys.objective import gram_matrices
-from gatys.styles import Preset, check_preset, load_preset
+from gatys.styles import Preset, check_preset, load_preset, mean_grams
 from johnson.data import Photographs, build_pipeline, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
@@ -204,29 +204,22 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
 
 def style_grams(config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
     """The weighted mean of all styles: Gram matrices by layer, (1, C, C)."""
-    device = loss_network.mean.device
-    total: dict[str, Tensor] = {}
-    style_weights = config.style_weights or (1.0,) * len(config.style)
-    for name, weight in zip(config.style, style_weights, strict=True):
-        for layer, gram in _grams_of(name, config, loss_network).items():
-            weighted = weight / sum(style_weights) * gram.to(device)
-            total[layer] = total[layer] + weighted if layer in total else weighted
-    return total
+    grams = (_grams_of(name, config, loss_network) for name in config.style)
+    return mean_grams(grams, config.style_weights or (1.0,) * len(config.style))
 
 
 def _grams_of(name: str, config: TrainConfig, loss_network: VGGFeatures) -> dict[str, Tensor]:
     """Gram matrices of a painting, a folder of paintings, or a preset."""
-    path = Path(name)
+    path, device = Path(name), loss_network.mean.device
     if path.is_dir() or path.suffix.lower() in images.FORMATS:
         paths = find_photographs(path) if path.is_dir() else [path]
         paintings = (images.to_tensor(images.resize(images.load(p), config.style_size)) for p in paths)
-        device = loss_network.mean.device
-        grams = [gram_matrices(loss_network, painting.to(device), config.style_layers) for painting in paintings]
-        return {layer: torch.stack([gram[layer] for gram in grams]).mean(0) for layer in config.style_layers}
+        grams = (gram_matrices(loss_network, painting.to(device), config.style_layers) for painting in paintings)
+        return mean_grams(grams, [1.0] * len(paths))
     preset = load_preset(name)
     check_preset(preset, loss_network, config.style_layers)
     grams_at = preset.at(config.style_size)
-    return {layer: grams_at[layer] for layer in config.style_layers}
+    return {layer: grams_at[layer].to(device) for layer in config.style_layers}
 
 
 @dataclass
