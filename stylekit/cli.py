@@ -13,6 +13,7 @@ import operator
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,8 @@ def exit_on_error(prog: str) -> Iterator[None]:
 
     ValueError and OSError mean invalid input. `python -X dev` also shows the traceback.
     """
+    # Pillow warns about metadata that we ignore and sizes that we check ourselves.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
         sys.stdout.flush()  # Otherwise a broken pipe is only noticed, and reported, when Python exits.
