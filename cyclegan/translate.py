@@ -64,16 +64,8 @@ def translate(
         >>> translate(Image.new("RGB", (80, 60), "green"), "landscape2vangogh", stroke_size=2).size
         (80, 60)
     """
-    return apply_network(
-        image,
-        generator if isinstance(generator, Generator) else load_generator(generator),
-        forward,
-        stroke_size=stroke_size,
-        strength=strength,
-        preserve_color=preserve_color,
-        tile=tile,
-        smoothing=smoothing,
-    )
+    generator = generator if isinstance(generator, Generator) else load_generator(generator)
+    return apply_network(image, generator, forward, stroke_size, strength, preserve_color, tile, smoothing)
 
 
 def forward(image: Tensor, generator: Generator, run: Run = run_whole) -> Tensor:

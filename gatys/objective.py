@@ -155,19 +155,12 @@ def gram_matrices(
 def tile_size(network: VGGFeatures, size: tuple[int, int], config: StylizeConfig) -> int | None:
     """Side of the largest tiles that fit into memory; None if the whole image fits."""
     budget = config.memory * 2**30 if config.memory else 0.5 * free_memory(network.mean.device)
-    if memory_needed(network, size, None, config) <= budget:
-        return None
-    left = budget - memory_needed(network, size, 0, config)
-    return max(128, int(math.sqrt(max(0.0, left) / bytes_per_pixel(network)) - 2 * MARGIN) // 16 * 16)
-
-
-def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None, config: StylizeConfig) -> float:
-    """Estimated bytes for one scale: optimizer state plus the features of one tile, or of the whole image for None."""
-    pixels = size[0] * size[1]
+    pixels, per_pixel = size[0] * size[1], bytes_per_pixel(network)
     # Ten images (the image itself, its gradient, ...), plus the history of L-BFGS.
-    images = 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
-    evaluated = pixels if tile is None else min(pixels, (tile + 2 * MARGIN) ** 2) if tile else 0
-    return images + evaluated * bytes_per_pixel(network)
+    budget -= 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
+    if pixels * per_pixel <= budget:
+        return None
+    return max(128, int(math.sqrt(max(0.0, budget) / per_pixel) - 2 * MARGIN) // 16 * 16)
 
 
 def bytes_per_pixel(network: VGGFeatures) -> float:

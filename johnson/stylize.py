@@ -64,16 +64,8 @@ def stylize(
         >>> stylize(Image.new("RGB", (80, 60), "green"), "starry-night", stroke_size=2).size
         (80, 60)
     """
-    return apply_network(
-        image,
-        network if isinstance(network, TransformerNet) else load_network(network),
-        forward,
-        stroke_size=stroke_size,
-        strength=strength,
-        preserve_color=preserve_color,
-        tile=tile,
-        smoothing=smoothing,
-    )
+    network = network if isinstance(network, TransformerNet) else load_network(network)
+    return apply_network(image, network, forward, stroke_size, strength, preserve_color, tile, smoothing)
 
 
 def forward(image: Tensor, network: TransformerNet, run: Run = run_whole) -> Tensor:

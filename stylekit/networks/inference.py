@@ -38,7 +38,6 @@ def apply_network(
     image: Picture | Tensor,
     network: nn.Module,
     forward: Forward,
-    *,
     stroke_size: float,
     strength: float,
     preserve_color: bool,
@@ -51,14 +50,7 @@ def apply_network(
     if smoothing is not None:
         smoothing.start_frame(batch)
     run = functools.partial(run_tiled, tile=tile, smoothing=smoothing)
-    painting = render(
-        batch,
-        lambda picture: forward(picture, network, run),
-        stroke_size=stroke_size,
-        strength=strength,
-        preserve_color=preserve_color,
-    )
-    return like(image, painting)
+    return like(image, render(batch, lambda x: forward(x, network, run), stroke_size, strength, preserve_color))
 
 
 def process_with_network(
@@ -80,11 +72,7 @@ def process_with_network(
         OSError: A result cannot be written.
     """
     network = to_device(network, device)
-    look: RenderOptions = {
-        "stroke_size": options.stroke_size,
-        "strength": options.strength,
-        "preserve_color": options.preserve_color,
-    }
+    look = {name: getattr(options, name) for name in ("stroke_size", "strength", "preserve_color")}
 
     def process_frames() -> Process:
         smoothing = Smoothing(options.smoothing)

@@ -15,7 +15,6 @@ from stylekit.pictures import images
 def render(
     photograph: Tensor,
     network: Callable[[Tensor], Tensor],
-    *,
     stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
