@@ -14,7 +14,7 @@ from stylekit.options import (
     ExportOptions,
     Hidden,
     Output,
-    PaintConfig,
+    PictureOptions,
     RunConfig,
     Switch,
     TrainingData,
@@ -267,7 +267,7 @@ class PretrainConfig(UnpairedConfig):
 
 
 @dataclass(frozen=True)
-class TranslateConfig(PaintConfig):
+class TranslateConfig(PictureOptions):
     """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
 
     Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,

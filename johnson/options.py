@@ -13,7 +13,7 @@ from stylekit.options import (
     THREADS,
     ExportOptions,
     Hidden,
-    PaintConfig,
+    PictureOptions,
     RunConfig,
     Schedule,
     TrainingData,
@@ -187,7 +187,7 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class StylizeConfig(PaintConfig):
+class StylizeConfig(PictureOptions):
     """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given.
 
     Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,

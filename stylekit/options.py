@@ -74,8 +74,8 @@ def check_weights(options: Any, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class PaintConfig:
-    """Options of commands that paint pictures and videos with a trained network."""
+class PictureOptions:
+    """Options of commands that run a trained network on pictures and videos."""
 
     inputs: Annotated[
         tyro.conf.Positional[tuple[str, ...]],

@@ -62,10 +62,11 @@ ALLOWED_METHODS = {
     "cyclegan": {"gatys", "gatys.losses"},
 }
 
-# Networks do not know files, except that VGG turns a picture into a tensor.
-ALLOWED_PAIRS = {
-    ("stylekit.networks.vgg", "stylekit.pictures.images"),
-    ("stylekit.networks.blocks", "stylekit.pictures.color"),
+# Networks do not know files, except where VGG turns a picture into a tensor and users meet networks.
+ALLOWED_PAIRS = {("stylekit.networks.vgg", "stylekit.pictures.images")}
+ALLOWED_PAIRS |= {("stylekit.networks.blocks", "stylekit.pictures.color")}
+ALLOWED_PAIRS |= {
+    ("stylekit.networks.inference", f"stylekit.pictures.{name}") for name in ("inputs", "jobs", "strokes")
 }
 
 

@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import runpy
 import struct
 import warnings
 import zlib
@@ -401,9 +402,11 @@ def test_a_picture_larger_than_the_memory_is_not_called_damaged(tmp_path, pictur
         images.load(tmp_path / "large.png")
 
 
-def test_loading_in_threads_does_not_change_the_warning_filters(tmp_path, pictures):
+def test_neither_import_nor_threads_change_the_warning_filters(tmp_path, pictures):
     images.save(pictures[0], tmp_path / "picture.jpg")
+    warnings.resetwarnings()
     before = list(warnings.filters)
+    runpy.run_path(images.__file__)
     with ThreadPoolExecutor(8) as pool:
         for loaded in pool.map(images.load, [tmp_path / "picture.jpg"] * 200):
             assert loaded.size == (48, 48)

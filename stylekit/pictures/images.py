@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import os
-import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -63,14 +63,6 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 """The color profile of sRGB, which says so in a file."""
-
-# libtiff writes about damaged files to standard error, besides Pillow's exception. On Windows the symbol is hidden.
-with contextlib.suppress(AttributeError, OSError):
-    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
-
-# Pillow warns about metadata that we ignore and sizes that we check ourselves. The filter is global because
-# `warnings.catch_warnings` around each call is not thread-safe and would swallow other warnings.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
@@ -289,10 +281,18 @@ def _check_jpeg(image: Image.Image, path: Path) -> None:
             raise ValueError(f"{scans} scans; expected at most {most}")
 
 
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing about damaged files to standard error, besides Pillow's exception."""
+    with contextlib.suppress(AttributeError, OSError):  # On Windows the symbol is hidden.
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+
 def _check_tiff(image: Image.Image) -> None:
     """Refuse two rare kinds of TIFF with more than 8 bits that Pillow silently misreads."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
+    _silence_libtiff()
     tags = image.tag_v2
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     if max(bits) <= 8:

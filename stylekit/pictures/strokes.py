@@ -12,21 +12,21 @@ from stylekit.options import STROKE_SIZES
 from stylekit.pictures.color import local_mean, luma, with_luma_of
 
 
-def paint(
+def render(
     photograph: Tensor,
     network: Callable[[Tensor], Tensor],
+    stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
-    stroke_size: float = 1.0,
 ) -> Tensor:
     """Run a network on a photograph, and combine the result with it.
 
     Args:
         photograph: (B, 3, H, W) in [0, 1].
         network: Paints pictures of any size, (B, 3, H, W) in [0, 1] -> the same.
+        stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Combine the chroma of the photograph with the luminance of the painting.
-        stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
 
     Returns:
         (B, 3, H, W) in [0, 1].
