@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from cyclegan.data import find_domain
 from cyclegan.options import CheckConfig
+from stylekit.collections.chart import color_chart, stack, strip
 from stylekit.collections.manifest import read_manifest, write_manifest
+from stylekit.collections.similarity import groups, near_pairs
+from stylekit.collections.survey import Facts, detail_size, survey
 from stylekit.collections.workspace import REJECTED, SIDES, SPLITS
 from stylekit.pictures import images
-from stylekit.pictures.chart import color_chart, stack, strip
-from stylekit.pictures.similarity import groups, near_pairs
-from stylekit.pictures.survey import Facts, detail_size, survey
 
 SERIOUS = ("unreadable", "leaking", "in both X and Y")
 """A single one of these harms."""

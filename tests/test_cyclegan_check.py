@@ -12,7 +12,7 @@ from cyclegan.check import Finding, check, compare_details, find_harms
 from cyclegan.cli import main
 from cyclegan.options import CheckConfig
 from stylekit.collections.manifest import read_manifest
-from stylekit.pictures.survey import Facts
+from stylekit.collections.survey import Facts
 
 
 @pytest.fixture

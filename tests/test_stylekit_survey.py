@@ -5,9 +5,9 @@ import pytest
 from picture_server import picture
 from PIL import Image, ImageFilter
 
-from stylekit.pictures.frames import find_frame
-from stylekit.pictures.similarity import groups, near_pairs, perceptual_hash, thumbnail
-from stylekit.pictures.survey import detail_size, is_gray
+from stylekit.collections.frames import find_frame
+from stylekit.collections.similarity import groups, near_pairs, perceptual_hash, thumbnail
+from stylekit.collections.survey import detail_size, is_gray
 
 
 def framed(color, box, size=(200, 160)):

@@ -12,8 +12,8 @@ from pathlib import Path
 from stylekit.atomic import atomic_write
 from stylekit.collections.prepare import Prepared
 from stylekit.collections.records import Remote
+from stylekit.collections.similarity import groups, near_pairs
 from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace
-from stylekit.pictures.similarity import groups, near_pairs
 
 COLUMNS = (
     *("file", "title", "author", "license", "page", "url"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from stylekit.collections.frames import find_frame
+from stylekit.collections.similarity import perceptual_hash, reduced, thumbnail
 from stylekit.pictures import images
-from stylekit.pictures.frames import find_frame
-from stylekit.pictures.similarity import perceptual_hash, reduced, thumbnail
 
 _KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats of files that are kept byte for byte if nothing has to be done."""
