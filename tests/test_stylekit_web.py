@@ -3,9 +3,10 @@
 import gzip
 import threading
 import time
+import tracemalloc
 
 import pytest
-from picture_server import PictureServer
+from picture_server import Handler, PictureServer
 
 from stylekit.collections.web import Failure, Stopped, Unreachable, Web
 
@@ -89,7 +90,7 @@ def test_all_threads_wait_as_long_as_the_server_asks(server):
     start = time.monotonic()
     ask_first = threading.Thread(target=ask)
     ask_first.start()
-    while not web._next or max(web._next.values()) < start + 0.9:  # Until the answer has arrived.
+    while not any(host.next > start + 0.9 for host in web._hosts.values()):  # Until the answer has arrived.
         time.sleep(0.01)
     ask()
     ask_first.join()
@@ -135,8 +136,6 @@ def test_errors_do_not_show_queries_and_web_pages_are_not_json(server):
 
 
 def test_compressed_answers_are_read_though_not_asked_for(server, monkeypatch):
-    from picture_server import Handler
-
     packed = gzip.compress(b'{"a": 1}')
     monkeypatch.setattr(Handler, "do_GET", lambda self: self.answer(200, packed, {"Content-Encoding": "gzip"}))
     assert impatient().json(f"{server.url}/x", robots=False) == {"a": 1}
@@ -151,3 +150,38 @@ def test_stopping_ends_waiting_threads(server):
     with pytest.raises(Stopped):
         web.json(f"{server.url}/x")
     assert time.monotonic() - start < 60
+
+
+def test_a_robots_txt_that_unpacks_to_a_hundred_megabytes_is_read_in_part(server, monkeypatch):
+    packed = gzip.compress(b"User-agent: *\nDisallow: /private/\n" + bytes(100_000_000))
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.answer(200, packed, {"Content-Encoding": "gzip"}))
+    tracemalloc.start()
+    with pytest.raises(Failure, match=r"robots.txt of .* does not allow it"):
+        impatient().json(f"{server.url}/private/x")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_a_slow_robots_txt_holds_up_nobody_else_and_can_be_stopped(server):
+    server.files["/robots.txt"] = b"# A byte at a time.\n" * 100
+    server.faults["/robots.txt"] = ["loris"]
+    server.answers["/x"] = lambda query: 1
+    web, ended = impatient(), []
+
+    def ask():
+        with pytest.raises(Stopped):
+            web.json(f"{server.url}/x")
+        ended.append(time.monotonic())
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    start = time.monotonic()
+    while not server.requests["/robots.txt"]:
+        time.sleep(0.01)
+    assert web.json(f"http://localhost:{server.server_port}/x") == 1
+    web.stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(ended) == 2 and max(ended) - start < 10
