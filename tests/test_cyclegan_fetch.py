@@ -144,6 +144,23 @@ def test_more_pictures_leave_the_others_where_they_are(server, tmp_path):
     assert sum(server.requests.values()) == before and contents(tmp_path / "set") == new
 
 
+def test_a_folder_of_an_older_version_is_continued(server, tmp_path):
+    offer_flickr(server, 20)
+    options = config(tmp_path / "set", x="flickr:sea")
+    whole = fetch(options, patient_web())
+    # Licenses had another spelling, and requests more keys.
+    for path in (*tmp_path.glob("set/.fetch/*.json"), tmp_path / "set" / "manifest.csv"):
+        text = path.read_text().replace('"license"', '"licence"').replace(",license,", ",licence,")
+        path.write_text(text.replace('"genre": null', '"genre": null, "wikiart_size": "original"'))
+    next(tmp_path.glob("set/trainA/*")).unlink()
+    asked = sum(server.requests.values())
+    assert fetch(options, patient_web()) == whole and sum(server.requests.values()) == asked + 1
+    request = tmp_path / "set" / ".fetch" / "request.json"
+    request.write_text(request.read_text().replace('"enlarge": false', '"enlarge": true'))
+    with pytest.raises(ValueError, match="was fetched with enlarge True, not False"):
+        fetch(options, patient_web())
+
+
 def test_pictures_are_prepared(server, tmp_path):
     framed = Image.new("RGB", (120, 100), "white")
     framed.paste(picture(1, 80, 60), (20, 20))
@@ -356,11 +373,13 @@ def test_pictures_on_a_silent_server_end_the_run_and_keep_the_rest(server, tmp_p
 def test_a_full_disk_ends_the_run_and_keeps_what_is_there(server, tmp_path, monkeypatch):
     offer_flickr(server, 10)
     options = config(tmp_path / "set", x="flickr:sea")
-    original, written = Web.file, []
+    original, written, journal = Web.file, [], tmp_path / "set" / ".fetch" / "journal.jsonl"
 
     def full(self, url, path, *args, **keywords):
         written.append(path)
-        if len(written) > 3:
+        if len(written) > 4:
+            while not journal.exists() or journal.read_text().count("\n") < 3:
+                time.sleep(0.01)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         return original(self, url, path, *args, **keywords)
 
@@ -368,9 +387,9 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_there(server, tmp_path, monk
         patch.setattr(Web, "file", full)
         with pytest.raises(OSError, match="the disk is full; free some space and run the same command again"):
             fetch(options, patient_web())
-    before = server.requests.copy()
+    before, done = server.requests.copy(), journal.read_text().count("\n")
     assert sum(fetch(options, patient_web()).counts.values()) == 8
-    assert sum((server.requests - before)[path] for path in server.files) == 5
+    assert sum((server.requests - before)[path] for path in server.files) == 8 - done
 
 
 def test_a_published_set_that_does_not_fit_on_the_disk_is_not_begun(server, published, tmp_path, monkeypatch):

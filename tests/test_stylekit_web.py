@@ -28,7 +28,7 @@ def impatient(**options):
 @pytest.mark.parametrize("fault", ["drop", "429", "503", "500", "type", "loris", "redirect"])
 def test_a_file_is_complete_after_one_fault(fault, server, tmp_path):
     server.faults["/a.bin"] = [fault]
-    impatient(slowest=10_000, timeout=0.5).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
+    impatient(slowest=10_000, timeout=0.3).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
     assert (tmp_path / "a.bin").read_bytes() == DATA
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
@@ -36,23 +36,18 @@ def test_a_file_is_complete_after_one_fault(fault, server, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("drop", "the connection broke after 9,600 bytes, 4 times"),
-        ("loris", "less than 10000 bytes per second, 4 times"),
-        ("503", "the server answers 503 Service Unavailable, 4 times"),
+        ("drop", "the connection broke after 7,680 bytes, 2 times"),
+        ("long", "the server answers 416 to a request for the rest, 2 times"),
+        ("loris", "less than 10000 bytes per second, 2 times"),
+        ("503", "the server answers 503 Service Unavailable, 2 times"),
         ("redirect", "redirected in a circle"),
     ],
 )
 def test_a_server_that_never_recovers_gets_a_reason(fault, said, server, tmp_path):
     server.faults["/a.bin"] = [fault] * 30
     with pytest.raises(Failure, match=rf"^{server.url}/a.bin: {said}$"):
-        impatient(slowest=10_000, timeout=0.4).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
+        impatient(slowest=10_000, timeout=0.3, attempts=2).file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
     assert not (tmp_path / "a.bin").exists()
-
-
-def test_a_length_that_is_always_wrong_is_a_failure(server, tmp_path):
-    server.faults["/a.bin"] = ["long"] * 30
-    with pytest.raises(Failure, match="4 times"):
-        impatient().file(f"{server.url}/a.bin", tmp_path / "a.bin", 10**6)
 
 
 def test_a_later_program_continues_the_same_file_and_starts_again_with_another(server, tmp_path):
@@ -110,7 +105,7 @@ def test_requests_keep_to_the_rate(server):
 
 
 def test_robots_are_respected(server):
-    server.files["/robots.txt"] = b"User-agent: *\nDisallow: /private/\nCrawl-delay: 1\n"
+    server.files["/robots.txt"] = b"User-agent: *\nDisallow: /private/\nCrawl-delay: 1\n" + bytes(600_000)
     server.answers["/private/x"] = server.answers["/x"] = lambda query: query
     web = impatient()
     start = time.monotonic()
@@ -152,15 +147,17 @@ def test_stopping_ends_waiting_threads(server):
     assert time.monotonic() - start < 60
 
 
-def test_a_robots_txt_that_unpacks_to_a_hundred_megabytes_is_read_in_part(server, monkeypatch):
-    packed = gzip.compress(b"User-agent: *\nDisallow: /private/\n" + bytes(100_000_000))
-    monkeypatch.setattr(Handler, "do_GET", lambda self: self.answer(200, packed, {"Content-Encoding": "gzip"}))
+@pytest.mark.parametrize("status", [200, 302])
+def test_a_robots_txt_that_unpacks_to_fifty_megabytes_is_read_in_part(status, server, monkeypatch):
+    packed = gzip.compress(b"User-agent: *\nDisallow: /\n" + bytes(50_000_000), 1)
+    headers = {"Content-Encoding": "gzip", "Location": "/robots.txt"}
+    monkeypatch.setattr(Handler, "do_GET", lambda self: self.answer(status, packed, headers))
     tracemalloc.start()
-    with pytest.raises(Failure, match=r"robots.txt of .* does not allow it"):
-        impatient().json(f"{server.url}/private/x")
+    with pytest.raises(Failure, match=r"robots.txt of .* does not allow it|redirected in a circle"):
+        impatient().json(f"{server.url}/x")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 20_000_000
+    assert peak < 10_000_000
 
 
 def test_a_slow_robots_txt_holds_up_nobody_else_and_can_be_stopped(server):
