@@ -30,12 +30,7 @@ def painting(i, **changes):
 
 
 def test_wikiart_is_read_page_by_page_until_the_limit():
-    web = Answers(
-        lambda path, query: {
-            "Paintings": [painting(60 * query["page"] + i) for i in range(60)],
-            "AllPaintingsCount": 900,
-        }
-    )
+    web = Answers(lambda path, query: {"Paintings": [painting(60 * query["page"] + i) for i in range(60)]})
     found = list(islice(list_wikiart(web, "style", "Post Impressionism"), 130))
     assert len(found) == 130 and [query["page"] for _, query in web.asked] == [1, 2, 3]
     assert web.asked[0][0] == "https://www.wikiart.org/en/paintings-by-style/post-impressionism"
@@ -60,11 +55,7 @@ def test_wikiart_keeps_one_genre_of_an_artist():
             assert query == {"artistUrl": "a-painter", "json": 2}
             return [{"contentId": i, **painting(i)} for i in range(1, 7)] + [{"contentId": None}, 3]
         number = int(path.rpartition("/")[2])
-        return {
-            "contentId": number,
-            "genre": ("landscape", "portrait", None, "Landscape, marina")[number % 4],
-            "url": "x",
-        }
+        return {"genre": ("landscape", "portrait", None, "Landscape, marina")[number % 4], "url": "x"}
 
     found = list(islice(list_wikiart(Answers(answer), "artist", "a-painter", genre="landscape"), 10))
     assert [remote.title for remote in found] == ["Painting 3", "Painting 4"]

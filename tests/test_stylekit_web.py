@@ -130,12 +130,6 @@ def test_errors_do_not_show_queries_and_web_pages_are_not_json(server):
         impatient().json("file:///etc/passwd", robots=False)
 
 
-def test_compressed_answers_are_read_though_not_asked_for(server, monkeypatch):
-    packed = gzip.compress(b'{"a": 1}')
-    monkeypatch.setattr(Handler, "do_GET", lambda self: self.answer(200, packed, {"Content-Encoding": "gzip"}))
-    assert impatient().json(f"{server.url}/x", robots=False) == {"a": 1}
-
-
 def test_stopping_ends_waiting_threads(server):
     server.answers["/x"] = lambda query: 1
     server.faults["/x"], server.patience = ["503"] * 9, "200"
