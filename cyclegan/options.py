@@ -16,7 +16,6 @@ from stylekit.options import (
     Output,
     PictureOptions,
     RunConfig,
-    Switch,
     TrainingData,
     also,
     check_at_least,
@@ -395,26 +394,14 @@ class FetchConfig:
     genre: Annotated[str | None, default_is("all", "STR")] = None
     """WikiArt: take only paintings of this genre by the artist, such as landscape. One request for each painting."""
 
-    wikiart_size: Literal["original", "large"] = "original"
-    """WikiArt: take the originals or the site's reduced copies."""
-
     size: Annotated[int | None, default_is("512; published sets are kept as they are", "INT")] = None
     """Reduce pictures so that the shorter side has this many pixels."""
 
     min_size: Annotated[int | None, default_is("256; published sets are kept as they are", "INT")] = None
     """Leave out pictures whose shorter side has fewer pixels."""
 
-    enlarge: bool = False
-    """Enlarge pictures that are smaller than --size, instead of keeping or leaving them out."""
-
-    crop_frames: Switch = "auto"
-    """Crop white and black frames. auto: except in published sets."""
-
     test_share: float = 0.05
     """Share of pictures for testA and testB, chosen by their content. Published sets have their own."""
-
-    connections: int = 4
-    """Connections at the same time."""
 
     rate: float = 5.0
     """Requests per second to one server at most."""
@@ -422,20 +409,8 @@ class FetchConfig:
     dry_run: bool = False
     """Say what would be fetched, and write nothing."""
 
-    archive_url: str = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
-    """Address of the folder with the published sets."""
-
-    hub_url: Annotated[str | None, default_is("https://huggingface.co", "STR")] = None
-    """Address of the Hugging Face Hub, which mirrors the published sets."""
-
-    wikiart_url: str = "https://www.wikiart.org"
-    """Address of WikiArt."""
-
-    flickr_url: str = "https://api.flickr.com/services/rest/"
-    """Address of Flickr's REST interface."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "limit", "connections")
+        check_at_least(self, 1, "limit")
         check_at_least(self, 16, "size")
         check_at_least(self, 0, "min_size", "test_share")
         check_positive(self, "rate")
