@@ -16,9 +16,7 @@ from cyclegan.diagnose import (
     check_collapse,
     check_copy,
     check_discriminator,
-    check_hidden_information,
     check_inversion,
-    check_learning_rate,
     check_length,
     check_pattern,
     cycle_remedies,
@@ -103,6 +101,7 @@ def test_a_generator_that_inverts_colors(x, y, name):
 def test_a_generator_that_returns_its_input(x, y):
     found = findings(x, y, G=lambda x: x + LEVEL)
     assert list(found) == ["no translation in G"]
+    assert findings(x, y, G=lambda x: x + 5 * LEVEL) == {}
     assert "--resume --lambda-identity 0.1 (now 0.5)" in found["no translation in G"].remedy
     assert "--lambda-y 5 (now 10)" in findings(x, y, F=lambda y: y, lambda_identity=0)["no translation in F"].remedy
 
@@ -176,6 +175,7 @@ def test_a_learning_rate_of_zero_with_work_left(x, y):
     assert list(found) == ["no learning rate"]
     assert "25 % of the run left" in found["no learning rate"].evidence
     assert "--lr-policy constant --lr 0.0002" in found["no learning rate"].remedy
+    assert findings(x, y, lr=0.0, progress=1.0) == findings(x, y, lr=1e-9) == {}
 
 
 # Lengths of runs.
@@ -301,12 +301,6 @@ def test_inverted_colors_are_found_and_other_changes_of_tone_are_not(photographs
     assert "correlation -1.00" in check_inversion(photographs, one_flat).evidence
 
 
-def test_a_copy_is_found_until_the_difference_can_be_seen(photographs):
-    finding = check_copy(photographs, photographs + 2 * GRAY_LEVEL)
-    assert finding.failure_mode == "no translation" and "by 2.0 gray levels" in finding.evidence
-    assert check_copy(photographs, photographs + 5 * GRAY_LEVEL) is None
-
-
 def test_outputs_that_hardly_depend_on_the_input_are_mode_collapse(photographs):
     always = photographs[:1].flip(3)
     finding = check_collapse(photographs, always + 0.05 * photographs)
@@ -315,19 +309,6 @@ def test_outputs_that_hardly_depend_on_the_input_are_mode_collapse(photographs):
     # Inputs that are alike give outputs that are alike.
     alike = photographs[:1] + torch.tensor([0.0, 4 * GRAY_LEVEL]).view(2, 1, 1, 1)
     assert check_collapse(alike, always.expand(2, -1, -1, -1)) is None
-
-
-def test_information_in_the_lowest_bits_is_found(photographs):
-    before = photographs[:1]
-    hidden = lambda fake: (255 * fake).round() % 4 / 3  # noqa: E731
-    # A gray picture with the photograph, in four levels, in its two lowest bits.
-    fake = (128 + (3 * before).round()) * GRAY_LEVEL
-    finding = check_hidden_information(before, hidden(fake), hidden(add_noise(fake)))
-    assert finding.failure_mode == "hidden information" and "gray levels" in finding.evidence
-    # A network that reads what is visible loses no more than the noise, whether it reconstructs well or badly.
-    assert check_hidden_information(before, before, add_noise(before)) is None
-    blurred = functional.avg_pool2d(before, 9, stride=1, padding=4)
-    assert check_hidden_information(before, blurred, add_noise(blurred)) is None
 
 
 def test_the_noise_is_one_gray_level_up_or_down_and_always_the_same(photographs):
@@ -364,12 +345,6 @@ def test_nan_is_none_of_these_failures(photographs, check):
 def test_the_loss_of_a_discriminator_is_neither_zero_nor_that_of_chance(loss, failure_mode):
     finding = check_discriminator(loss, chance=0.25)
     assert (finding and finding.failure_mode) == (failure_mode and f"{failure_mode} discriminator")
-
-
-def test_a_learning_rate_of_zero_is_found_unless_the_run_ends():
-    assert "0 with 60 % of the run left" in check_learning_rate(0.0, progress=0.4).evidence
-    assert check_learning_rate(0.0, progress=1.0) is None
-    assert check_learning_rate(1e-9, progress=0.4) is None
 
 
 # What is reported.
