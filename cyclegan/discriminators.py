@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stylekit.networks.blocks import DownsampleConv2d, InstanceNorm2d, normal_init
-from stylekit.networks.vgg import VGGFeatures
+from stylekit.networks.vgg import VGGFeatures, architecture
 from stylekit.pictures.images import to_unit
 
 Scores = tuple[Tensor, ...]
@@ -95,8 +95,9 @@ class FeatureDiscriminator(
         if width < 1:
             raise ValueError(f"expected width >= 1, got {width}")
         self.vgg = copy.deepcopy(_constant_vgg())
-        channels = {name: features.shape[1] for name, features in self.vgg(torch.zeros(1, 3, 32, 32)).items()}
-        self.heads = nn.ModuleDict({name: _head(channels[name], n, width) for name, n in _HALVINGS.items()})
+        self.heads = nn.ModuleDict(
+            {name: _head(architecture("compact", name)[0], n, width) for name, n in _HALVINGS.items()}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         scores = [self.heads[name](features) for name, features in self.vgg(to_unit(x)).items()]
@@ -177,7 +178,8 @@ def _head(channels: int, halvings: int, width: int) -> nn.Sequential:
 @functools.cache
 def _constant_vgg() -> VGGFeatures:
     """The features for the heads. Weights are buffers that are not saved: no optimizer and no checkpoint has them."""
-    vgg = VGGFeatures(_HALVINGS, "compact", padding="replicate", normalize=True)
+    with torch.device("cpu"):  # The first call may be on the meta device, the next one not.
+        vgg = VGGFeatures(_HALVINGS, "compact", padding="replicate", normalize=True)
     for module in vgg.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             delattr(module, name)

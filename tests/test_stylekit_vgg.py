@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
@@ -285,7 +284,7 @@ def test_the_error_for_a_wrong_shape_names_the_tensor_and_both_shapes(shallow, t
     tensors = {**prefixed("", shallow), "2.weight": torch.zeros(64, 32, 3, 3)}
     file = write(tmp_path / "odd.pth", tensors)
     with pytest.raises(
-        ValueError, match=r"odd\.pth: features\.2\.weight has shape \(64, 32, 3, 3\), expected \(64, 64, "
+        ValueError, match=r"odd\.pth: .*: features\.2\.weight has shape \(64, 32, 3, 3\), expected \(64, 64, "
     ):
         VGGFeatures(["relu2_1"], weights=file)
 
@@ -293,18 +292,17 @@ def test_the_error_for_a_wrong_shape_names_the_tensor_and_both_shapes(shallow, t
 def test_the_error_for_a_wrong_shape_uses_the_caffe_name_for_caffe_files(shallow, tmp_path):
     tensors = {**caffe_names("vgg19", shallow), "conv1_1.weight": torch.zeros(64)}
     file = write(tmp_path / "odd.pth", tensors)
-    with pytest.raises(ValueError, match=r"odd\.pth: conv1_1\.weight has shape \(64,\), expected \(64, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"odd\.pth: .*: conv1_1\.weight has shape \(64,\), expected \(64, 3, 3, 3\)"):
         VGGFeatures(["relu1_1"], weights=file)
 
 
-@pytest.mark.parametrize(("lost", "shape"), [("2.bias", "(64,)"), ("5.weight", "(128, 64, 3, 3)")])
-def test_the_error_for_a_missing_tensor_names_it_and_its_shape(lost, shape, shallow, tmp_path):
+@pytest.mark.parametrize("lost", ["2.bias", "5.weight"])
+def test_the_error_for_a_missing_tensor_names_it(lost, shallow, tmp_path):
     tensors = prefixed("", shallow)
     del tensors[lost]
     file = write(tmp_path / "holes.pth", tensors)
     VGGFeatures(["relu1_1"], weights=file)
-    message = re.escape(f"holes.pth: missing tensor features.{lost}; expected shape {shape}")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"holes\.pth: does not match vgg19: missing features\.{lost}"):
         VGGFeatures(["relu2_1"], weights=file)
 
 
@@ -327,7 +325,7 @@ def test_a_batch_norm_network_is_rejected(tmp_path):
     with torch.device("meta"):
         features = torchvision.models.vgg19_bn(weights=None).features[:8]
     file = write(tmp_path / "bn.pth", prefixed("features.", features.to_empty(device="cpu")))
-    with pytest.raises(ValueError, match=r"bn\.pth: missing tensor features\.2\.weight"):
+    with pytest.raises(ValueError, match=r"bn\.pth: does not match vgg19: missing features\.2\.weight"):
         VGGFeatures(["relu2_1"], weights=file)
 
 

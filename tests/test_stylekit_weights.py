@@ -1,3 +1,6 @@
+import json
+import resource
+
 import pytest
 import torch
 from conftest import ROOT
@@ -5,8 +8,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
+from cyclegan.discriminators import FeatureDiscriminator, PatchDiscriminator, _constant_vgg
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import load_generator, translate
+from johnson.models import TransformerNet
 from stylekit.networks import weights
 from stylekit.pictures.images import to_tensor
 
@@ -98,7 +104,7 @@ def test_every_difference_between_state_dicts_is_listed():
 
 
 def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(tmp_path):
-    network = Generator(4, 1)
+    network = Generator(GeneratorConfig(4, 1))
     weights.save(network, tmp_path / "G")
     assert {path.name for path in tmp_path.glob("**/*")} == {"G", "config.json", "model.safetensors"}
     assert len({path.stat().st_mode for path in (tmp_path / "G").iterdir()}) == 1
@@ -113,8 +119,12 @@ def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(t
         ("[]", "a JSON list, expected an object"),
         ("5", "a JSON int, expected an object"),
         ("null", "a JSON NoneType, expected an object"),
-        ('{"ngf": 4, "n_blocks": 1000000}', "n_blocks is 1000000, but model.safetensors has at most"),
-        ('{"ngf": 3000, "n_blocks": 1}', "ngf is 3000"),
+        ('{"ngf": 4, "n_blocks": 1000000}', "n_blocks is 1000000, but model.safetensors has only 16 tensors"),
+        ('{"ngf": 4, "noise_size": 1000000}', "noise_size must be in"),
+        (
+            '{"ngf": 3000, "n_blocks": 1}',
+            r"config.json: model.1.weight has shape \(4, .*, expected \(3000",
+        ),
         ("[" * 100_000, "config.json does not describe a generator"),
         ('{"ngf": "many"}', "config.json does not describe a generator"),
         ('{"ngf": 4, "noise_size": 2.5}', "config.json does not describe a generator .*noise_size"),
@@ -122,14 +132,53 @@ def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(t
     ],
 )
 def test_a_hostile_config_is_one_line_before_memory_is_taken(tmp_path, config, says):
-    weights.save(Generator(4, 1), tmp_path)
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path)
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ValueError, match=says):
         weights.load(Generator, tmp_path, "a generator", "a run")
 
 
+@pytest.mark.parametrize("shape", [(2000, 0), (10**9, 0), (100_000,)])
+@pytest.mark.parametrize("network", [Generator, TransformerNet, PatchDiscriminator, FeatureDiscriminator])
+def test_a_tensor_without_its_bytes_asks_for_no_memory(tmp_path, network, shape):
+    """Shapes of tensors without values cost nothing; a network of that size is built on the meta device only."""
+    save_file({"model.1.weight": torch.zeros(shape, dtype=torch.int8)}, tmp_path / "model.safetensors")
+    FeatureDiscriminator(4)  # Loads the constant features.
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = dict.fromkeys(("ngf", "ndf", "width", "n_blocks", "n_layers"), shape[0])
+    for few in ({}, {"n_blocks": 1, "n_layers": 1}):
+        (tmp_path / "config.json").write_text(json.dumps(config | few))
+        with pytest.raises(ValueError, match=r"config\.json"):
+            weights.load(network, tmp_path, "a network", "a run")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_a_network_on_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
+    network = PatchDiscriminator(4, 1)
+    weights.save(network, tmp_path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(tmp_path / file))
+    loaded = weights.load(PatchDiscriminator, "somebody/patches", "a discriminator", "a run")
+    assert torch.equal(loaded.model[0].weight, network.model[0].weight) and not loaded.training
+
+    def fail(name, file):
+        raise ConnectionError("offline\nagain")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    with pytest.raises(OSError, match=r"^somebody/patches: no such folder, and the Hub cannot be reached \(offline\)$"):
+        weights.load(PatchDiscriminator, "somebody/patches", "a discriminator", "a run")
+
+
+def test_a_feature_discriminator_can_be_loaded_first(tmp_path):
+    """Its features are a constant that is cached: they must not stay on the meta device."""
+    _constant_vgg.cache_clear()
+    weights.save(FeatureDiscriminator(4), tmp_path)
+    _constant_vgg.cache_clear()
+    loaded = weights.load(FeatureDiscriminator, tmp_path, "a discriminator", "a run")
+    assert loaded(torch.rand(1, 3, 32, 32)).isfinite().all()
+
+
 def test_a_network_that_would_paint_black_is_refused(tmp_path):
-    network = Generator(4, 1)
+    network = Generator(GeneratorConfig(4, 1))
     network.model[1].weight.data[0, 0, 0, 0] = float("nan")
     weights.save(network, tmp_path)
     with pytest.raises(ValueError, match=r"model\.1\.weight is infinite or NaN"):

@@ -21,32 +21,23 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from stylekit.networks.convolutions import Conv2d
-from stylekit.networks.weights import bundled_file, load_tensors
+from stylekit.networks.weights import bundled_file, check_shapes, load_tensors
 from stylekit.pictures.images import to_tensor
 
 Network = Literal["compact", "vgg16", "vgg19"]
 Pooling = Literal["max", "average"]
 Padding = Literal["zeros", "replicate"]
 
-# Number of convolutions in each stage (the layers up to a pooling) and their channels (Simonyan & Zisserman 2015,
-# table 1, columns D and E).
-_CONVOLUTIONS: dict[Network, tuple[int, ...]] = {
-    "compact": (2, 2, 4, 4, 1),
-    "vgg16": (2, 2, 3, 3, 3),
-    "vgg19": (2, 2, 4, 4, 4),
-}
-_CHANNELS: dict[Network, tuple[int, ...]] = {
-    "compact": (32, 64, 128, 512, 512),
-    "vgg16": (64, 128, 256, 512, 512),
-    "vgg19": (64, 128, 256, 512, 512),
+# Convolutions in each stage (the layers up to a pooling) and their channels (Simonyan & Zisserman 2015, table 1, columns
+# D and E).
+_STAGES: dict[Network, tuple[tuple[int, int], ...]] = {
+    "compact": ((2, 32), (2, 64), (4, 128), (4, 512), (1, 512)),
+    "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
+    "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 # Features of the late layers have low rank before the ReLU but not after it. Low-rank convolutions therefore lose less
 # than removing channels. Deeper layers need higher ranks.
-_RANKS: dict[Network, dict[str, int]] = {
-    "compact": {"conv4_1": 128, "conv4_2": 128, "conv4_3": 192, "conv4_4": 256, "conv5_1": 256},
-    "vgg16": {},
-    "vgg19": {},
-}
+_COMPACT_RANKS = {"conv4_1": 128, "conv4_2": 128, "conv4_3": 192, "conv4_4": 256, "conv5_1": 256}
 
 # Input normalization of the two families of weights, for RGB in [0, 1].
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -162,7 +153,7 @@ def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
     """
     _check("network", [network], get_args(Network))
     names: list[str] = []
-    for stage, convolutions in enumerate(_CONVOLUTIONS[network], start=1):
+    for stage, (convolutions, _) in enumerate(_STAGES[network], start=1):
         for i in range(1, convolutions + 1):
             names += [f"conv{stage}_{i}", f"relu{stage}_{i}"]
         names.append(f"pool{stage}")
@@ -195,8 +186,9 @@ def rescale(features: nn.Sequential, x: Tensor) -> None:
 
 
 def architecture(network: Network, convolution: str) -> tuple[int, int | None]:
-    """Output channels of a convolution, and its rank if it is a `LowRankConv2d`, else None."""
-    return _CHANNELS[network][int(convolution[4]) - 1], _RANKS[network].get(convolution)
+    """Output channels of a convolution (or its ReLU), and its rank if it is a `LowRankConv2d`, else None."""
+    rank = _COMPACT_RANKS.get(convolution) if network == "compact" else None
+    return _STAGES[network][int(convolution[4]) - 1][1], rank
 
 
 def stride(layer: str) -> int:
@@ -241,13 +233,9 @@ def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
     for name in sorted(tensors):
         # Files with and without the classifier have the same fingerprint.
         if not name.startswith("classifier"):
-            digest.update(_bytes(tensors[name]))
+            values = tensors[name].detach().cpu().contiguous().flatten()
+            digest.update(values.view(torch.uint8).numpy().tobytes())  # NumPy itself has no bfloat16.
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    """The values as they are in memory; NumPy itself has no bfloat16."""
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 @functools.cache
@@ -291,47 +279,46 @@ def _state_dict(
     tensors: dict[str, Tensor], shapes: dict[str, torch.Size], network: Network, source: str
 ) -> dict[str, Tensor]:
     """Convert the tensors of any supported file to the state dict of `VGGFeatures`."""
-    tensors = {re.sub(r"^((module|_orig_mod|features)\.)+", "", key): tensor for key, tensor in tensors.items()}
-    caffe = any(re.match(r"conv\d_\d\.", key) for key in tensors)
-    names = layer_names(network)
-    hint = _hint_at_other_network(tensors, network, caffe)
-
+    cleaned = {}
+    for key, tensor in tensors.items():
+        key = re.sub(r"^((module|_orig_mod|features)\.)+", "", key)
+        cleaned[f"features.{key}" if key[:1].isdigit() else key] = tensor
+    caffe = any(re.match(r"conv\d_\d\.", key) for key in cleaned)
+    if other := _other_network(cleaned, network, caffe):
+        raise ValueError(
+            f"{source}: not the weights of {network}. The file contains {other}: pass network={other!r} or a file for "
+            f"{network}"
+        )
     for name, values in (_CAFFE if caffe else _IMAGENET).items():
-        tensors.setdefault(name, torch.tensor(values).view(3, 1, 1))
-    state = {}
-    for name, shape in shapes.items():
-        key = name.removeprefix("features.")
-        if caffe:
-            key = re.sub(r"^\d+", lambda index: names[int(index[0])], key)
-        shown = key if caffe else name
-        if key not in tensors:
-            raise ValueError(f"{source}: missing tensor {shown}; expected shape {tuple(shape)}{hint}")
-        if tensors[key].shape != shape:
-            raise ValueError(f"{source}: {shown} has shape {tuple(tensors[key].shape)}, expected {tuple(shape)}{hint}")
-        state[name] = tensors[key].detach().float()
-    if hint:
-        raise ValueError(f"{source}: not the weights of {network}{hint}")
+        cleaned.setdefault(name, torch.tensor(values).view(3, 1, 1))
+    names = layer_names(network)
+    keys = {
+        name: re.sub(r"^features\.(\d+)", lambda found: names[int(found[1])], name) if caffe else name
+        for name in shapes
+    }
+    found = {key: cleaned[key] for key in keys.values() if key in cleaned}
+    check_shapes(found, {keys[name]: shape for name, shape in shapes.items()}, source, network)
+    state = {name: found[key].detach().float() for name, key in keys.items()}
     if caffe:
         # Caffe models expect BGR input.
         state["features.0.weight"] = state["features.0.weight"].flip(1)
     return state
 
 
-def _hint_at_other_network(tensors: Iterable[str], network: Network, caffe: bool) -> str:
-    """Advice for a file that belongs to another network; empty if it fits.
+def _other_network(tensors: Iterable[str], network: Network, caffe: bool) -> str:
+    """The network to which a file belongs, if that is another one; empty if it fits or is unknown.
 
     The first layers of the networks have equal shapes, so a wrong file may contain every tensor that is needed.
     """
-    found = {key.removesuffix(".weight") for key in tensors if re.fullmatch(r"(conv\d_)?\d+\.weight", key)}
+    matches = (re.fullmatch(r"(?:features\.)?((?:conv\d_)?\d+)\.weight", key) for key in tensors)
+    found = {match[1] for match in matches if match}
     fitting = []
     for candidate in get_args(Network):
         names = enumerate(layer_names(candidate))
         convolutions = [name if caffe else str(i) for i, name in names if name.startswith("conv")]
         if found == set(convolutions[: len(found)]):
             fitting.append(candidate)
-    if network in fitting or not fitting:
-        return ""
-    return f". The file contains {fitting[0]}: pass network={fitting[0]!r} or a file for {network}"
+    return "" if network in fitting or not fitting else fitting[0]
 
 
 def _check(what: str, wanted: Sequence[str], known: Sequence[str]) -> None:

@@ -27,6 +27,8 @@ N = TypeVar("N", bound=Any)
 _FOLDERS = (Path(__file__).parent.parent / "_weights", Path(__file__).parents[2] / "weights")
 """Where bundled weights are: in an installed package and in a checkout."""
 
+_FILES = ("config.json", "model.safetensors")
+
 
 def find(name: str | Path, kind: str = "") -> Path | str:
     """Locate weights: an existing path, else the name of a bundled network, else a Hub id (`user/model`).
@@ -51,8 +53,7 @@ def find(name: str | Path, kind: str = "") -> Path | str:
         and not path.suffix.startswith((".p", ".s"))
     ):
         return str(name)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    hint = "".join(f"did you mean {near}? " for near in difflib.get_close_matches(str(name), names, n=1))
     raise FileNotFoundError(
         f"no weights {name}: {hint}expected a folder, a file, a Hugging Face Hub id (user/model), or one of "
         f"{', '.join(names) or 'the bundled networks (none found)'}"
@@ -63,7 +64,7 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
     """Load a network in eval mode from a folder with config.json and model.safetensors, an official file, or the Hub.
 
     Args:
-        network: Class with `from_pretrained` and `from_official`.
+        network: Class with `from_official`, and the arguments of config.json.
         found: Result of `find`.
         what: The network in error messages, for example "a generator".
         run: The training run that could have been given instead, in error messages.
@@ -73,85 +74,62 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
         ValueError: The weights are damaged or belong to another network.
         OSError: The Hub cannot be reached.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    if isinstance(found, Path):
-        if found.is_file():
-            official = network.from_official(found)
-            _check_finite(official, found)
-            return official
-        missing = [file for file in ("config.json", "model.safetensors") if not (found / file).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"no {' and no '.join(missing)} in {found}; expected a folder with config.json and model.safetensors, "
-                f"or {run}"
-            )
-    try:
-        if isinstance(found, Path):
-            # from_pretrained would print that it reads a local folder.
-            loaded = network(**_read_config(found, network)).eval()
-            load_model(loaded, found / "model.safetensors")
-        else:
-            loaded = network.from_pretrained(found, strict=True).eval()
-    except (json.JSONDecodeError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
-    except SafetensorError as error:
-        raise ValueError(f"{found}: model.safetensors is truncated or damaged ({_first_line(error)})") from error
-    except RuntimeError as error:
-        raise ValueError(f"{found}: model.safetensors does not match config.json ({_first_line(error)})") from error
-    except OSError as error:
-        if isinstance(found, Path):
-            raise ValueError(f"{found}: cannot be read ({error.strerror or _first_line(error)})") from error
-        raise OSError(f"{found}: no such folder, and the Hub cannot be reached ({_first_line(error)})") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Libraries raise almost anything on files that nobody meant to write.
-        raise ValueError(f"{found}: not {what} ({type(error).__name__}: {_first_line(error)})") from error
-    _check_finite(loaded, found)
+    path = found if isinstance(found, Path) else _download(found)
+    loaded = network.from_official(path) if path.is_file() else _load_folder(network, path, what, run)
+    for name, tensor in loaded.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():  # It could only paint black.
+            raise ValueError(f"{found}: {name} is infinite or NaN; the network is damaged, or its training diverged")
     return loaded
 
 
-def _check_finite(network: torch.nn.Module, source: Path | str) -> None:
-    """Refuse a network that can only paint black.
+def _download(name: str) -> Path:
+    """The folder with the two files of a network on the Hub."""
+    from huggingface_hub import hf_hub_download
 
-    Raises:
-        ValueError: A weight is infinite or NaN; the message names it.
-    """
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"{source}: {name} is infinite or NaN; the network is damaged, or its training diverged")
+    try:
+        return [Path(hf_hub_download(name, file)).parent for file in _FILES][0]
+    except Exception as error:  # Of huggingface_hub, its HTTP client or the disk.
+        raise OSError(f"{name}: no such folder, and the Hub cannot be reached ({_first_line(error)})") from error
 
 
-def _read_config(folder: Path, network: type[Any]) -> dict[str, Any]:
-    """The arguments of a network in config.json, checked before anything of the size that they ask for is built.
+def _load_folder(network: type[N], folder: Path, what: str, run: str) -> N:
+    """Nothing is built before the arguments in config.json fit the names and shapes of the tensors."""
+    if missing := [file for file in _FILES if not (folder / file).is_file()]:
+        raise FileNotFoundError(
+            f"no {' and no '.join(missing)} in {folder}; expected a folder with config.json and model.safetensors, "
+            f"or {run}"
+        )
+    tensors = load_tensors(folder / "model.safetensors")
+    try:
+        arguments = _read_config(folder / "config.json", network, len(tensors))
+        with torch.device("meta"):
+            expected = network(**arguments).state_dict()
+    except Exception as error:  # Networks raise almost anything on arguments that nobody meant to write.
+        raise ValueError(f"{folder}: config.json does not describe {what} ({_first_line(error)})") from error
+    shapes = {name: tensor.shape for name, tensor in expected.items()}
+    check_shapes(tensors, shapes, folder / "model.safetensors", "config.json")
+    loaded = network(**arguments).eval()
+    loaded.load_state_dict(tensors)
+    return loaded
 
-    Every integer in it is a number of channels, layers or pixels, and the file with the weights has at least as many.
 
-    Raises:
-        ValueError: It is not a JSON object, a number is larger, or a value has another type than the argument of the
-            network.
-    """
+def _read_config(path: Path, network: type[Any], tensors: int) -> dict[str, Any]:
+    """The arguments of a network in config.json, of the right types, with no more layers than there are tensors."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
-    from safetensors import safe_open
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ValueError(f"a JSON {type(config).__name__}, expected an object")
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in list(file.keys())]
-    largest = max([len(shapes), *(side for shape in shapes for side in shape)])
-    for name, value in config.items():
-        if isinstance(value, int) and value > largest:
-            raise ValueError(f"{name} is {value}, but model.safetensors has at most {largest} layers or channels")
     kind = get_type_hints(network.__init__).get("config")
     types, exact = get_type_hints(kind or network.__init__), ConfigDict(strict=True, allow_inf_nan=False)
-    for name in config.keys() & types.keys():
+    arguments = {name: value for name, value in config.items() if name in types}
+    for name, value in arguments.items():
         try:
-            TypeAdapter(types[name], config=exact).validate_python(config[name])
+            TypeAdapter(types[name], config=exact).validate_python(value)
         except ValidationError as error:
-            raise ValueError(f"{name} is {config[name]!r}: {error.errors()[0]['msg']}") from error
-    arguments = {name: config[name] for name in config.keys() & types.keys()}
+            raise ValueError(f"{name} is {value!r}: {error.errors()[0]['msg']}") from error
+        if name.startswith("n_") and value > tensors:
+            raise ValueError(f"{name} is {value}, but model.safetensors has only {tensors} tensors")
     return arguments if kind is None else {"config": kind(**arguments)}
 
 
@@ -172,7 +150,7 @@ def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], give
     """Copy weights between networks of the same class, (source, target); all or none.
 
     Options without weights may differ where the network still paints alike: how much noise there is, how much of the
-    colors is kept, and the limit of normalized features, but for a network that was trained with one.
+    colors is kept, and the limit of normalized features, unless the network was trained with one.
 
     Args:
         given: The flag and its value, for the error message.
@@ -205,15 +183,13 @@ def config_of(network: torch.nn.Module) -> dict[str, Any]:
 
 
 def bundled(kind: str = "") -> dict[str, Path]:
-    """The bundled networks, folders with config.json and model.safetensors, sorted by name.
+    """The bundled networks of a subfolder of weights/ (folders with config.json and model.safetensors), by name."""
+    return {path.parent.name: path.parent for path in _bundled(kind, "*/config.json")}
 
-    Args:
-        kind: Subfolder of weights/.
-    """
-    for folder in _FOLDERS:
-        if (folder / kind).is_dir():
-            return {path.parent.name: path.parent for path in sorted((folder / kind).glob("*/config.json"))}
-    return {}
+
+def bundled_files(subfolder: str, suffix: str) -> dict[str, Path]:
+    """The bundled files with a suffix in a subfolder of weights/, by name."""
+    return {path.stem: path for path in _bundled(subfolder, f"*{suffix}")}
 
 
 def bundled_file(name: str) -> Path:
@@ -222,22 +198,17 @@ def bundled_file(name: str) -> Path:
     Raises:
         FileNotFoundError: The installation is incomplete.
     """
-    for folder in _FOLDERS:
-        if (folder / name).is_file():
-            return folder / name
+    for path in _bundled("", name):
+        return path
     raise FileNotFoundError(f"bundled file {name} is missing; reinstall the package")
 
 
-def bundled_files(subfolder: str, suffix: str) -> dict[str, Path]:
-    """The bundled files with a suffix in a subfolder of weights/, sorted by name."""
-    for folder in _FOLDERS:
-        if (folder / subfolder).is_dir():
-            return {path.stem: path for path in sorted((folder / subfolder).glob(f"*{suffix}"))}
-    return {}
+def _bundled(subfolder: str, pattern: str) -> list[Path]:
+    return next((found for folder in _FOLDERS if (found := sorted((folder / subfolder).glob(pattern)))), [])
 
 
 def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a dict written by `torch.save`, restricted to tensors and plain values: nothing in the file can run code.
+    """Read a dict of tensors and plain values written by `torch.save`: nothing in the file can run code.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -247,21 +218,23 @@ def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        _check_archive(path)
+        if zipfile.is_zipfile(path):  # Files of old versions are not.
+            with zipfile.ZipFile(path) as archive:
+                # torch.load ignores checksums. torch.save does not compress, so no file is larger than it looks.
+                if archive.testzip() or any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                    raise ValueError("wrong checksum or compressed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of its own old formats.
             objects = torch.load(path, map_location=device, weights_only=True)
     except MemoryError as error:
         raise ValueError(f"{path}: damaged, or larger than the memory of this machine") from error
-    except pickle.UnpicklingError as error:
-        if "unsupported" in str(error).lower():
-            raise ValueError(
-                f"{path}: contains a pickled object, which could run code; expected tensors only"
-            ) from error
-        raise ValueError(f"{path}: damaged or not a PyTorch file; expected tensors saved by torch.save") from error
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied") from error
     except Exception as error:  # PyTorch raises almost anything on damaged files.
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
+            raise ValueError(
+                f"{path}: contains a pickled object, which could run code; expected tensors only"
+            ) from error
         raise ValueError(f"{path}: truncated or damaged; expected a complete file saved by torch.save") from error
     if not isinstance(objects, dict):
         raise ValueError(f"{path}: contains a {type(objects).__name__}; expected a dict")
@@ -269,29 +242,8 @@ def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dic
     return objects
 
 
-def _check_archive(path: Path) -> None:
-    """Check the checksums of a zip file, which `torch.load` ignores, and that it is no larger than it looks.
-
-    `torch.save` does not compress. Old files are no zip files and have no checksums.
-
-    Raises:
-        ValueError: A checksum does not match, or an entry is compressed.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise ValueError("compressed entries")
-        if damaged := archive.testzip():
-            raise ValueError(f"wrong checksum of {damaged}")
-
-
 def _check_plain(objects: Any, path: Path) -> None:
-    """Check that nested dicts have plain keys, and that tensors are dense and hold as many values as they claim.
-
-    Raises:
-        ValueError: They do not.
-    """
+    """Check that nested dicts have plain keys, and that tensors are dense and hold as many values as they claim."""
     remaining, seen = [objects], set()
     while remaining:
         value = remaining.pop()
@@ -328,9 +280,9 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError, ValueError, LookupError) as error:
             raise ValueError(f"{path}: truncated or damaged ({_first_line(error)})") from error
     objects = read_torch_file(path)
-    other = next((f"{name} is a {type(v).__name__}" for name, v in objects.items() if not isinstance(v, Tensor)), "")
-    if other:
-        raise ValueError(f"{path}: {other}; expected a state dict of tensors")
+    for name, value in objects.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {name} is a {type(value).__name__}; expected a state dict of tensors")
     return objects
 
 
@@ -339,12 +291,8 @@ def check_shapes(
 ) -> None:
     """Check that a state dict has exactly the expected names and shapes.
 
-    Args:
-        path: The file, for the error message.
-        what: The network, for the error message.
-
     Raises:
-        ValueError: It does not; the message lists the differences.
+        ValueError: It does not; the message lists the differences after `path` and `what`, the network.
     """
     differences = [f"missing {key}" for key in expected if key not in tensors]
     differences += [f"unexpected {key}" for key in tensors if key not in expected]
@@ -366,6 +314,4 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """The first informative line: PyTorch's lists of keys start with a heading."""
-    lines = [line.strip() for line in str(error).splitlines() if not line.endswith(":")]
-    return textwrap.shorten((lines or [type(error).__name__])[0], 200)
+    return textwrap.shorten(str(error).strip().split("\n")[0] or type(error).__name__, 200)
