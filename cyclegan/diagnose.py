@@ -27,6 +27,9 @@ ENOUGH_PICTURES, ENOUGH_EPOCHS = 10_000, 5
 STEPS = 200
 """Steps between two checks, at least."""
 
+PAUSE, REPEAT = 600.0, 3600.0
+"""Seconds between two reports, and between two of the same finding."""
+
 GRAY_LEVEL = 1 / 255
 
 
@@ -49,18 +52,19 @@ class Finding:
 
 
 class FailureChecks:
-    """Checks a run every `STEPS` steps or so.
+    """Checks a run every `STEPS` steps or so, and decides which finding to report, so that a log is not flooded.
 
-    Args:
-        config: Options of the run.
+    A finding is reported if two consecutive checks agree, since a single batch may be unusual; at most one every
+    `PAUSE` seconds, and the same one only every `REPEAT` seconds. A resumed run can start with a new object.
     """
 
     def __init__(self, config: TrainConfig | PretrainConfig) -> None:
         self.gan_mode = config.losses.gan_mode if isinstance(config, TrainConfig) else "lsgan"
         self.remedies = cycle_remedies(config) if isinstance(config, TrainConfig) else pretrain_remedies(config)
         self.enough = math.ceil(STEPS / config.output.print_freq)
-        self._filter = FindingFilter()
         self._lines: list[Mapping[str, float]] = []
+        self._last_seen: set[str] = set()
+        self._reported_at: dict[str, float] = {}
 
     def check(
         self,
@@ -81,7 +85,18 @@ class FailureChecks:
         means = {name: sum(line[name] for line in self._lines) / len(self._lines) for name in terms}
         self._lines.clear()
         findings = diagnose(generators, pictures, means, lr, progress, self.gan_mode, self.remedies)
-        return self._filter.select(findings, time.monotonic())
+        return self.select(findings, time.monotonic())
+
+    def select(self, findings: Sequence[Finding], now: float) -> Finding | None:
+        """Record the findings of one check, most severe first, at a time in seconds; return the one to report."""
+        seen, self._last_seen = self._last_seen, {finding.title for finding in findings}
+        if now - max(self._reported_at.values(), default=-math.inf) < PAUSE:
+            return None
+        for finding in findings:
+            if finding.title in seen and now - self._reported_at.get(finding.title, -math.inf) >= REPEAT:
+                self._reported_at[finding.title] = now
+                return finding
+        return None
 
 
 @torch.no_grad()
@@ -126,100 +141,55 @@ def diagnose(
     return [replace(f, remedy=remedies.get(f.title, remedies.get(f.failure_mode, ""))) for f in findings if f]
 
 
-class FindingFilter:
-    """Decides which finding to report and when, so that a log is not flooded.
-
-    A finding is reported if consecutive checks confirm it, since a single batch may be unusual; at most one in `pause`
-    seconds, and the same one only every `repeat` seconds. It keeps no other state, so a resumed run can start with a
-    new one.
-
-    Args:
-        pause: Seconds between two reports.
-        repeat: Seconds between two reports of the same finding.
-        confirmations: Number of consecutive checks that must agree.
-    """
-
-    def __init__(self, pause: float = 600.0, repeat: float = 3600.0, confirmations: int = 2) -> None:
-        self.pause = pause
-        self.repeat = repeat
-        self.confirmations = confirmations
-        self._times_seen: dict[str, int] = {}
-        self._reported_at: dict[str, float] = {}
-
-    def select(self, findings: Sequence[Finding], now: float) -> Finding | None:
-        """Record the findings of one check; return the one to report, or None.
-
-        Args:
-            findings: All findings, most severe first.
-            now: Time in seconds, from any clock that never goes back.
-        """
-        self._times_seen = {f.title: self._times_seen.get(f.title, 0) + 1 for f in findings}
-        if self._reported_at and now - max(self._reported_at.values()) < self.pause:
-            return None
-        for finding in findings:
-            recent = now - self._reported_at.get(finding.title, float("-inf")) < self.repeat
-            if self._times_seen[finding.title] >= self.confirmations and not recent:
-                self._reported_at[finding.title] = now
-                return finding
-        return None
-
-
 # Remedies: only these functions read options. A remedy names no option that the training does not have.
 
 
 def cycle_remedies(config: TrainConfig) -> dict[str, str]:
     """What to change if training with the cycle fails, with the option's present value, for `diagnose`."""
-    losses, ndf = config.losses, config.discriminator.ndf
-    identity = losses.lambda_identity
-    new_identity = f"--lambda-identity {max(1, 2 * identity):g} (now {identity:g})"
-    weaker, stronger = f"--ndf {max(1, ndf // 2)} (now {ndf})", f"--ndf {2 * ndf} (now {ndf})"
-    too_strong = f"use more pictures, or start a new run with {weaker}"
-    remedies = _shared_remedies(config) | {
-        "color inversion": f"this rarely heals: start a new run with {new_identity} or another --seed",
-        "dead discriminator": f"check that trainA and trainB differ; start a new run with {stronger}",
-        "all-powerful discriminator": too_strong
-        if losses.gan_mode == "lsgan"
-        else "start a new run with --gan-mode lsgan (now vanilla)",
-    }
+    losses, identity = config.losses, config.losses.lambda_identity
+    more_identity = f"--lambda-identity {max(1, 2 * identity):g} (now {identity:g})"
+    remedies = _shared_remedies(config, config.discriminator.ndf, more_identity)
+    if losses.gan_mode == "vanilla":
+        remedies["all-powerful discriminator"] = "start a new run with --gan-mode lsgan (now vanilla)"
     for network, flag, weight in (("G", "--lambda-x", losses.lambda_x), ("F", "--lambda-y", losses.lambda_y)):
         more = f"{flag} {max(10, 2 * weight):g} (now {weight:g})"
         less = f"continue with --resume {flag} {weight / 2:g} (now {weight:g})"
+        less_identity = f"continue with --resume --lambda-identity {identity / 5:g} (now {identity:g})"
         remedies[f"mode collapse in {network}"] = f"start a new run with {more} or a smaller --lr"
         remedies[f"hidden information in {network}"] = less
-        less_identity = f"continue with --resume --lambda-identity {identity / 5:g} (now {identity:g})"
         remedies[f"no translation in {network}"] = less_identity if identity else less
     return remedies
 
 
 def pretrain_remedies(config: PretrainConfig) -> dict[str, str]:
     """The same for training without the cycle."""
-    content, color, ndf = config.losses.lambda_content, config.losses.lambda_color, config.ndf
-    weaker, stronger = f"--ndf {max(1, ndf // 2)} (now {ndf})", f"--ndf {2 * ndf} (now {ndf})"
+    content, color = config.losses.lambda_content, config.losses.lambda_color
     more_content = f"--lambda-content {max(0.4, 2 * content):g} (now {content:g})"
     more_color = f"--lambda-color {max(4, 2 * color):g} (now {color:g})"
-    return _shared_remedies(config) | {
+    return _shared_remedies(config, config.ndf, more_color) | {
         "mode collapse": f"start a new run with {more_content} or a smaller --lr",
-        "color inversion": f"this rarely heals: start a new run with {more_color} or another --seed",
         "no translation": f"continue with --resume --lambda-content {content / 2:g} (now {content:g})",
-        "dead discriminator": f"check that trainA and trainB differ; start a new run with {stronger}",
-        "all-powerful discriminator": f"use more pictures, or start a new run with {weaker}",
     }
 
 
-def _shared_remedies(config: UnpairedConfig) -> dict[str, str]:
+def _shared_remedies(config: UnpairedConfig, ndf: int, more_color: str) -> dict[str, str]:
     """`--resume` where the run can be saved, else a new run."""
-    load_size = config.data.load_size
-    if config.generator.upsample == "transposed":
+    generator, load_size = config.generator, config.data.load_size
+    if generator.upsample == "transposed":
         pattern = "start a new run with --upsample resize (now transposed)"
-    elif not config.generator.antialias:
+    elif not generator.antialias:
         pattern = "start a new run with --antialias"
-    elif not config.generator.noise:
+    elif not generator.noise:
         pattern = "start a new run with --noise 0.2"
     else:
         pattern = f"continue with --resume --load-size {round(1.5 * load_size)} (now {load_size})"
+    weaker, stronger = f"--ndf {max(1, ndf // 2)} (now {ndf})", f"--ndf {2 * ndf} (now {ndf})"
     return {
         "checkerboard or weave": pattern,
         "no learning rate": f"continue with --resume --lr-policy constant --lr {max(config.schedule.lr, 1e-4):g}",
+        "color inversion": f"this rarely heals: start a new run with {more_color} or another --seed",
+        "dead discriminator": f"check that trainA and trainB differ; start a new run with {stronger}",
+        "all-powerful discriminator": f"use more pictures, or start a new run with {weaker}",
     }
 
 
@@ -273,47 +243,34 @@ def check_generator(
     return findings
 
 
-def check_inversion(before: Tensor, after: Tensor, threshold: float = -0.2) -> Finding | None:
+def check_inversion(before: Tensor, after: Tensor) -> Finding | None:
     """Color inversion: the output is dark where the input is bright.
 
     Blocks of 4 x 4 pixels are averaged first: texture says nothing about inversion. Flat pictures do not count.
-
-    Args:
-        threshold: Of the luma correlation. Zero would be crossed by chance in pictures of little contrast.
     """
     x, y = (functional.avg_pool2d(luma(pictures), 4).flatten(1) for pictures in (before, after))
     x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
     # The standard deviations must exceed two gray levels.
     contrasted = (x.square().mean(1) > (2 * GRAY_LEVEL) ** 2) & (y.square().mean(1) > (2 * GRAY_LEVEL) ** 2)
     correlation = functional.cosine_similarity(x[contrasted], y[contrasted]).mean().item()  # NaN if all are flat.
-    if correlation < threshold:
+    if correlation < -0.2:  # Pictures of little contrast cross zero by chance.
         return Finding("color inversion", f"luminances of input and output have correlation {correlation:.2f}")
     return None
 
 
-def check_copy(before: Tensor, after: Tensor, threshold: float = 4.0) -> Finding | None:
-    """The network does nothing: its output equals its input.
-
-    Args:
-        threshold: Of the mean absolute difference, in gray levels. A difference of 4 is hard to see.
-    """
-    difference = (after - before).abs().mean().item() / GRAY_LEVEL
-    if difference < threshold:
-        evidence = f"the output differs from the input by {difference:.1f} gray levels on average"
-        return Finding("no translation", evidence)
+def check_copy(before: Tensor, after: Tensor) -> Finding | None:
+    """The network does nothing: its output equals its input. A mean difference of four gray levels is hard to see."""
+    levels = (after - before).abs().mean().item() / GRAY_LEVEL
+    if levels < 4:
+        return Finding("no translation", f"the output differs from the input by {levels:.1f} gray levels on average")
     return None
 
 
-def check_collapse(before: Tensor, after: Tensor, threshold: float = 0.1) -> Finding | None:
-    """Mode collapse: the outputs for different inputs are nearly equal.
-
-    Args:
-        before: Two pictures.
-        threshold: Of the mean difference between outputs, relative to that between inputs.
-    """
+def check_collapse(before: Tensor, after: Tensor) -> Finding | None:
+    """Mode collapse: the outputs for two different inputs are nearly equal."""
     spread_before, spread_after = ((pictures[0] - pictures[1]).abs().mean().item() for pictures in (before, after))
     # Inputs that resemble each other prove nothing.
-    if spread_before >= 8 * GRAY_LEVEL and spread_after < threshold * spread_before:
+    if spread_before >= 8 * GRAY_LEVEL and spread_after < 0.1 * spread_before:
         percent = 100 * spread_after / spread_before
         evidence = f"different inputs give almost the same output ({percent:.0f} % of their spread)"
         return Finding("mode collapse", evidence)
@@ -326,7 +283,6 @@ def check_hidden_information(before: Tensor, cycled: Tensor, noisy_cycled: Tenso
     Translating back then reads that detail instead of what is visible, and fails if a little noise covers it.
 
     Args:
-        before: The pictures.
         cycled: The pictures translated there and back.
         noisy_cycled: The same with one gray level of noise added in between (`add_noise`).
     """
@@ -345,28 +301,19 @@ def add_noise(pictures: Tensor) -> Tensor:
     return pictures + GRAY_LEVEL * signs.to(pictures)
 
 
-def check_pattern(
-    before: Tensor, after: Tensor, target: Tensor | None = None, threshold: float = 1.0
-) -> Finding | None:
+def check_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -> Finding | None:
     """A checkerboard or weave: a regular pattern in calm areas of the output (see `added_pattern`).
 
-    Args:
-        target: Real pictures of the target domain, of the same size.
-        threshold: Of the visibility. Blurred, sharpened, noisy or filtered photographs, and the blocks of JPEG at
-            quality 20, reach 0.4; a checkerboard of 3 gray levels in a textured photograph exceeds 1.
-
-    Returns:
-        None as well if the pictures are smaller than 96 px, which hold too few windows.
+    Blurred, sharpened, noisy or filtered photographs, and the blocks of JPEG at quality 20, have a visibility of up to
+    0.4; a checkerboard of 3 gray levels in a textured photograph exceeds 1. Pictures below 96 px hold too few windows.
     """
     if min(before.shape[2:]) < 96:
         return None
     visibility, period = added_pattern(before, after, target)
-    if visibility >= threshold:
-        evidence = (
-            f"in calm areas a pattern repeats every {period:.1f} px, {visibility:.1f} times as strong as is visible"
-        )
-        return Finding("checkerboard or weave", evidence)
-    return None
+    if not visibility >= 1:  # NaN is not reported here: the run stops on it.
+        return None
+    evidence = f"in calm areas a pattern repeats every {period:.1f} px, {visibility:.1f} times as strong as is visible"
+    return Finding("checkerboard or weave", evidence)
 
 
 # Checks on numbers.
@@ -387,18 +334,14 @@ def check_discriminator(loss: float, chance: float) -> Finding | None:
 
 
 def check_learning_rate(lr: float, progress: float) -> Finding | None:
-    """A learning rate of zero with work left: the remaining steps change nothing.
-
-    Args:
-        progress: Fraction of the run that is done. In the last percent a rate of zero is how schedules end.
-    """
+    """A learning rate of zero with work left; in the last percent of the run, a rate of zero is how schedules end."""
     if lr > 1e-12 or progress > 0.99:
         return None
     return Finding("no learning rate", f"the learning rate is {lr:g} with {100 * (1 - progress):.0f} % of the run left")
 
 
 def _two_pictures(batch: Tensor) -> Tensor:
-    """Two pictures of the batch, or its only one and the same upside down: a different picture to a network."""
+    """Two pictures of the batch, or its only one and the same upside down: another one to a network."""
     return batch[:2] if len(batch) > 1 else torch.cat([batch, batch.rot90(2, (2, 3))])
 
 

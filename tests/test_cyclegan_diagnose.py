@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from cyclegan.diagnose import (
+    FailureChecks,
     Finding,
-    FindingFilter,
     add_noise,
     check_collapse,
     check_copy,
@@ -21,16 +21,16 @@ from cyclegan.diagnose import (
     check_pattern,
     cycle_remedies,
     diagnose,
-    one_way_remedies,
+    pretrain_remedies,
 )
 from cyclegan.models import Generator
-from cyclegan.options import TrainConfig
+from cyclegan.options import GeneratorConfig, PretrainConfig, TrainConfig
 from cyclegan.train import build_state, train_step
 from cyclegan.translate import load_generator
+from stylekit.options import flatten
 from stylekit.pictures import images
 
 HEALTHY = {"cycle_x": 1.2, "cycle_y": 1.5, "d_x": 0.16, "d_y": 0.18}
-OPTIONS = TrainConfig("photographs")
 LEVEL = 2 / 255
 """One gray level in [-1, 1]."""
 GRAY_LEVEL = 1 / 255
@@ -48,6 +48,10 @@ class Planted(nn.Module):
 
     def forward(self, x):
         return self.scale * self.function(x)
+
+
+def options(kind=TrainConfig, **changes):
+    return kind.from_preset("paper", dataroot="photographs", **changes)
 
 
 def darker(x):
@@ -75,11 +79,11 @@ def y():
     return crop("flower.jpg", 100, 250)
 
 
-def findings(x, y, G=darker, F=brighter, terms=HEALTHY, lr=2e-4, progress=0.5, **options):
+def findings(x, y, G=darker, F=brighter, terms=HEALTHY, lr=2e-4, progress=0.5, **changes):
     """What the diagnosis says, by title."""
     generators = {name: f if isinstance(f, nn.Module) else Planted(f) for name, f in (("G", G), ("F", F))}
-    config = dataclasses.replace(OPTIONS, **options)
-    found = diagnose(generators, {"x": x, "y": y}, terms, lr, progress, config.gan_loss, cycle_remedies(config))
+    config = options(**changes)
+    found = diagnose(generators, {"x": x, "y": y}, terms, lr, progress, config.losses.gan_mode, cycle_remedies(config))
     return {finding.title: finding for finding in found}
 
 
@@ -110,13 +114,13 @@ def test_a_generator_that_returns_its_input(x, y):
 def test_a_generator_with_a_checkerboard(x, y, cell):
     index = torch.arange(128) // cell
     board = 6 * LEVEL * (1.0 - 2.0 * ((index[:, None] + index) % 2))
-    for options, advice in (
+    for changes, advice in (
         ({"upsample": "transposed"}, "--upsample resize (now transposed)"),
         ({}, "--antialias"),
         ({"antialias": True}, "--noise 0.2"),
         ({"antialias": True, "noise": 0.2}, "--load-size 429 (now 286)"),
     ):
-        found = findings(x, y, G=lambda x: darker(x) + board, **options)
+        found = findings(x, y, G=lambda x: darker(x) + board, **changes)
         assert list(found) == ["checkerboard or weave in G"]
         assert f"repeats every {2 * cell}.0 px, " in found["checkerboard or weave in G"].evidence
         assert found["checkerboard or weave in G"].remedy.endswith(advice)
@@ -155,18 +159,18 @@ def test_a_generator_that_always_returns_the_same_picture(x, y, batch_size):
 
 
 @pytest.mark.parametrize(
-    ("terms", "options", "title", "advice"),
+    ("terms", "changes", "title", "advice"),
     [
         ({"d_x": 0.003}, {}, "all-powerful discriminator in D_X", "--ndf 32 (now 64)"),
-        ({"d_y": 0.02}, {"gan_loss": "vanilla"}, "all-powerful discriminator in D_Y", "--gan-loss lsgan"),
+        ({"d_y": 0.02}, {"gan_mode": "vanilla"}, "all-powerful discriminator in D_Y", "--gan-mode lsgan"),
         ({"d_y": 0.25}, {}, "dead discriminator in D_Y", "trainA and trainB differ; start a new run with --ndf 128"),
-        ({"d_x": 0.69}, {"gan_loss": "vanilla"}, "dead discriminator in D_X", "--ndf 128"),
+        ({"d_x": 0.69}, {"gan_mode": "vanilla"}, "dead discriminator in D_X", "--ndf 128"),
     ],
 )
-def test_a_discriminator_that_teaches_nothing(x, y, terms, options, title, advice):
-    healthy = {"d_x": 0.45, "d_y": 0.5} if options else HEALTHY
-    assert findings(x, y, terms=healthy, **options) == {}
-    found = findings(x, y, terms=healthy | terms, **options)
+def test_a_discriminator_that_teaches_nothing(x, y, terms, changes, title, advice):
+    healthy = {"d_x": 0.45, "d_y": 0.5} if changes else HEALTHY
+    assert findings(x, y, terms=healthy, **changes) == {}
+    found = findings(x, y, terms=healthy | terms, **changes)
     assert list(found) == [title] and advice in found[title].remedy
 
 
@@ -193,41 +197,37 @@ def test_a_learning_rate_of_zero_with_work_left(x, y):
     ],
 )
 def test_a_run_of_twelve_steps_is_too_short_and_the_limit_that_ended_it_is_named(limits, steps_per_epoch, advice):
-    config = dataclasses.replace(OPTIONS, **limits)
-    finding = check_length(12, 12.0, steps_per_epoch, 1, config)
+    finding = check_length(12, 12.0, steps_per_epoch, options(**limits))
     assert "finished after 12 steps, which is not enough" in finding.evidence
     assert finding.remedy == f"continue with {advice}"
 
 
 def test_a_long_run_large_batches_and_fine_tuning_are_left_in_peace():
-    assert check_length(1999, 999.0, 400, 1, dataclasses.replace(OPTIONS, max_steps=1999)) is not None
-    assert check_length(2000, 999.0, 400, 1, dataclasses.replace(OPTIONS, max_steps=2000)) is None
-    assert check_length(250, 999.0, 50, 8, dataclasses.replace(OPTIONS, max_steps=250)) is None
-    assert check_length(100, 99.0, 400, 1, dataclasses.replace(OPTIONS, max_steps=100, init=("run",))) is None
+    assert check_length(1999, 999.0, 400, options(max_steps=1999)) is not None
+    assert check_length(2000, 999.0, 400, options(max_steps=2000)) is None
+    assert check_length(250, 999.0, 50, options(max_steps=250, batch_size=8)) is None
+    assert check_length(100, 99.0, 400, options(max_steps=100, init=("run",))) is None
 
 
 # Remedies.
 
 
-@pytest.mark.parametrize("options", [{}, {"one_way": True}, {"discriminator": "feature"}])
-@pytest.mark.parametrize(
-    "changes", [{}, {"upsample": "transposed", "gan_loss": "vanilla", "lambda_identity": 0.0}, {"antialias": True}]
-)
-def test_remedies_name_options_that_the_run_has_with_values_that_they_accept(options, changes):
-    kinds = {field.name: type(getattr(OPTIONS, field.name)) for field in dataclasses.fields(TrainConfig)}
-    config = dataclasses.replace(OPTIONS, **changes, **options)
-    unused = {"lambda_x", "lambda_y", "lambda_identity"} if config.one_way else {"lambda_content", "lambda_tone"}
-    unused |= {"ndf"} if config.discriminator == "feature" else set()
-    remedies = one_way_remedies(config) if config.one_way else cycle_remedies(config)
+@pytest.mark.parametrize("kind", [TrainConfig, PretrainConfig])
+@pytest.mark.parametrize("changes", [{}, {"upsample": "transposed"}, {"antialias": True}, {"gan_mode": "vanilla"}])
+def test_remedies_name_options_that_the_run_has_with_values_that_they_accept(kind, changes):
+    if kind is PretrainConfig and "gan_mode" in changes:
+        return
+    config = options(kind, **changes)
+    values = flatten(config.plain())
+    remedies = cycle_remedies(config) if kind is TrainConfig else pretrain_remedies(config)
     assert len(remedies) >= 7
     for text in remedies.values():
         for flag, value in re.findall(r"--([a-z-]+)(?: ([\w.]+))?", text):
             name = flag.replace("-", "_")
-            assert name == "resume" or (name in kinds and name not in unused), text
+            assert name == "resume" or name in values, text
             if value[:1].isdigit():
-                kind = float if name == "lr_d" else kinds[name]
-                changed = dataclasses.replace(config, **{name: kind(value)})
-                assert getattr(changed, name) != getattr(config, name) or name == "lr", text
+                changed = options(kind, **changes | {name: type(values[name])(float(value))})
+                assert flatten(changed.plain())[name] != values[name] or name == "lr", text
 
 
 # The bundled networks, and what a diagnosis leaves alone.
@@ -244,7 +244,7 @@ def test_of_the_bundled_networks_only_the_weave_of_landscape2vangogh_cycle_is_na
 
 def test_a_diagnosis_changes_neither_the_networks_nor_any_random_state():
     tiny = dict(ngf=4, ndf=4, n_blocks=1, n_layers_d=2, crop_size=64, load_size=64)
-    config = dataclasses.replace(OPTIONS, **tiny, dropout=True, noise=0.2)
+    config = options(**tiny, dropout=True, noise=0.2)
     x, y = crop("china.jpg", 0, 0, 64), crop("flower.jpg", 0, 0, 64)
     states = []
     for diagnosed in (False, True):
@@ -272,12 +272,12 @@ def test_a_diagnosis_changes_neither_the_networks_nor_any_random_state():
 
 def test_small_crops_and_generators_of_one_batch_can_be_checked():
     x = torch.rand(1, 3, 16, 16)
-    assert isinstance(findings(x, x, Generator(4, 0), Generator(4, 0)), dict)
+    assert isinstance(findings(x, x, *(Generator(GeneratorConfig(4, 0)) for _ in "GF")), dict)
 
 
 def test_without_the_cycle_the_way_back_is_not_checked():
-    x, G = torch.rand(1, 3, 64, 64), Generator(4, 0)
-    remedies = one_way_remedies(dataclasses.replace(OPTIONS, one_way=True))
+    x, G = torch.rand(1, 3, 64, 64), Generator(GeneratorConfig(4, 0))
+    remedies = pretrain_remedies(options(PretrainConfig))
     found = diagnose({"G": G}, {"x": x, "y": x}, {"d_y": 0.001}, 2e-4, 0.5, "lsgan", remedies)
     found = {finding.title: finding.remedy for finding in found}
     assert "--ndf 32" in found["all-powerful discriminator in D_Y"]
@@ -359,25 +359,25 @@ def test_a_finding_names_the_failure_the_network_and_the_remedy_in_one_line():
 
 
 def test_a_finding_is_reported_once_it_is_confirmed():
-    filter_ = FindingFilter()
-    checks = [[COPY], [], [COPY], [COPY]]
-    assert [filter_.select(found, i) for i, found in enumerate(checks)] == [None, None, None, COPY]
+    checks = FailureChecks(options())
+    found = [[COPY], [], [COPY], [COPY]]
+    assert [checks.select(findings, i) for i, findings in enumerate(found)] == [None, None, None, COPY]
 
 
 def test_another_network_does_not_confirm_a_finding():
-    filter_ = FindingFilter()
-    assert filter_.select([COPY], 0) is None
-    assert filter_.select([dataclasses.replace(COPY, network="F")], 1) is None
+    checks = FailureChecks(options())
+    assert checks.select([COPY], 0) is None
+    assert checks.select([dataclasses.replace(COPY, network="F")], 1) is None
 
 
 def test_there_is_at_most_one_report_in_ten_minutes_and_the_most_severe_comes_first():
-    filter_ = FindingFilter()
+    checks = FailureChecks(options())
     times = range(0, 1500, 100)
-    reports = {second: found for second in times if (found := filter_.select([INVERSION, COPY], second))}
+    reports = {second: found for second in times if (found := checks.select([INVERSION, COPY], second))}
     assert reports == {100: INVERSION, 700: COPY}
 
 
 def test_the_same_finding_is_reported_again_only_after_an_hour():
-    filter_ = FindingFilter()
-    reports = [second for second in range(0, 9000, 200) if filter_.select([COPY], second)]
+    checks = FailureChecks(options())
+    reports = [second for second in range(0, 9000, 200) if checks.select([COPY], second)]
     assert reports == [200, 3800, 7400]
