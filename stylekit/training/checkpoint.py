@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +17,21 @@ load = read_torch_file
 
 
 def save(path: str | Path, **objects: Any) -> None:
-    """Write tensors, numbers, strings, and lists or dicts of them to one file, atomically.
-
-    Raises:
-        OSError: The file cannot be written; an existing file is untouched.
-    """
+    """Write tensors, numbers, strings, and lists or dicts of them to one file, atomically; OSError if that fails."""
     try:
         with atomic_write(path) as file:
             torch.save(objects, file)
     except RuntimeError as error:
         # torch.save reports a failed write as a RuntimeError of its zip writer.
-        cause = next((e for e in _causes(error) if isinstance(e, OSError)), None)
-        raise OSError(write_error(Path(path), cause.strerror if cause else str(error).splitlines()[0])) from error
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else str(error).splitlines()[0]
+        raise OSError(write_error(Path(path), reason)) from error
 
 
 def check_finite(objects: Any, name: str = "") -> None:
-    """Check that all numbers and tensors in nested dicts and lists are finite; synchronizes with their device.
-
-    Raises:
-        FloatingPointError: One is infinite or NaN; the message names it.
-    """
+    """Raise a FloatingPointError that names a number or tensor in nested dicts and lists that is infinite or NaN."""
     if isinstance(objects, Mapping):
         for key, value in objects.items():
             check_finite(value, f"{name}.{key}" if name else str(key))
@@ -48,9 +43,3 @@ def check_finite(objects: Any, name: str = "") -> None:
             raise FloatingPointError(f"{name} is not finite")
     elif isinstance(objects, float) and not math.isfinite(objects):
         raise FloatingPointError(f"{name} is {objects}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

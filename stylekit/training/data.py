@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,10 +42,8 @@ T = TypeVar("T")
 VALIDATION_PICTURES = 4
 """Pictures of a collection that are processed after every epoch."""
 
-_MAX_FILE = 100_000
-_MAX_VALUES = 10_000
-_MAX_NUMBER = 16_384
-"""Limits of a file with an augmentation pipeline: its bytes, its values with repeated ones, and its numbers."""
+# Limits of a file with an augmentation pipeline: characters, values (repeated ones count), and numbers.
+_MAX_FILE, _MAX_VALUES, _MAX_NUMBER = 100_000, 10_000, 16_384
 
 
 def load_crop(
@@ -52,8 +51,7 @@ def load_crop(
 ) -> Tensor:
     """Load a picture and apply an augmentation pipeline: (3, h, w) in [0, 1]; the same seed gives the same crop.
 
-    Args:
-        cache: Decoded pictures by path, as returned by `check_pictures`.
+    `cache` has decoded pictures by path, as returned by `check_pictures`.
     """
     cached = cache.get(path) if cache else None
     pixels = np.array(images.load(path)) if cached is None else cached.numpy()
@@ -71,11 +69,7 @@ def load_any_crop(
     seed: int,
     cache: dict[Path, Tensor] | None = None,
 ) -> Tensor:
-    """As `load_crop`, of picture `index` or, if it can no longer be read, of the next one that can.
-
-    Raises:
-        OSError, ValueError: No picture can be read.
-    """
+    """As `load_crop`, of picture `index` or, if it can no longer be read, of the next one that can."""
     for step in range(len(paths)):
         try:
             return load_crop(paths[(index + step) % len(paths)], pipeline, seed, cache)
@@ -102,21 +96,12 @@ def random_crop(load_size: int, crop_size: int) -> albumentations.Compose:
 
 
 def read_pipeline_file(path: Path, presets: Sequence[str]) -> Any:
-    """Read the plain values of a pipeline saved by `albumentations.save` or written by hand.
-
-    Args:
-        presets: Other values that `--augment` accepts, for the error message.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is neither JSON nor YAML.
-    """
+    """Read the plain values of a pipeline saved by `albumentations.save` or written by hand, as JSON or YAML."""
     import yaml
 
     if not path.is_file():
-        raise FileNotFoundError(
-            f"--augment {path}: expected {', '.join(presets)}, or a file with an albumentations pipeline"
-        )
+        expected = f"{', '.join(presets)}, or a file with an albumentations pipeline"
+        raise FileNotFoundError(f"--augment {path}: expected {expected}")
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_MAX_FILE + 1)
@@ -141,7 +126,12 @@ def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
             if not isinstance(pipeline, albumentations.Compose):
                 pipeline = albumentations.Compose([pipeline])
             results = [pipeline(image=np.zeros((*size, 3), np.uint8))["image"] for size in ((300, 400), (640, 480))]
-        _check_arguments(pipeline, [str(warning.message) for warning in caught])
+        written = str(albumentations.to_dict(pipeline))
+        for text in (str(warning.message) for warning in caught):
+            # Misspelt arguments are left out with a warning; it also warns of a few that it writes itself.
+            names = re.match(r"Argument\(s\) (.+) are not valid", text)
+            if names and any(f"'{name}': " not in written for name in re.findall(r"\w+", names[1])):
+                raise ValueError(text)
     except Exception as error:  # Transforms raise anything on hand-written arguments.
         reason = f"{type(error).__name__}: {_one_line(error)}"
         raise ValueError(f"not a working albumentations pipeline ({reason})") from error
@@ -153,11 +143,7 @@ def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
 
 
 def _check_values(saved: Any) -> None:
-    """Check that a pipeline is small: aliases of YAML can repeat values without end, and numbers ask for memory.
-
-    Raises:
-        ValueError: It has too many values, or a number is too large.
-    """
+    """Check that a pipeline is small: aliases of YAML can repeat values without end, and numbers ask for memory."""
     remaining, count = [saved], 0
     while remaining:
         count += 1
@@ -172,41 +158,25 @@ def _check_values(saved: Any) -> None:
             raise ValueError(f"a number is {value}; expected at most {_MAX_NUMBER:,}")
 
 
-def _check_arguments(pipeline: albumentations.Compose, said: Sequence[str]) -> None:
-    """Refuse misspelt arguments, of which albumentations only warns before it leaves them out.
-
-    It also warns of a few that it writes itself, which are no mistakes.
-
-    Args:
-        said: Its warnings.
-
-    Raises:
-        ValueError: There are any; the message names them.
-    """
-    written = str(albumentations.to_dict(pipeline))
-    for text in said:
-        names = re.match(r"Argument\(s\) (.+) are not valid", text)
-        if names and any(f"'{name}': " not in written for name in re.findall(r"\w+", names[1])):
-            raise ValueError(text)
-
-
+@dataclass(eq=False)
 class EpochBatches(Sampler[list[int]]):
     """Batch sampler of one process: endless shuffled epochs, starting at any step.
 
     Each process takes its part of every global batch, so N processes with batch size B see the same samples as one
     process with batch size N * B. Samples that do not fill the last batch of an epoch are dropped.
 
-    Set `epoch` and `start` (a step within it) to choose where iteration begins. The length is that of one epoch.
+    The length is that of one epoch.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start = 0
+    length: int
+    batch_size: int
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = 0
+    """The epoch in which iteration begins."""
+    start: int = 0
+    """The step of that epoch."""
 
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.world_size)
@@ -224,12 +194,8 @@ class EpochBatches(Sampler[list[int]]):
 def read_pictures(paths: Sequence[list[Path]], names: Sequence[str]) -> tuple[list[list[Path]], dict[Path, Tensor]]:
     """Read every picture once, to find unreadable ones before training does, and cache them if they fit in memory.
 
-    Args:
-        paths: The files of each collection.
-        names: The collections in error messages.
-
-    Returns:
-        The readable files of each collection, and the cache of decoded pictures (empty if they do not fit).
+    Takes the files of each collection and its name in error messages; returns the readable files of each, and the
+    decoded pictures (empty if they do not fit).
 
     Raises:
         ValueError: More than 1 % of the pictures of a collection cannot be read.
@@ -250,19 +216,13 @@ def read_pictures(paths: Sequence[list[Path]], names: Sequence[str]) -> tuple[li
 
 
 def make_loader(data: Dataset[T], length: int, config: RunConfig, device: torch.device) -> DataLoader[T]:
-    """A loader of this process's part of every batch, for endless epochs; its batch sampler is an `EpochBatches`.
-
-    Raises:
-        ValueError: There are too few pictures for one batch.
-    """
+    """A loader of this process's part of every batch, for endless epochs; its batch sampler is an `EpochBatches`."""
     world, batch_size = distributed.world_size(), config.data.batch_size
     batches = EpochBatches(length, batch_size, config.schedule.seed, distributed.rank(), world)
     if len(batches) == 0:
-        raise ValueError(
-            f"{length} pictures do not fill one batch of --batch-size {batch_size}"
-            + (f" on {world} processes" if world > 1 else "")
-            + f"; try --batch-size {max(1, length // world)}"
-        )
+        given = f"--batch-size {batch_size}" + (f" on {world} processes" if world > 1 else "")
+        advice = f"try --batch-size {max(1, length // world)}"
+        raise ValueError(f"{length} pictures do not fill one batch of {given}; {advice}")
     return DataLoader(
         data,
         batch_sampler=batches,
@@ -276,8 +236,7 @@ def make_loader(data: Dataset[T], length: int, config: RunConfig, device: torch.
 def iterate(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
     """Iterate over a loader whose workers ignore signals; all workers have exited when the context ends.
 
-    Raises:
-        ChildProcessError: A worker was killed.
+    A ChildProcessError says that a worker was killed.
     """
     others = set(multiprocessing.active_children())
     iterator = iter(loader)
@@ -319,15 +278,12 @@ def check_pictures(
     """Read every picture once.
 
     Args:
-        paths: Files to read.
         decode: Keep the decoded pictures, to be used as the `cache` of `load_crop`.
         progress: Show a progress bar if this takes a while and standard error is a terminal.
 
     Returns:
         Decoded pictures by path, uint8 (H, W, 3), in memory that workers share; and the error of each unreadable file.
     """
-    good: dict[Path, Tensor] = {}
-    bad: dict[Path, str] = {}
 
     def read(path: Path) -> Tensor | str:
         try:
@@ -337,24 +293,24 @@ def check_pictures(
         return torch.from_numpy(np.array(picture)) if decode else torch.empty(0)
 
     with ThreadPoolExecutor() as pool:
-        bar = tqdm(
-            total=len(paths), desc="reading pictures", unit="picture", disable=None if progress else True, delay=2
-        )
-        with bar:
-            for path, result in zip(paths, pool.map(read, paths), strict=True):
-                bar.update()
-                if isinstance(result, str):
-                    bad[path] = result
-                elif decode:
-                    good[path] = result
-    return _in_one_block(good), bad
+        hidden = None if progress else True
+        read_all = tqdm(pool.map(read, paths), "reading pictures", len(paths), unit="picture", disable=hidden, delay=2)
+        results = dict(zip(paths, read_all, strict=True))
+    bad = {path: result for path, result in results.items() if isinstance(result, str)}
+    good = {path: result for path, result in results.items() if isinstance(result, Tensor) and decode}
+    if good:
+        # Parts of one tensor, so that spawned workers share a single file handle. PyTorch moves it to shared memory
+        # only if it must: /dev/shm is small in many containers.
+        block = torch.cat([picture.flatten() for picture in good.values()])
+        parts = block.split([picture.numel() for picture in good.values()])
+        good = {path: part.view(old.shape) for (path, old), part in zip(good.items(), parts, strict=True)}
+    return good, bad
 
 
 def cache_fits(paths: list[Path], copies: int = 1) -> bool:
-    """Whether the decoded pictures take less than a quarter of the free memory, estimated from up to 100 headers.
+    """Whether copies of all decoded pictures, one per process on this machine, fit in a quarter of the free memory.
 
-    Args:
-        copies: Number of processes on this machine that would each hold them.
+    It is estimated from up to 100 headers.
     """
     sizes = []
     for path in paths[:: max(1, len(paths) // 100)]:
@@ -363,19 +319,6 @@ def cache_fits(paths: list[Path], copies: int = 1) -> bool:
             sizes.append(image.width * image.height * 3)
     needed = sum(sizes) / max(1, len(sizes)) * len(paths) * copies
     return needed < devices.free_memory(torch.device("cpu")) / 4
-
-
-def _in_one_block(pictures: dict[Path, Tensor]) -> dict[Path, Tensor]:
-    """Move all pictures into one tensor, so that spawned workers share a single file handle.
-
-    PyTorch moves it to shared memory only if it must: /dev/shm is small in many containers.
-    """
-    if not pictures:
-        return {}
-    parts = torch.cat([picture.flatten() for picture in pictures.values()]).split(
-        [picture.numel() for picture in pictures.values()]
-    )
-    return {path: part.view(picture.shape) for (path, picture), part in zip(pictures.items(), parts, strict=True)}
 
 
 def _one_line(error: Exception) -> str:

@@ -42,8 +42,7 @@ class Log:
 
     Args:
         folder: Folder of the run; its metrics.jsonl and evaluations.jsonl are continued.
-        name: Name of the run in Weights & Biases.
-        config: Options, sent to Weights & Biases.
+        name, config: Name of the run and its options, for Weights & Biases.
         step: Step at which the run starts; later lines in these files, left by a killed process, are dropped.
         project: Project in Weights & Biases, unless WANDB_PROJECT is set; None does not import it.
         run_id: The W&B run to continue.
@@ -139,26 +138,17 @@ class Log:
             if mode == "online" and not _logged_in():
                 raise ValueError("--wandb: not logged in; run `wandb login` or set WANDB_MODE=offline")
 
-            def start(mode: Any) -> Any:
-                return wandb.init(
-                    project=project,
-                    name=name,
-                    config=dict(config),
-                    dir=str(self.folder),
-                    id=self.run_id,
-                    resume="allow" if self.run_id else None,
-                    mode=mode,
-                    job_type="train",
-                    settings=wandb.Settings(silent=True),
-                )
+            options: dict[str, Any] = {"project": project, "name": name, "config": dict(config), "id": self.run_id}
+            options |= {"dir": str(self.folder), "resume": "allow" if self.run_id else None, "job_type": "train"}
+            options |= {"settings": wandb.Settings(silent=True)}
 
             try:
-                self._run = start(mode)
+                self._run = wandb.init(**options, mode=mode)
             except wandb.Error as error:
                 if mode != "online":
                     raise ValueError(f"--wandb: {error}") from error
                 print0(f"cannot reach Weights & Biases ({error}); logging offline, upload later with `wandb sync`")
-                self._run = start("offline")
+                self._run = wandb.init(**options, mode="offline")
             self._ours = True
         self.run_id = self._run.id
         self._run.define_metric("train/step")
@@ -187,31 +177,20 @@ def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path | None:
-    """Plot the metrics of a run to losses.png: one panel per group, raw values pale under a running mean.
+    """Plot the metrics of a run to losses.png: raw values pale under a running mean.
 
-    Args:
-        folder: Folder of the run.
-        groups: The metrics of each panel, by its title.
-
-    Returns:
-        The file; None if fewer than two steps have been logged.
+    `groups` are the metrics of each panel, by its title. Returns the file; None before two steps have been logged.
     """
-    import matplotlib
     import numpy as np
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     lines = read_metrics(folder)
     groups = {title: names for title, names in groups.items() if any(name in line for line in lines for name in names)}
     if len(lines) < 2 or not groups:
         return None
+    figure, axes = _panels(1, len(groups), 4.6, 3.4)
     all_steps = np.array([line["step"] for line in lines])
-    figure, axes = pyplot.subplots(
-        1, len(groups), figsize=(4.6 * len(groups), 3.4), squeeze=False, layout="constrained"
-    )
     window = max(1, len(lines) // 25)
-    for axis, (title, names) in zip(axes[0], groups.items(), strict=True):
+    for axis, (title, names) in zip(axes, groups.items(), strict=True):
         for name in names:
             values = np.array([line.get(name, np.nan) for line in lines], dtype=float)
             known = ~np.isnan(values)  # A stage of training has its own terms.
@@ -223,65 +202,62 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
             mean = np.convolve(padded, np.ones(window) / window, mode="valid")
             axis.plot(steps, mean, color=pale.get_color(), linewidth=1.6, label=name.replace("_", " "))
         axis.set(title=title, xlabel="step")
-        axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
-    path = Path(folder) / "losses.png"
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=110)
-    pyplot.close(figure)
-    return path
+    return _save(figure, Path(folder) / "losses.png")
 
 
 def plot_evaluations(folder: str | Path) -> Path | None:
     """Plot all evaluations of a run to evaluations.png: one panel per metric, one color per group.
 
     Pale bands are intervals. Dotted lines show the value of real pictures, dashed ones that of untranslated pictures.
-
-    Args:
-        folder: Folder of the run.
-
-    Returns:
-        The file; None if nothing has been evaluated.
+    Returns the file; None if nothing has been evaluated.
     """
-    import matplotlib
     import numpy as np
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
     lines = read_evaluations(folder)
     if not lines:
         return None
     groups = [name for name, value in lines[-1].items() if isinstance(value, dict)]
     names = list(dict.fromkeys(name for group in groups for name in lines[-1][group]))
-    rows = -(-len(names) // 4)
-    figure, axes = pyplot.subplots(rows, 4, figsize=(16, 3.2 * rows), squeeze=False, layout="constrained")
+    figure, axes = _panels(-(-len(names) // 4), 4, 4, 3.2)
 
     def series(group: str, name: str, part: str, key: str) -> Any:
         parts = [line.get(group, {}).get(name, {}).get(part) or {} for line in lines]
         return np.array([part.get(key) for part in parts], dtype=float)
 
     epochs = np.array([line["epoch"] for line in lines])
-    for axis, name in zip(axes.flat, names, strict=False):
+    for axis, name in zip(axes, names, strict=False):
         for group in groups:
             (line,) = axis.plot(epochs, series(group, name, "output", "value"), marker=".", label=group)
             low, high = (series(group, name, "output", key) for key in ("low", "high"))
             axis.fill_between(epochs, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
             for part, style in (("real", ":"), ("untranslated", "--")):
-                mark = series(group, name, part, "value")[-1]
-                if np.isfinite(mark):
+                baseline = series(group, name, part, "value")[-1]
+                if np.isfinite(baseline):
                     label = f"{group}, {part}"
-                    axis.axhline(mark, color=line.get_color(), linestyle=style, linewidth=1, label=label)
+                    axis.axhline(baseline, color=line.get_color(), linestyle=style, linewidth=1, label=label)
         axis.set(title=name.replace("_", " "), xlabel="epoch")
-        axis.grid(alpha=0.25)
-    for axis in list(axes.flat)[len(names) :]:
+    for axis in axes[len(names) :]:
         axis.axis("off")
-    handles, labels = max((axis.get_legend_handles_labels() for axis in axes.flat), key=lambda found: len(found[1]))
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
-    path = Path(folder) / "evaluations.png"
+    return _save(figure, Path(folder) / "evaluations.png")
+
+
+def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
+    """A figure and its panels, of a width and height in inches each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((width * columns, height * rows), dpi=110, layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def _save(figure: Any, path: Path) -> Path:
     with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=100)
-    pyplot.close(figure)
+        figure.savefig(file, format="png")
     return path
 
 

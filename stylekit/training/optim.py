@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -17,10 +17,6 @@ Policy = Literal["linear", "cosine", "constant"]
 
 WARMUP_STEPS = 50
 
-# Jordan et al. (2024): x -> ax + bx^3 + cx^5 brings every singular value in (0, 1] close to 1 in five iterations.
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-_ITERATIONS = 5
-
 
 def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
     """One step on the sum of the loss terms."""
@@ -30,13 +26,9 @@ def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
-    """Restore the state of an optimizer of the same parameters; its options stay those of the run.
+    """Restore the state of an optimizer of the same parameters, else ValueError; its options stay those of the run.
 
-    Tensors of the file are copied into new ones, since fused kernels write beyond tensors that are smaller, strided or
-    expanded.
-
-    Raises:
-        ValueError: The state belongs to other parameters.
+    Tensors of the file are copied into new ones: fused kernels write beyond tensors that are smaller or expanded.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Any]] = {}
@@ -44,15 +36,17 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -
         if number not in range(len(parameters)):
             raise ValueError(f"the optimizer has no parameter {number}")
         parameter = parameters[number]
-        if state and state.keys() != _state_names(optimizer, parameter):
+        muon = isinstance(optimizer, Muon)
+        names = {"momentum"} if muon and _is_kernel(parameter) else {"step", "exp_avg", "exp_avg_sq"}
+        if state and state.keys() != names:
             raise ValueError(f"the state of the optimizer does not fit parameter {number}")
         states[number] = {}
         for name, value in state.items():
             if name != "step" and value.shape != parameter.shape:
                 raise ValueError(f"{name} of the optimizer does not fit parameter {number}")
-            count = isinstance(optimizer, Muon)  # Others count steps in a tensor.
             like = torch.zeros(()) if name == "step" else parameter.detach()
-            states[number][name] = int(value) if name == "step" and count else torch.empty_like(like).copy_(value)
+            # Muon counts steps in an integer, others in a tensor.
+            states[number][name] = int(value) if name == "step" and muon else torch.empty_like(like).copy_(value)
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -73,8 +67,7 @@ def lr_factor(progress: float, decay: float, policy: Policy = "linear") -> float
     """Factor of the learning rate: 1 at first, then down to 0 over the last part of the run.
 
     Args:
-        progress: Fraction of the run that is done, in [0, 1].
-        decay: Fraction of the run over which the rate decays; 0 keeps the factor at 1.
+        progress, decay: Fractions of the run that is done, and over which the rate decays; 0 keeps the factor at 1.
         policy: "linear", "cosine" (half a period), or "constant" for no decay.
     """
     if policy == "constant" or not decay:
@@ -84,11 +77,7 @@ def lr_factor(progress: float, decay: float, policy: Policy = "linear") -> float
 
 
 def learning_rate(schedule: Schedule, progress: float) -> float:
-    """The learning rate at a point of the run.
-
-    Args:
-        progress: Fraction of the run that is done, in [0, 1].
-    """
+    """The learning rate when a fraction of the run is done, in [0, 1]."""
     decay = schedule.n_epochs_decay / (schedule.n_epochs + schedule.n_epochs_decay)
     return schedule.lr * lr_factor(progress, decay, schedule.lr_policy)
 
@@ -124,8 +113,7 @@ class Muon(torch.optim.Optimizer):
             orthogonalizing three rows has little effect.
         lr: Learning rate of Muon and Adam.
         momentum: Nesterov momentum of Muon.
-        betas: Decay rates of Adam.
-        eps: Epsilon of Adam.
+        betas, eps: Decay rates and epsilon of Adam.
     """
 
     def __init__(
@@ -139,33 +127,18 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if _is_kernel(parameter):
-                    _muon(parameter, parameter.grad, state, group)
-                else:
-                    _adam(parameter, parameter.grad, state, group)
-        return loss
+                if parameter.grad is not None:
+                    update = _muon if _is_kernel(parameter) else _adam
+                    update(parameter, parameter.grad, self.state[parameter], group)
 
 
 def _is_kernel(parameter: Tensor) -> bool:
     """Whether Muon's own rule applies to a parameter."""
     return parameter.ndim == 4 and len(parameter) > 3
-
-
-def _state_names(optimizer: torch.optim.Optimizer, parameter: Tensor) -> set[str]:
-    """What Adam and Muon keep of a parameter that they have updated."""
-    kernel = isinstance(optimizer, Muon) and _is_kernel(parameter)
-    return {"momentum"} if kernel else {"step", "exp_avg", "exp_avg_sq"}
 
 
 def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
@@ -178,9 +151,7 @@ def _muon(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dic
 
 def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
     if not state:
-        state["step"] = 0
-        state["exp_avg"] = torch.zeros_like(parameter)
-        state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state |= {"step": 0, "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
     beta1, beta2 = group["betas"]
     state["step"] += 1
     mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
@@ -192,21 +163,16 @@ def _adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dic
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Approximate the nearest orthogonal matrix: singular values end up between about 0.7 and 1.2.
 
-    Five Newton-Schulz iterations, in bfloat16 on GPUs, as published.
-
-    Args:
-        matrix: (rows, columns). A zero matrix is returned unchanged.
-
-    Returns:
-        A matrix of the same shape and dtype.
+    Five Newton-Schulz iterations, in bfloat16 on GPUs, as published. Shape and dtype are kept; zero stays zero.
     """
-    a, b, c = _COEFFICIENTS
+    # Jordan et al. (2024): x -> ax + bx^3 + cx^5 brings every singular value in (0, 1] close to 1 in five iterations.
+    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.mT if tall else matrix
     x = x / (torch.linalg.matrix_norm(x) + 1e-7)
     if x.is_cuda:
         x = x.bfloat16()
-    for _ in range(_ITERATIONS):
+    for _ in range(5):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return (x.mT if tall else x).to(matrix.dtype)

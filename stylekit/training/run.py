@@ -69,17 +69,16 @@ class Result:
 class Run:
     """A run: where it is on disk, how far it is, and what it writes. Use it as a context manager around the loop.
 
-    Under torchrun every process has a Run; the main one writes.
+    Under torchrun every process has a Run; the main one writes. Entering fails if there is a run that is not to be
+    resumed or none to resume, or if another process trains in the folder.
 
     Args:
         config: Options of the run.
         fixed: Names of options that a resumed run cannot change.
 
     Raises:
-        FileExistsError: Entering: the folder holds a run, and `config.resume` is not set.
-        FileNotFoundError: Entering: there is no run to resume.
         ValueError: Entering: the checkpoint is damaged, or an option in `fixed` has changed. The device does not exist.
-        OSError: Entering: the folder cannot be created, or another process trains in it.
+        OSError: Entering: see above, or the folder cannot be created.
     """
 
     saved: dict[str, Any] | None = None
@@ -96,6 +95,7 @@ class Run:
     """Whether to `save` after the current step: at the end of an epoch and of the run, and every `SAVE_SECONDS`."""
     samples_due = False
     """Whether to `show` samples after the current step: in the main process, at the end of an epoch and of the run."""
+    _log: Log
 
     def __init__(self, config: RunConfig, fixed: Sequence[str]) -> None:
         self.config = config
@@ -104,15 +104,11 @@ class Run:
         self.device = devices.choose_device(config.machine.device)
         self.amp = devices.use_bfloat16(config.machine.amp, self.device)
         self._contexts = ExitStack()
-        self._log: Log | None = None
         self._wandb_run_id: str | None = None
-        self._signals: list[int] = []
-        """Signals that this process has caught."""
-        self._stop_signal: int | None = None
-        """The signal on which all processes have agreed to stop after the current step."""
+        self._signals: list[int] = []  # That this process has caught.
+        self._stop_signal: int | None = None  # On which all processes have agreed to stop after the current step.
         self._saved_seconds = 0.0
-        self._pending: list[dict[str, Tensor]] = []
-        """Terms of the steps since the last logged line, on the device."""
+        self._pending: list[dict[str, Tensor]] = []  # Terms of the steps since the last logged line, on the device.
 
     def __enter__(self) -> Run:
         try:
@@ -135,7 +131,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._log is not None:
+        if hasattr(self, "_log"):
             self._log.close(exit_code=0 if error is None else 1)
         self._leave()
 
@@ -193,9 +189,6 @@ class Run:
         What is drawn in a step follows from the seed, the rank and the step, so ranks differ, and a resumed run draws
         what it would have drawn.
 
-        Args:
-            loader: From `make_loader`.
-
         Raises:
             ValueError: The run is already finished; or Weights & Biases is not set up.
         """
@@ -225,9 +218,8 @@ class Run:
                     yield from batches
             except ChildProcessError as error:
                 if self.step == lost_at:
-                    raise MemoryError(
-                        "data loading processes are killed again and again; try --num-workers 0"
-                    ) from error
+                    advice = "try --num-workers 0"
+                    raise MemoryError(f"data loading processes are killed again and again; {advice}") from error
                 lost_at = self.step
                 print0(f"a data loading process was killed at step {self.step}; it is started again")
 
@@ -276,7 +268,6 @@ class Run:
 
         Raises:
             FloatingPointError: A value is no longer finite; nothing is written.
-            OSError: A file cannot be written; the last checkpoint is untouched.
         """
         self._check_finite(state)
         self._saved_seconds = self.seconds
@@ -290,38 +281,22 @@ class Run:
             if keep:
                 weights.save(network, place / name)
         if keep:
-            self._write_config(place)
-        assert self._log is not None
+            _write_json(place / "config.json", self.config.plain())
         if keep or self.progress >= 1:
-            aliases = ["latest", f"epoch-{self.epoch}"]
-            metadata = {"step": self.step, "epoch": self.epoch}
-            self._log.artifact(self.config.name, [self.folder / name for name in networks], aliases, metadata)
-        checkpoint.save(
-            place / "last.pt",
-            **state,
-            config=self.config.plain(),
-            step=self.step,
-            epoch=self.epoch,
-            step_in_epoch=self.step_in_epoch,
-            seconds=self.seconds,
-            wandb_run_id=self._wandb_run_id,
-        )
+            folders, aliases = [self.folder / name for name in networks], ["latest", f"epoch-{self.epoch}"]
+            self._log.artifact(self.config.name, folders, aliases, {"step": self.step, "epoch": self.epoch})
+        progress = {name: getattr(self, name) for name in ("step", "epoch", "step_in_epoch", "seconds")}
+        entries = {**state, **progress, "config": self.config.plain(), "wandb_run_id": self._wandb_run_id}
+        checkpoint.save(place / "last.pt", **entries)
         if keep:
             link_or_copy(place / "last.pt", self.folder / "last.pt")
 
     def warn(self, title: str, text: str) -> None:
         """Print a warning, and send it as an alert to Weights & Biases."""
-        assert self._log is not None
         self._log.alert(title, text)
 
     def show(self, columns: Mapping[str, Sequence[Image.Image]], plots: Mapping[str, Sequence[str]]) -> None:
-        """Write the validation pictures as a contact sheet, and plot the losses.
-
-        Args:
-            columns: Pictures of each column by its title.
-            plots: The panels of losses.png, and the terms in each.
-        """
-        assert self._log is not None
+        """Write validation pictures, by the title of their column, as a contact sheet; plot the losses by panel."""
         if columns:
             epoch = f"epoch-{self.epoch:04d}"
             name = f"{epoch}-step-{self.step:07d}" if self.step_in_epoch else epoch
@@ -331,11 +306,7 @@ class Run:
         plot_losses(self.folder, plots)
 
     def evaluation_due(self, every: int) -> bool:
-        """Whether to evaluate after the current step: in the main process, every so many epochs and at the end.
-
-        Args:
-            every: Epochs between two evaluations; 0 for none.
-        """
+        """Whether the main process evaluates after this step: at the end and every so many epochs; 0: never."""
         return self.samples_due and bool(every) and (self.progress >= 1 or self.epoch % every == 0)
 
     def record(
@@ -352,25 +323,20 @@ class Run:
             metrics: By group and name.
             score: Smaller is better.
             networks: Those that were measured, and those that belong to them, by folder name.
-
-        Raises:
-            OSError: A file cannot be written.
         """
-        assert self._log is not None
         epoch = self.epoch + self.step_in_epoch / self.steps_per_epoch
         plain = {group: to_plain(found) for group, found in metrics.items()}
         line = {"epoch": epoch, "score": score, **plain}
-        values = {"score": score}
-        values |= {f"{name}_{group}": m.output.value for group, found in metrics.items() for name, m in found.items()}
-        self._log.evaluation(self.step, line, {key: value for key, value in values.items() if math.isfinite(value)})
+        values = {f"{name}_{group}": m.output.value for group, found in metrics.items() for name, m in found.items()}
+        values = {key: value for key, value in ({"score": score} | values).items() if math.isfinite(value)}
+        self._log.evaluation(self.step, line, values)
         plot_evaluations(self.folder)
         best = _read_best(self.folder)
         if best is None or score < best["score"] or not _same_baselines(best, line):
             with atomic_tree(self.folder / "best") as partial:
                 for name, network in networks.items():
                     weights.save(network, partial / name)
-                with atomic_write(partial / "evaluation.json") as file:
-                    file.write((json.dumps({"step": self.step, **line}, indent=2) + "\n").encode())
+                _write_json(partial / "evaluation.json", {"step": self.step, **line})
             compared = "the best so far"
         else:
             compared = f"best: {best['score']:.3f}"
@@ -404,22 +370,18 @@ class Run:
                 hint = "train in parts with --lr-policy constant to avoid this"
                 print0(f"the extension raises the learning rate from {rates[-1]:.3g} to {lr:.3g}; {hint}")
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
-        processes = f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
+        where += f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
         minutes = f", at most {schedule.max_minutes:g} minutes" if schedule.max_minutes else ""
-        print0(f"training in {'bfloat16' if self.amp else 'float32'} on {where}{processes}")
+        print0(f"training in {'bfloat16' if self.amp else 'float32'} on {where}")
         print0(f"{self.steps_per_epoch} steps per epoch, {self.total_steps} in total{minutes}; output in {self.folder}")
         project = config.PROJECT if config.output.wandb else None
         self._log = Log(self.folder, config.name, config.plain(), self.step, project, self._wandb_run_id)
         self._wandb_run_id = self._log.run_id
         if distributed.is_main():
-            self._write_config(self.folder)
+            _write_json(self.folder / "config.json", config.plain())
         hidden = None if distributed.is_main() else True
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=hidden)
         self._bar = self._contexts.enter_context(bar)
-
-    def _write_config(self, folder: Path) -> None:
-        with atomic_write(folder / "config.json") as file:
-            file.write((json.dumps(self.config.plain(), indent=2) + "\n").encode())
 
     def _write_metrics(self, lr: float) -> dict[str, float]:
         """Average the pending terms over steps and processes, which waits for the device."""
@@ -438,7 +400,6 @@ class Run:
         }
         if self.device.type == "cuda":
             values["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
-        assert self._log is not None
         self._log.metrics(self.step, {name: float(f"{value:.6g}") for name, value in values.items()})
         left = format_duration(self.seconds / self.progress * (1 - self.progress))
         speed = f"{values['images_per_second']:.2f} images/s, {left} left"
@@ -482,6 +443,11 @@ def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> d
     return saved
 
 
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
+
+
 def _read_best(folder: Path) -> dict[str, Any] | None:
     """The evaluation of the best networks of a run; None if there are none, or the file has been damaged."""
     try:
@@ -493,16 +459,15 @@ def _read_best(folder: Path) -> dict[str, Any] | None:
 
 def _same_baselines(best: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
     """Whether two evaluations were made with the same pictures: untranslated, they have the same metrics."""
-
-    def baselines(evaluation: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-        return {
+    before, now = (
+        {
             (group, name): (metric["untranslated"] or {}).get("value") or 0.0
             for group, found in evaluation.items()
             if isinstance(found, dict)
             for name, metric in found.items()
         }
-
-    before, now = baselines(best), baselines(line)
+        for evaluation in (best, line)
+    )
     return before.keys() == now.keys() and all(math.isclose(before[k], now[k], rel_tol=0.01) for k in now)
 
 
