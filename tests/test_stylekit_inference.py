@@ -13,23 +13,25 @@ from PIL import Image
 import cyclegan.cli
 import johnson.cli
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import stylize
 from stylekit.networks import weights
 from stylekit.pictures import images
 
 METHODS = {
-    "translate": (translate, Generator, cyclegan.cli.main),
-    "stylize": (stylize, TransformerNet, johnson.cli.main),
+    "translate": (translate, Generator, GeneratorConfig, cyclegan.cli.main),
+    "stylize": (stylize, TransformerNet, NetworkConfig, johnson.cli.main),
 }
 
 
 @pytest.fixture(params=METHODS)
 def method(request):
     """The function and a tiny network with noise; the name of the function is that of the command."""
-    function, kind, _ = METHODS[request.param]
-    return function, kind(4, 1, noise=0.3).eval()
+    function, kind, config, _ = METHODS[request.param]
+    return function, kind(config(4, 1, noise=0.3)).eval()
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def command(method, tmp_path, monkeypatch, pictures):
     weights.save(network, Path("network"))
     images.save(pictures[0].crop((0, 0, 37, 30)), "photos/a.jpg")
     images.save(pictures[1], "photos/holiday/b.PNG")
-    return lambda *args: exit_code(METHODS[name][2], name, "-w", "network", "--device", "cpu", *args)
+    return lambda *args: exit_code(METHODS[name][3], name, "-w", "network", "--device", "cpu", *args)
 
 
 def levels(a, b):
@@ -89,7 +91,7 @@ def test_tensors_of_every_floating_point_type_are_accepted_and_returned(method, 
 def test_a_network_in_training_paints_as_in_eval_mode_and_stays_in_training(method):
     function, network = method
     if function is translate:
-        network = Generator(4, 1, dropout=True, noise=0.3, noise_size=2).eval()
+        network = Generator(GeneratorConfig(4, 1, dropout=True, noise=0.3, noise_size=2)).eval()
     photograph = torch.rand(1, 3, 20, 30)
     expected = function(photograph, network)
     network.train()

@@ -16,8 +16,7 @@ Interpolation = Literal["bilinear", "nearest"]
 Statistics = tuple[Tensor, Tensor]
 """Mean and variance of each channel, (B or 1, C, 1, 1) each."""
 
-DARK = 0.2
-"""Brightness, from 0 for black to 1 for white, below which strokes fade."""
+DARK = 0.2  # Brightness, from 0 for black to 1 for white, below which strokes fade.
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
@@ -51,17 +50,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
         if x.is_contiguous():
             # Groups of one channel are the same, in half the time on CPUs; channels_last takes twice as long with them.
             return torch.group_norm(x, x.shape[1], self.weight, self.bias, self.eps)
-        return torch.instance_norm(
-            x,
-            self.weight,
-            self.bias,
-            running_mean=None,
-            running_var=None,
-            use_input_stats=True,
-            momentum=0.0,
-            eps=self.eps,
-            cudnn_enabled=torch.backends.cudnn.enabled,
-        )
+        cudnn = torch.backends.cudnn.enabled
+        return torch.instance_norm(x, self.weight, self.bias, None, None, True, 0.0, self.eps, cudnn)
 
 
 class ResidualBlock(nn.Module):
@@ -121,17 +111,14 @@ class KeepColors(nn.Module):
     bright, how warm and how vivid a picture was. This adds a part of the difference between the means of both over the
     width of a stroke. It is the same on both sides of a contour, so strokes and contours stay.
 
-    Normalization also makes contours and blotches of the faint noise in black areas. No stroke could be seen there, so
-    the photograph shows through, on request.
+    Normalization also turns the faint noise of black areas into blotches, so the photograph shows through there, on
+    request.
 
     Shape: (B, 3, H, W), twice -> the same, which may exceed the range of both.
 
     Args:
         amount: From 0, the colors of the painting, to 1, those of the photograph.
         black: The value of black, where the photograph shows through; white is 1. None: it does so nowhere.
-
-    Raises:
-        ValueError: The amount is out of range.
     """
 
     def __init__(self, amount: float, black: float | None) -> None:
@@ -167,9 +154,6 @@ class UpsampleConv2d(Conv2d):
     with bilinear up-sampling.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W).
-
-    Args:
-        mode: "bilinear" or "nearest".
     """
 
     def __init__(self, in_channels: int, out_channels: int, mode: Interpolation = "bilinear") -> None:
@@ -183,9 +167,9 @@ class UpsampleConv2d(Conv2d):
 class EncoderDecoder(nn.Sequential):
     """An encoder (down-sampling), residual blocks (the middle) and a decoder (up-sampling) in sequence.
 
+    The middle starts at the first `ResidualBlock`, the decoder at the first up-sampling layer.
+
     Args:
-        modules: All layers, in order. The middle starts at the first `ResidualBlock`, the decoder at the first
-            up-sampling layer.
         skip: Add the output of each ReLU of the encoder to that of the decoder at the same resolution. U-Net
             (Ronneberger et al. 2015) concatenates them; addition adds no parameters but needs equal channel counts.
     """

@@ -12,11 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-WINOGRAD_CHANNELS = 64
-"""With fewer input or output channels, transforming the tiles costs more than it saves."""
-
-WINOGRAD_TILES = 32
-"""With fewer tiles of 4 x 4 outputs, transforming the kernel costs more than it saves."""
+# With fewer input or output channels, or fewer tiles of 4 x 4 outputs, the transforms cost more than they save.
+WINOGRAD_CHANNELS, WINOGRAD_TILES = 64, 32
 
 STRIP = 2**25
 """Values in the tiles that are transformed at once (128 MB): larger pictures are processed in strips."""
@@ -74,12 +71,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Tiles of 6 x 6 inputs give 4 x 4 outputs. In float32 the result differs from the direct one by up to 1e-4 of its
     standard deviation.
 
-    Args:
-        x: (B, C, H, W); there is no padding.
-        weight: (N, C, 3, 3).
-
-    Returns:
-        (B, N, H - 2, W - 2), contiguous.
+    Shape: (B, C, H, W) and kernels (N, C, 3, 3) -> (B, N, H - 2, W - 2), contiguous; there is no padding.
     """
     batch, inputs, height, width = x.shape
     # A row of tiles holds 36 values for every 4 outputs.
@@ -94,12 +86,7 @@ def sum_rows(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Vector instructions compute 8 or more outputs at once, so three outputs alone waste most of them.
 
-    Args:
-        x: (B, C, H, W); there is no padding.
-        weight: (N, C, K, L).
-
-    Returns:
-        (B, N, H - K + 1, W - L + 1), contiguous.
+    Shape: (B, C, H, W) and kernels (N, C, K, L) -> (B, N, H - K + 1, W - L + 1), contiguous; there is no padding.
     """
     outputs, inputs, k, _ = weight.shape
     rows = functional.conv2d(x, weight.permute(2, 0, 1, 3).reshape(k * outputs, inputs, 1, -1))

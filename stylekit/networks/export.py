@@ -33,11 +33,7 @@ PACKAGES = {".onnx": ("onnx", "onnxscript", "onnxruntime", "sklearn"), ".pt2": (
 
 
 def check_packages(suffix: str) -> None:
-    """Fail early without the extra `export`.
-
-    Raises:
-        ValueError: A package that the format with this suffix needs is missing.
-    """
+    """Fail early, with a ValueError, if a package that the format with this suffix needs is missing."""
     try:
         for package in PACKAGES[suffix]:
             import_module(package)
@@ -54,9 +50,6 @@ def run_whole(image: Tensor, network: nn.Module) -> Tensor:
     Args:
         image: (B, 3, H, W), in the range of the network; H and W are at least `SMALLEST`.
         network: As in `run_tiled`.
-
-    Returns:
-        (B, 3, H, W).
     """
     rows, columns = Side(image.shape[2]), Side(image.shape[3])
     measure = _Measure(rows, columns)
@@ -85,12 +78,9 @@ def export(
         path: Its suffix is a key of `PACKAGES`.
         pixels: Input and output: "uint8" (B, H, W, 3) in [0, 255], or "float32" (B, 3, H, W) in [0, 1].
         properties: Metadata of the ONNX file.
-
-    Raises:
-        OSError: The file cannot be written.
     """
-    axes = dict(enumerate(("batch", "height", "width") if pixels == "uint8" else ("batch", "", "height", "width")))
-    dynamic = {i: torch.export.Dim(name, min=SMALLEST if i else 1) for i, name in axes.items() if name}
+    axes = {0: "batch"} | ({1: "height", 2: "width"} if pixels == "uint8" else {2: "height", 3: "width"})
+    dynamic = {i: torch.export.Dim(name, min=SMALLEST if i else 1) for i, name in axes.items()}
     # Sizes that appear nowhere else: equal ones would be taken for the same.
     example = torch.zeros(2, 48, 56, 3, dtype=torch.uint8) if pixels == "uint8" else torch.zeros(2, 3, 48, 56)
     with torch.no_grad():
@@ -106,8 +96,17 @@ def export(
 
 def load_exported(path: Path, pixels: Pixels) -> Callable[[Tensor], Tensor]:
     """Load an exported file as a function of pictures (B, 3, H, W) in [0, 1], quantized if `pixels` is "uint8"."""
-    run = _load_onnx(path) if path.suffix == ".onnx" else torch.export.load(path).module()
+    if path.suffix == ".onnx":
+        import onnxruntime
 
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def run(picture: Tensor) -> Tensor:
+            return torch.from_numpy(session.run(None, {"picture": picture.contiguous().numpy()})[0])
+    else:
+        run = torch.export.load(path).module()
     return run if pixels == "float32" else lambda image: _from_uint8(run(_to_uint8(image)))
 
 
@@ -163,25 +162,9 @@ def _to_uint8(image: Tensor) -> Tensor:
 def _to_onnx(program: torch.export.ExportedProgram, axes: dict[int, str], properties: dict[str, str]) -> bytes:
     import onnx
 
-    named = {i: name for i, name in axes.items() if name}
-    exported = torch.onnx.export(
-        program,
-        dynamo=True,
-        verbose=False,
-        input_names=["picture"],
-        output_names=["painting"],
-        dynamic_shapes=(named,),
-    )
+    names: dict[str, Any] = {"input_names": ["picture"], "output_names": ["painting"], "dynamic_shapes": (axes,)}
+    exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
     assert exported is not None
-    model = exported.model_proto
+    model = exported.model_proto  # A new object each time.
     onnx.helper.set_model_props(model, properties)
     return model.SerializeToString()
-
-
-def _load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda picture: torch.from_numpy(session.run(None, {"picture": picture.contiguous().numpy()})[0])

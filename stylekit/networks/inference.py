@@ -62,14 +62,11 @@ def process_with_network(
 ) -> Iterator[Outcome]:
     """Process pictures and videos one by one; each result is written completely or not at all.
 
-    A file that cannot be read does not stop the batch.
+    A file that cannot be read does not stop the batch; one that cannot be written does (OSError).
 
     Args:
         function: `translate` or `stylize`.
         network: It is moved to `device`.
-
-    Raises:
-        OSError: A result cannot be written.
     """
     network = to_device(network, device)
     look = {name: getattr(options, name) for name in ("stroke_size", "strength", "preserve_color")}

@@ -12,21 +12,16 @@ PERIOD = 2**20
 SIDE = 2**10
 """Height and width in pixels after which noise with larger grains repeats."""
 
-_REMAINING = 0.857
-"""What bicubic interpolation leaves of the standard deviation of independent values."""
-
+_REMAINING = 0.857  # What bicubic interpolation leaves of the standard deviation of independent values.
 _VALUES = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).half()
 
 
 def random_noise(count: int, height: int, width: int, size: int, device: torch.device) -> Tensor:
-    """New noise with mean 0 and standard deviation 1.
+    """New noise with mean 0 and standard deviation 1, (count, 1, height, width).
 
     Args:
         size: Width of the grains in pixels. 1 is white noise, of which nothing remains where a network averages over
             the width of a stroke; larger grains, interpolated between independent values, remain.
-
-    Returns:
-        (count, 1, height, width).
     """
     if size == 1:
         return torch.randn(count, 1, height, width, device=device)
@@ -50,10 +45,7 @@ def fixed_noise(height: int, width: int, tile: Tensor | None = None) -> Tensor:
 
 
 def noise_tile(size: int) -> Tensor:
-    """Noise that continues seamlessly at its borders, always the same.
-
-    Args:
-        size: Width of the grains in pixels.
+    """Noise with grains of this size that continues seamlessly at its borders, always the same.
 
     Returns:
         (1, 1, S, S), float16, where S is the multiple of `size` next to `SIDE`.

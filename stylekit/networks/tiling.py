@@ -35,18 +35,14 @@ BYTES = 38
 """Peak memory for a whole picture, in bytes per pixel and channel of the first convolution. The peak is at the last
 up-sampling: twice as many channels, with and without padding, the convolution's workspace and the skip features."""
 
-CUT = 0.15
-"""Mean absolute difference between two consecutive frames, in [0, 1], above which a new scene starts."""
+CUT = 0.15  # Mean absolute difference between two consecutive frames, in [0, 1], above which a new scene starts.
 
 
 class Smoothing:
     """Averages the statistics of instance normalization over the frames of a video, which reduces flicker.
 
     Noise or a moving object changes the statistics, and with them the colors of the whole frame. Use one object per
-    video and network, and process the frames in order.
-
-    Args:
-        decay: Weight of the previous frames in the moving average, in [0, 1).
+    video and network, and process the frames in order. `decay` is the weight of the previous frames, in [0, 1).
     """
 
     def __init__(self, decay: float) -> None:
@@ -132,18 +128,14 @@ def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smooth
     """Run a network in eval mode on pictures of any size. Threads may share the network, but not the smoothing.
 
     The picture is padded by reflection, by `MARGIN` on each side to avoid a visible frame from the padding inside the
-    network, and to a multiple of 4 for two down-samplings. The output is cropped. Instance normalization ignores the
-    padding, which would otherwise shift the colors.
+    network, and to a multiple of 4. The output is cropped. Normalization ignores the padding, which would shift colors.
 
     Args:
-        image: (B, 3, H, W), in the range of the network, on its device.
+        image: (B, 3, H, W), in the range of the network, on its device; the result has the same shape.
         network: Has an `EncoderDecoder` named `model`, and methods `with_noise(image)`, which makes the input of
             `model`, and `finish(output, input)`, which makes the result from its output.
         tile: Side of the tiles in pixels. None: the largest for which half of the free memory suffices.
         smoothing: Averages the statistics with those of the previous frames of a video.
-
-    Returns:
-        (B, 3, H, W).
     """
     rows, columns = Side(image.shape[2]), Side(image.shape[3])
     painter: Any = private_copy(network)
@@ -201,12 +193,7 @@ class _Tiled:
     def run(
         self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None = None
     ) -> Tensor:
-        """Run modules in tiles.
-
-        Args:
-            tile, margin: In positions of x.
-            picture: Input of the encoder, if its features are to be added.
-        """
+        """Run modules in tiles; tile and margin are in positions of x. The features of `picture` are added."""
         height, width = x.shape[2:]
         for i, module in enumerate(modules):
             if isinstance(module, InstanceNorm2d):
@@ -222,12 +209,12 @@ class _Tiled:
                 )
                 module.measure = lambda _, fixed=statistics: fixed
         scale = _scale(modules)
-        result: Tensor | None = None
+        result = x.new_empty(0)
         for rows, columns, part in self.parts(modules, x, tile, margin, picture):
-            if result is None:
-                result = part.new_empty((x.shape[0], part.shape[1], int(height * scale), int(width * scale)))
+            if not len(result):
+                result = part.new_empty((*part.shape[:2], int(height * scale), int(width * scale)))
             result[..., rows.scaled(scale), columns.scaled(scale)] = part
-        return cast(Tensor, result)
+        return result
 
     def parts(
         self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None
@@ -256,20 +243,15 @@ def _mean_variance(x: Tensor) -> Statistics:
 
 def _statistics(parts: Iterator[Tensor]) -> Statistics:
     """Mean and variance of each channel over all tiles, combined as in Chan et al. (1983)."""
-    count = 0
-    mean: Any = 0.0
-    squares: Any = 0.0
-    dtype = torch.float32
+    count, mean, squares, dtype = 0, cast(Tensor, 0.0), cast(Tensor, 0.0), torch.float32
     for part in parts:
         dtype = part.dtype
-        n = part.shape[2] * part.shape[3]
-        if not n:
-            continue
-        own, variance = _mean_variance(part.float())
-        difference = own.double() - mean
-        squares = squares + variance.double() * n + difference.square() * (count * n / (count + n))
-        mean = mean + difference * (n / (count + n))
-        count += n
+        if n := part.shape[2] * part.shape[3]:
+            own, variance = _mean_variance(part.float())
+            difference = own.double() - mean
+            squares = squares + variance.double() * n + difference.square() * (count * n / (count + n))
+            mean = mean + difference * (n / (count + n))
+            count += n
     return mean.to(dtype), (squares / count).to(dtype)
 
 

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -28,8 +28,7 @@ Network = Literal["compact", "vgg16", "vgg19"]
 Pooling = Literal["max", "average"]
 Padding = Literal["zeros", "replicate"]
 
-# Convolutions in each stage (the layers up to a pooling) and their channels (Simonyan & Zisserman 2015, table 1, columns
-# D and E).
+# Convolutions in each stage (the layers up to a pooling) and their channels (Simonyan & Zisserman 2015, table 1).
 _STAGES: dict[Network, tuple[tuple[int, int], ...]] = {
     "compact": ((2, 32), (2, 64), (4, 128), (4, 512), (1, 512)),
     "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
@@ -56,9 +55,8 @@ class VGGFeatures(nn.Module):
         layers: Names such as "relu1_1", "conv4_2" or "pool3" (see `layer_names`), or a single name.
         network: "vgg19", "vgg16" or "compact".
         weights: Tensors by name, or a file that contains them: a state dict of torchvision's model, complete or without
-            the classifier, in any floating-point type; a state dict of this class; or the Caffe weights with the names
-            used by Gatys et al. (`conv1_1.weight`). None: torchvision's ImageNet weights, downloaded once; for
-            "compact" the bundled weights.
+            the classifier; one of this class; or the Caffe weights with the names used by Gatys et al.
+            (`conv1_1.weight`). None: torchvision's ImageNet weights, downloaded once; for "compact" the bundled ones.
         pooling: "max", as published, or "average", which Gatys et al. (2016) found slightly more appealing.
         padding: Of the first convolution: "zeros", as published, or "replicate", since zeros act like a frame around
             the picture. All other convolutions use zeros.
@@ -67,10 +65,9 @@ class VGGFeatures(nn.Module):
             section 2) do this per filter; scaling the layer as a whole does not amplify filters that rarely activate.
 
     Raises:
-        ValueError: A name is unknown; or the file is damaged, belongs to another network, or a tensor is missing or has
-            the wrong shape. From the forward pass: the input is not a batch of RGB pictures or is too small.
-        FileNotFoundError: There is no such file.
-        OSError: The download failed.
+        ValueError: A name is unknown, or the file is damaged or belongs to another network. From the forward pass: the
+            input is not a batch of RGB pictures or is too small.
+        OSError: There is no such file, or the download failed.
     """
 
     mean: Tensor
@@ -131,26 +128,15 @@ class LowRankConv2d(nn.Sequential):
     Shape: (B, inputs, H, W) -> (B, outputs, H, W).
     """
 
+    reduce = property(lambda self: self[0], doc="The 3 x 3 convolution.")
+    expand = property(lambda self: self[1], doc="The 1 x 1 convolution.")
+
     def __init__(self, inputs: int, outputs: int, rank: int) -> None:
         super().__init__(Conv2d(inputs, rank, 3, padding=1, bias=False), nn.Conv2d(rank, outputs, 1))
 
-    @property
-    def reduce(self) -> nn.Conv2d:
-        """The 3 x 3 convolution."""
-        return cast(nn.Conv2d, self[0])
-
-    @property
-    def expand(self) -> nn.Conv2d:
-        """The 1 x 1 convolution."""
-        return cast(nn.Conv2d, self[1])
-
 
 def layer_names(network: Network = "vgg19") -> tuple[str, ...]:
-    """The layers of a network in order: conv1_1, relu1_1, ..., pool5. Their indices are those of torchvision.
-
-    Raises:
-        ValueError: The network is unknown.
-    """
+    """The layers of a network in order: conv1_1, relu1_1, ..., pool5. Their indices are those of torchvision."""
     _check("network", [network], get_args(Network))
     names: list[str] = []
     for stage, (convolutions, _) in enumerate(_STAGES[network], start=1):
@@ -165,10 +151,7 @@ def rescale(features: nn.Sequential, x: Tensor) -> None:
     """Scale the convolutions in place so that the mean output of every ReLU is 1 (Gatys et al. 2016, section 2).
 
     The features change by a constant factor per layer only, since ReLU and pooling commute with positive scaling.
-
-    Args:
-        features: Convolutions, each followed by a ReLU, and poolings.
-        x: A batch of natural pictures, as input to the first convolution.
+    `x` is a batch of natural pictures, as input to the first convolution.
     """
     mean = 1.0
     for module in features:
@@ -221,11 +204,10 @@ def _tensors(network: Network, weights: str | Path | Mapping[str, Tensor] | None
     """The tensors and a description of their source for error messages."""
     if isinstance(weights, Mapping):
         return dict(weights), "the given weights"
-    if weights is not None:
-        return load_tensors(weights), str(weights)
-    if network == "compact":
-        return load_tensors(bundled_file("vgg-compact/model.safetensors")), "the bundled network"
-    return _download(network), f"torchvision's {network}"
+    if weights is None and network != "compact":
+        return _download(network), f"torchvision's {network}"
+    path = bundled_file("vgg-compact/model.safetensors") if weights is None else weights
+    return load_tensors(path), str(path)
 
 
 def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
@@ -242,11 +224,7 @@ def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
 def _dead_leaves(size: int = 256, leaves: int = 1500) -> Tensor:
     """A synthetic picture with natural statistics: overlapping discs of all sizes (Lee, Mumford & Huang 2001).
 
-    With a slight blur, the mean activations of VGG-19 are 0.85 to 1.4 times those of photographs. The picture is always
-    the same.
-
-    Returns:
-        (1, 3, size, size) in [0, 1].
+    With a slight blur, the mean activations of VGG-19 are 0.85 to 1.4 times those of photographs. (1, 3, size, size).
     """
     draw = np.random.default_rng(0)
     picture = np.full((size, size, 3), 0.45)
@@ -270,9 +248,8 @@ def _download(network: Network) -> dict[str, Tensor]:
         return dict(weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True))
     except (OSError, HTTPException, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(
-            f"could not download {weights.url} ({reason}); pass a local copy: --vgg-weights FILE or weights=FILE"
-        ) from error
+        advice = "pass a local copy: --vgg-weights FILE or weights=FILE"
+        raise OSError(f"could not download {weights.url} ({reason}); {advice}") from error
 
 
 def _state_dict(

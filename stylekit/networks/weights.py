@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import pickle
+import re
 import textwrap
 import warnings
 import zipfile
@@ -31,10 +32,7 @@ _FILES = ("config.json", "model.safetensors")
 
 
 def find(name: str | Path, kind: str = "") -> Path | str:
-    """Locate weights: an existing path, else the name of a bundled network, else a Hub id (`user/model`).
-
-    Args:
-        kind: Subfolder of weights/ with the bundled networks of this kind.
+    """Locate weights: an existing path, else a bundled network in the subfolder `kind`, else a Hub id (`user/model`).
 
     Raises:
         FileNotFoundError: None of these; the message lists the bundled names.
@@ -44,14 +42,8 @@ def find(name: str | Path, kind: str = "") -> Path | str:
         return path
     if str(name) in names:
         return names[str(name)]
-    parts = str(name).split("/")
     # A Hub id has exactly one slash. A leading dot or a weight-file suffix means that a path was intended.
-    if (
-        len(parts) == 2
-        and all(parts)
-        and not parts[0].startswith((".", "~"))
-        and not path.suffix.startswith((".p", ".s"))
-    ):
+    if re.fullmatch(r"[^/.~][^/]*/[^/]+", str(name)) and not path.suffix.startswith((".p", ".s")):
         return str(name)
     hint = "".join(f"did you mean {near}? " for near in difflib.get_close_matches(str(name), names, n=1))
     raise FileNotFoundError(
@@ -66,13 +58,11 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
     Args:
         network: Class with `from_official`, and the arguments of config.json.
         found: Result of `find`.
-        what: The network in error messages, for example "a generator".
-        run: The training run that could have been given instead, in error messages.
+        what, run: The network, and the training run that could have been given instead, in error messages.
 
     Raises:
-        FileNotFoundError: The folder lacks a file.
         ValueError: The weights are damaged or belong to another network.
-        OSError: The Hub cannot be reached.
+        OSError: The folder lacks a file, or the Hub cannot be reached.
     """
     path = found if isinstance(found, Path) else _download(found)
     loaded = network.from_official(path) if path.is_file() else _load_folder(network, path, what, run)
@@ -87,7 +77,8 @@ def _download(name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return [Path(hf_hub_download(name, file)).parent for file in _FILES][0]
+        folder, _ = (Path(hf_hub_download(name, file)).parent for file in _FILES)
+        return folder
     except Exception as error:  # Of huggingface_hub, its HTTP client or the disk.
         raise OSError(f"{name}: no such folder, and the Hub cannot be reached ({_first_line(error)})") from error
 
@@ -134,11 +125,7 @@ def _read_config(path: Path, network: type[Any], tensors: int) -> dict[str, Any]
 
 
 def save(network: PyTorchModelHubMixin, folder: Path) -> None:
-    """Write config.json and model.safetensors, each completely or not at all; `from_pretrained` reads them.
-
-    Raises:
-        OSError: The folder is not writable.
-    """
+    """Write config.json and model.safetensors, each completely or not at all; `from_pretrained` reads them."""
     with atomic_folder(folder) as partial:
         network.save_pretrained(partial)
         (partial / "README.md").unlink(missing_ok=True)  # The mixin's generic model card.
@@ -161,8 +148,8 @@ def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], give
     copies = list(copies)
     different: dict[str, Any] = {}
     for source, target in copies:
-        found, expected = config_of(source), config_of(target)
-        for name, value in found.items():
+        expected = config_of(target)
+        for name, value in config_of(source).items():
             other = expected.get(name)
             may_differ = name in ("keep_colors", "keep_black", "noise_size") or (
                 name in ("noise", "limit") and bool(other) and (bool(value) or name == "limit")
@@ -193,11 +180,7 @@ def bundled_files(subfolder: str, suffix: str) -> dict[str, Path]:
 
 
 def bundled_file(name: str) -> Path:
-    """A bundled file by its path in weights/.
-
-    Raises:
-        FileNotFoundError: The installation is incomplete.
-    """
+    """A bundled file by its path in weights/."""
     for path in _bundled("", name):
         return path
     raise FileNotFoundError(f"bundled file {name} is missing; reinstall the package")
@@ -289,11 +272,7 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 def check_shapes(
     tensors: Mapping[str, Tensor], expected: Mapping[str, torch.Size], path: str | Path, what: str
 ) -> None:
-    """Check that a state dict has exactly the expected names and shapes.
-
-    Raises:
-        ValueError: It does not; the message lists the differences after `path` and `what`, the network.
-    """
+    """Raise a ValueError that lists the differences if a state dict has other names or shapes than `what` in `path`."""
     differences = [f"missing {key}" for key in expected if key not in tensors]
     differences += [f"unexpected {key}" for key in tensors if key not in expected]
     differences += [
