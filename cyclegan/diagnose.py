@@ -74,11 +74,7 @@ class FailureChecks:
         lr: float,
         progress: float,
     ) -> Finding | None:
-        """Take in a log line and, if enough have come, check the run; return what to report.
-
-        Args:
-            terms: The means of a log line; for the others, see `diagnose`.
-        """
+        """Take in the means of a log line; if enough have come, `diagnose` the run. Return what to report."""
         self._lines.append(terms)
         if len(self._lines) < self.enough:
             return None
@@ -111,18 +107,15 @@ def diagnose(
 ) -> list[Finding]:
     """Check a run between two steps; return what is wrong, most severe first.
 
-    The networks and all random states stay as they are. It costs a third of a training step on one picture.
-
-    The trained generators are checked rather than their moving average: the average contains its initial weights for
-    thousands of steps and shows a failure that much later.
+    The networks and all random states stay as they are. It costs a third of a training step on one picture. The moving
+    average is not checked: it contains its initial weights for thousands of steps and shows a failure that much later.
 
     Args:
         generators: "G" (X -> Y) and, if it is trained, "F" (Y -> X), without DDP.
         pictures: The current batches "x" and "y", (B, 3, H, W) in [0, 1]; at most two pictures of each are used.
-        terms: Loss terms, averaged over the steps since the last call: some hundred. Only with "cycle_x" among them,
-            the way back is trained and can read hidden information.
-        lr: Learning rate of the last step.
-        progress: Fraction of the run that is done, in [0, 1].
+        terms: Loss terms, averaged over some hundred steps. Only with "cycle_x" among them, the way back is trained and
+            can read hidden information.
+        lr, progress: Learning rate of the last step, and fraction of the run that is done, in [0, 1].
         gan_mode: The adversarial loss.
         remedies: What to do, by the title or the failure mode of a finding (see `cycle_remedies`).
     """
@@ -196,12 +189,7 @@ def _shared_remedies(config: UnpairedConfig, ndf: int, more_color: str) -> dict[
 def check_length(
     steps: int, seconds: float, steps_per_epoch: int, config: TrainConfig | PretrainConfig
 ) -> Finding | None:
-    """A finished run that is far too short for its data. Fine-tuning (`--init`) may be short.
-
-    Args:
-        steps: All steps of the run.
-        seconds: Training time of these steps.
-    """
+    """A finished run, of `steps` in `seconds`, that is far too short for its data. Fine-tuning (`--init`) may be."""
     schedule = config.schedule
     pictures_per_step = config.data.batch_size * distributed.world_size()
     enough = max(math.ceil(ENOUGH_PICTURES / pictures_per_step), ENOUGH_EPOCHS * steps_per_epoch)
@@ -225,10 +213,9 @@ def check_length(
 def check_generator(
     there: nn.Module, before: Tensor, target: Tensor, back: nn.Module | None = None
 ) -> list[Finding | None]:
-    """All checks on one generator, by two different pictures.
+    """All checks on one generator, by two different pictures, and two real ones of its target domain.
 
     Args:
-        target: Two real pictures of the domain that `there` translates into.
         back: The generator for the other direction, if it is trained to restore the picture.
     """
     after = to_unit(there(to_signed(before)))
@@ -280,11 +267,8 @@ def check_collapse(before: Tensor, after: Tensor) -> Finding | None:
 def check_hidden_information(before: Tensor, cycled: Tensor, noisy_cycled: Tensor) -> Finding | None:
     """Steganography (Chu et al. 2017): the picture is hidden in invisible detail of its translation.
 
-    Translating back then reads that detail instead of what is visible, and fails if a little noise covers it.
-
-    Args:
-        cycled: The pictures translated there and back.
-        noisy_cycled: The same with one gray level of noise added in between (`add_noise`).
+    Translating back then reads that detail instead of what is visible, and fails if a little noise covers it: `cycled`
+    was translated there and back, `noisy_cycled` with one gray level of noise added in between (`add_noise`).
     """
     clean, noisy = ((pictures - before).abs().mean().item() for pictures in (cycled, noisy_cycled))
     # Without hidden information, noise of one level changes the result by about one level.
@@ -322,9 +306,7 @@ def check_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -
 def check_discriminator(loss: float, chance: float) -> Finding | None:
     """A discriminator that always knows or never knows whether a picture is real: the generator learns nothing.
 
-    Args:
-        loss: Mean over the last few hundred steps; that of a single step proves nothing.
-        chance: The loss of a discriminator that cannot distinguish real pictures from fakes.
+    `loss` is the mean over some hundred steps; `chance` that of one that cannot tell real pictures from fakes.
     """
     if loss <= 0.05 * chance:
         return Finding("all-powerful discriminator", f"its mean loss is {loss:.4f}: it recognizes every fake")
