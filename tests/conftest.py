@@ -188,6 +188,12 @@ def flag_error(capsys: pytest.CaptureFixture[str]) -> str:
     return re.sub(r"[\s│╭╮╰╯─]+", " ", error)
 
 
+def flags_and_boxes(capsys: pytest.CaptureFixture[str]) -> tuple[int, set[str]]:
+    """The number of flags that --help has shown, and the titles of its boxes."""
+    text = re.sub(r"[│╭─]", " ", capsys.readouterr().out)
+    return len(re.findall(r"^ {1,3}--\w", text, re.M)), set(re.findall(r"^ +(\w+) options", text, re.M))
+
+
 def command(arguments: Sequence[object]) -> list[str]:
     return [sys.executable, *map(str, arguments)]
 

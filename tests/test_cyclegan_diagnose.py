@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from cyclegan.diagnose import cure, diagnose, diagnose_length
 from cyclegan.models import Generator, GeneratorPair
-from cyclegan.options import TrainConfig
+from cyclegan.options import GeneratorConfig, TrainConfig
 from cyclegan.train import build_state, train_step
 from cyclegan.translate import load_generator
 from stylekit.pictures import images
@@ -253,13 +253,13 @@ def test_a_diagnosis_changes_neither_the_networks_nor_any_random_state():
 
 def test_small_crops_and_generators_of_one_batch_can_be_examined():
     x = torch.rand(1, 3, 16, 16)
-    pair = GeneratorPair(Generator(4, 0), Generator(4, 0))
+    pair = GeneratorPair(Generator(GeneratorConfig(4, 0)), Generator(GeneratorConfig(4, 0)))
     assert isinstance(diagnose(pair, x, x, HEALTHY, 2e-4, 0.5, OPTIONS), list)
 
 
 def test_without_the_cycle_the_way_back_is_not_examined():
     x = torch.rand(1, 3, 64, 64)
-    pair = GeneratorPair(Generator(4, 0), Generator(4, 0))
+    pair = GeneratorPair(Generator(GeneratorConfig(4, 0)), Generator(GeneratorConfig(4, 0)))
     pair.F.forward = None
     one_way = dataclasses.replace(OPTIONS, one_way=True)
     found = diagnose(pair, x, x, {"d_y": 0.001}, 2e-4, 0.5, one_way)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from cyclegan.cli import main
 from cyclegan.evaluate import MARKS, Reference, find_pictures, load_generators, score
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from stylekit.networks import weights
 from stylekit.networks.figures import Figure, table
 from stylekit.networks.metrics import CompactVGG, Estimate
@@ -21,7 +22,7 @@ from stylekit.pictures.images import to_tensor
 @pytest.fixture
 def network(tmp_path):
     torch.manual_seed(0)
-    weights.save(Generator(4, 1), tmp_path / "network")
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "network")
     return tmp_path / "network"
 
 
@@ -87,7 +88,7 @@ def test_the_marks_of_the_distances_lie_around_the_output(collections, reference
 def test_a_run_is_measured_in_both_directions(dataset, tmp_path, capsys):
     for seed, name in enumerate(("G", "F")):
         torch.manual_seed(seed)
-        weights.save(Generator(4, 1), tmp_path / "run" / name)
+        weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "run" / name)
     for direction, counts in (("x2y", [2, 6, 2]), ("BtoA", [2, 8, 2])):
         out = tmp_path / f"{direction}.json"
         assert run("--dataroot", dataset, "-w", tmp_path / "run", "--direction", direction, "-o", out) == 0

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cyclegan.cli import main
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import load_generator, translate
 from stylekit.networks import weights
 from stylekit.pictures import images
@@ -18,7 +19,7 @@ from stylekit.pictures.jobs import plan_jobs
 @pytest.fixture
 def network(tmp_path):
     torch.manual_seed(0)
-    weights.save(Generator(4, 1), tmp_path / "network")
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "network")
     return tmp_path / "network"
 
 
@@ -38,7 +39,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (5, 64), (20, 1500), (33, 47), (64, 64)])
 def test_the_output_has_the_size_and_range_of_the_picture(size):
-    translated = translate(torch.rand(1, 3, *size), Generator(4, 1).eval())
+    translated = translate(torch.rand(1, 3, *size), Generator(GeneratorConfig(4, 1)).eval())
     assert translated.shape == (1, 3, *size)
     assert translated.min() >= 0 and translated.max() <= 1
 
@@ -131,14 +132,14 @@ def test_size_shrinks_pictures(network, photographs, tmp_path):
 def test_a_training_run_provides_both_directions(tmp_path):
     torch.manual_seed(0)
     for name in ("G", "F"):
-        weights.save(Generator(4, 1), tmp_path / "run" / name)
+        weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "run" / name)
     forward, backward = (load_generator(tmp_path / "run", direction).state_dict() for direction in ("x2y", "y2x"))
     assert torch.equal(forward["model.1.weight"], load_generator(tmp_path / "run" / "G").state_dict()["model.1.weight"])
     assert not torch.equal(forward["model.1.weight"], backward["model.1.weight"])
 
 
 def test_official_files_are_loaded(tmp_path, photographs):
-    torch.save(Generator(4, 1, "transposed").state_dict(), tmp_path / "latest_net_G.pth")
+    torch.save(Generator(GeneratorConfig(4, 1, "transposed")).state_dict(), tmp_path / "latest_net_G.pth")
     assert run(photographs / "a.jpg", "-o", tmp_path / "out.png", "-w", tmp_path / "latest_net_G.pth") == 0
 
 
@@ -216,7 +217,7 @@ def test_the_error_for_damaged_weights_names_the_file(network, photographs, tmp_
 
 def test_tiles_do_not_change_the_result_of_an_antialiased_network_with_noise(pictures):
     torch.manual_seed(0)
-    network = Generator(4, 1, antialias=True, noise=0.3).eval()
+    network = Generator(GeneratorConfig(4, 1, antialias=True, noise=0.3)).eval()
     photograph = images.to_tensor(pictures[0].resize((150, 120)))
     whole = translate(photograph, network)
     torch.testing.assert_close(translate(photograph, network, tile=64), whole, atol=1e-5, rtol=0)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from johnson.cli import main
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import load_network, stylize
 from stylekit.networks import weights
 from stylekit.pictures import images
@@ -17,7 +18,7 @@ from stylekit.pictures import images
 @pytest.fixture
 def network(tmp_path):
     torch.manual_seed(0)
-    weights.save(TransformerNet(4, 1), tmp_path / "network")
+    weights.save(TransformerNet(NetworkConfig(4, 1)), tmp_path / "network")
     return tmp_path / "network"
 
 
@@ -36,7 +37,7 @@ def run(*arguments):
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 64), (33, 47)])
 def test_the_output_has_the_size_and_range_of_the_picture(size):
-    stylized = stylize(torch.rand(2, 3, *size), TransformerNet(4, 1))
+    stylized = stylize(torch.rand(2, 3, *size), TransformerNet(NetworkConfig(4, 1)))
     assert stylized.shape == (2, 3, *size)
     assert stylized.min() >= 0 and stylized.max() <= 1
 
@@ -44,7 +45,7 @@ def test_the_output_has_the_size_and_range_of_the_picture(size):
 def test_noise_is_the_same_in_every_call_and_for_every_picture_of_a_batch():
     image = torch.full((2, 3, 64, 64), 0.5)
     torch.manual_seed(0)
-    plain, noisy = (TransformerNet(4, 1, noise=noise) for noise in (0.0, 1.0))
+    plain, noisy = (TransformerNet(NetworkConfig(4, 1, noise=noise)) for noise in (0.0, 1.0))
     assert stylize(image, plain).std((2, 3)).max() < 1e-3
     painted = stylize(image, noisy)
     assert painted.std((2, 3)).min() > 1e-2

@@ -7,6 +7,7 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from stylekit.pictures import images
 from stylekit.training.diagnostics import (
     Doctor,
@@ -107,7 +108,7 @@ def test_the_checkerboard_of_transposed_convolutions_is_found_and_resizing_has_n
     found = {}
     for upsample in ("transposed", "resize"):
         torch.manual_seed(0)
-        generator = Generator(ngf=4, n_blocks=0, upsample=upsample).eval()
+        generator = Generator(GeneratorConfig(ngf=4, n_blocks=0, upsample=upsample)).eval()
         with torch.no_grad():
             found[upsample] = check_pattern(photographs, images.to_unit(generator(images.to_signed(photographs))))
     # Each of the two layers doubles the size, and leaves a pattern of 2 px in its own output.

@@ -6,13 +6,15 @@ import torch
 from PIL import Image
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import stylize
 from stylekit.pictures import images
 from stylekit.pictures.inputs import to_batch
 
-PROGRAMS = [(translate, Generator(4, 1).eval()), (stylize, TransformerNet(4, 1).eval())]
+PROGRAMS = [(translate, Generator(GeneratorConfig(4, 1)).eval()), (stylize, TransformerNet(NetworkConfig(4, 1)).eval())]
 
 
 @pytest.mark.parametrize(("paint", "network"), PROGRAMS)
