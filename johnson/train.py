@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
-from stylekit.measures.patterns import MeanWeave
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
@@ -28,6 +27,7 @@ from johnson.models import TransformerNet
 from johnson.options import NetworkConfig, StyleSchedule, TrainConfig
 from johnson.stylize import load_network, stylize
 from stylekit import devices, distributed
+from stylekit.measures.patterns import MeanWeave
 from stylekit.networks import weights
 from stylekit.networks.blocks import describe_sizes
 from stylekit.networks.vgg import VGGFeatures

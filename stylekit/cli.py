@@ -147,7 +147,8 @@ def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any
     try:
         # The folder may have been moved or renamed.
         place = {"name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True}
-        return TypeAdapter(options).validate_python(nest(options, options.read_saved(json.loads(path.read_text())) | place))
+        saved = options.read_saved(json.loads(path.read_text()))
+        return TypeAdapter(options).validate_python(nest(options, saved | place))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error)
         if isinstance(error, ValidationError):
