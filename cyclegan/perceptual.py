@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from stylekit.pictures.color import color_moments, local_mean, luma_and_chroma, match_colors
 from torch import Tensor
 from torch.nn import functional
 
 from cyclegan.losses import Scores, adversarial_loss, at_least_float32
 from cyclegan.options import PerceptualLosses
 from gatys.losses import gram_matrix
+from stylekit.pictures.color import color_moments, local_mean, luma_and_chroma, match_colors
 from stylekit.pictures.images import to_signed, to_unit
 
 CONTENT_LAYER = "relu4_1"

@@ -38,9 +38,9 @@ PROGRAMS = {
 # A module of a method imports modules of the same layer or below, and no cli.py.
 LAYERS = {
     3: ("cli",),
-    2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
+    2: ("train", "pretrain", "initial", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
     1: tuple(
-        "models discriminators diffaugment losses pool style data optim objective regions styles".split()  # noqa: SIM905
+        "models discriminators diffaugment losses perceptual pool data optim objective regions styles".split()  # noqa: SIM905
     ),
     0: ("options", "official"),
 }
@@ -56,7 +56,7 @@ STYLEKIT_LAYERS = {
     0: ("devices", "distributed", "atomic", "options", "interrupt"),
 }
 
-# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
+# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's pre-training has its style loss.
 ALLOWED_METHODS = {
     "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
     "cyclegan": {"gatys", "gatys.losses"},
@@ -180,7 +180,7 @@ def test_cyclegan_reaches_its_training_step_within_five_calls(dataset, tmp_path,
 def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, frames):
     flags = ["--dataroot", dataset, "--style", "sunflowers", "--style-size", 128, "--checkpoints-dir", tmp_path]
     flags += ["--width", 4, "--n-blocks", 1, "--crop-size", 32, "--load-size", 36, "--batch-size", 1, "--amp", "off"]
-    flags += ["--num-workers", 0, "--device", "cpu", "--n-samples", 0, "--max-steps", 1]
+    flags += ["--num-workers", 0, "--device", "cpu", "--max-steps", 1]
     assert johnson.cli.main(["train", *map(str, flags)]) == 0
     assert len(frames) == 1 and len(frames[0]) <= 5, names(frames[0])
 
@@ -190,7 +190,7 @@ def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, 
     [
         (
             "cyclegan.cli.main",
-            ([], ["train"], ["translate"], ["evaluate"], ["export"], ["weights"], ["fetch"], ["check"]),
+            ([], ["train"], ["pretrain"], ["translate"], ["evaluate"], ["export"], ["weights"], ["fetch"], ["check"]),
         ),
         ("cyclegan.cli.train_main", ([],)),
         ("johnson.cli.main", ([], ["train"], ["stylize"], ["export"], ["styles"])),
@@ -261,7 +261,12 @@ def test_every_option_has_a_help_text():
             if not isinstance(definition, ast.ClassDef):
                 continue
             for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
-                if isinstance(statement, ast.AnnAssign):
+                # The title of a group is the docstring of its class.
+                group = isinstance(kind := getattr(statement, "annotation", None), ast.Name) and (
+                    kind.id == "ClassVar"
+                    or kind.id.endswith(("Data", "Config", "Losses", "Schedule", "Machine", "Output"))
+                )
+                if isinstance(statement, ast.AnnAssign) and not group:
                     text = following.value if isinstance(following, ast.Expr) else None
                     documented = isinstance(text, ast.Constant) and isinstance(text.value, str)
                     assert documented, f"{definition.name}.{ast.unparse(statement.target)}"
@@ -328,13 +333,13 @@ def only_parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
         return wrapper
 
-    def resumed(options, prog, args):
+    def defaults(options, prog, args, original=cli.training_defaults):
         if "--resume" not in args:
-            return None
+            return original(options, prog, args)
         style = {"style": ("painting.jpg",)} if options is johnson.options.TrainConfig else {}
-        return options(dataroot="photographs", **style)
+        return options.from_preset("paper", dataroot="photographs", **style)
 
-    monkeypatch.setattr(cli, "resumed_options", resumed)
+    monkeypatch.setattr(cli, "training_defaults", defaults)
     for name in ("parse", "parse_command"):
         monkeypatch.setattr(cli, name, ending(getattr(cli, name)))
 

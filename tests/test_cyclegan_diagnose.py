@@ -24,7 +24,7 @@ from cyclegan.diagnose import (
     one_way_remedies,
 )
 from cyclegan.models import Generator
-from cyclegan.options import TrainConfig
+from cyclegan.options import GeneratorConfig, TrainConfig
 from cyclegan.train import build_state, train_step
 from cyclegan.translate import load_generator
 from stylekit.pictures import images
@@ -272,11 +272,11 @@ def test_a_diagnosis_changes_neither_the_networks_nor_any_random_state():
 
 def test_small_crops_and_generators_of_one_batch_can_be_checked():
     x = torch.rand(1, 3, 16, 16)
-    assert isinstance(findings(x, x, Generator(4, 0), Generator(4, 0)), dict)
+    assert isinstance(findings(x, x, Generator(GeneratorConfig(4, 0)), Generator(GeneratorConfig(4, 0))), dict)
 
 
 def test_without_the_cycle_the_way_back_is_not_checked():
-    x, G = torch.rand(1, 3, 64, 64), Generator(4, 0)
+    x, G = torch.rand(1, 3, 64, 64), Generator(GeneratorConfig(4, 0))
     remedies = one_way_remedies(dataclasses.replace(OPTIONS, one_way=True))
     found = diagnose({"G": G}, {"x": x, "y": x}, {"d_y": 0.001}, 2e-4, 0.5, "lsgan", remedies)
     found = {finding.title: finding.remedy for finding in found}

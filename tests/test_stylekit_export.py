@@ -9,9 +9,11 @@ from conftest import exit_code, one_error, plain_network
 import cyclegan.cli
 import johnson.cli
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import forward as translate_whole
 from cyclegan.translate import load_generator, translate
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import forward as stylize_whole
 from johnson.stylize import stylize
 from stylekit.networks import weights
@@ -41,8 +43,8 @@ def test_padding_and_cropping_by_indices_equal_those_of_run_tiled(length):
 @pytest.mark.parametrize("size", [(36, 47), (45, 66), (54, 43)])
 def test_a_whole_picture_is_painted_as_in_tiles(size):
     image = torch.rand(2, 3, *size)
-    network = TransformerNet(4, 1, noise=0.5, keep_colors=0.5).eval()
-    generator = Generator(4, 1, antialias=True, noise=0.5, noise_size=3, keep_colors=0.5).eval()
+    network = TransformerNet(NetworkConfig(4, 1, noise=0.5, keep_colors=0.5)).eval()
+    generator = Generator(GeneratorConfig(4, 1, antialias=True, noise=0.5, noise_size=3, keep_colors=0.5)).eval()
     with torch.no_grad():
         torch.testing.assert_close(stylize_whole(image, network), stylize(image, network), atol=1e-5, rtol=0)
         torch.testing.assert_close(translate_whole(image, generator), translate(image, generator), atol=1e-5, rtol=0)
@@ -82,7 +84,7 @@ def test_noise_with_grains_has_neighbors_alike_and_continues_after_its_period(si
 def test_an_onnx_file_paints_pictures_of_any_size_and_number(tmp_path, pictures, capsys):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")
-    weights.save(Generator(4, 0, antialias=True, noise=0.5, noise_size=4), tmp_path / "network")
+    weights.save(Generator(GeneratorConfig(4, 0, antialias=True, noise=0.5, noise_size=4)), tmp_path / "network")
     path = tmp_path / "network.onnx"
     assert exit_code(cyclegan.cli.main, "export", "-w", tmp_path / "network", "-o", path) == 0
     out = capsys.readouterr().out
@@ -126,7 +128,7 @@ def test_bad_options_are_named(args, expected, tmp_path, monkeypatch, capsys):
 
 
 def test_a_missing_extra_and_a_missing_folder_are_named_before_the_work(tmp_path, monkeypatch, capsys):
-    weights.save(Generator(4, 1), tmp_path / "network")
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "network")
     (tmp_path / "file").touch()
     for name in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -145,7 +147,7 @@ def test_a_file_that_differs_from_pytorch_is_an_error(suffix, pixels, tmp_path, 
         calls.append((network.noise, paint, path, args[0]))
         path.touch()
 
-    weights.save(TransformerNet(4, 1, noise=0.5), tmp_path / "network")
+    weights.save(TransformerNet(NetworkConfig(4, 1, noise=0.5)), tmp_path / "network")
     path = tmp_path / f"a.{suffix}"
     monkeypatch.setattr("stylekit.networks.export.check_packages", lambda suffix: None)
     monkeypatch.setattr("stylekit.networks.export.export", fake_export)

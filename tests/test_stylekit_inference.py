@@ -13,6 +13,7 @@ from PIL import Image
 import cyclegan.cli
 import johnson.cli
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
 from johnson.stylize import stylize
@@ -89,7 +90,7 @@ def test_tensors_of_every_floating_point_type_are_accepted_and_returned(method, 
 def test_a_network_in_training_paints_as_in_eval_mode_and_stays_in_training(method):
     function, network = method
     if function is translate:
-        network = Generator(4, 1, dropout=True, noise=0.3, noise_size=2).eval()
+        network = Generator(GeneratorConfig(4, 1, dropout=True, noise=0.3, noise_size=2)).eval()
     photograph = torch.rand(1, 3, 20, 30)
     expected = function(photograph, network)
     network.train()

@@ -7,6 +7,7 @@ from conftest import grating
 from torch.nn import functional
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from stylekit.measures import patterns
 from stylekit.measures.patterns import MEMORY, MeanWeave, added_pattern, halo, power_spectra, weave
 from stylekit.pictures.color import local_mean
@@ -145,7 +146,7 @@ def test_the_checkerboard_of_transposed_convolutions_is_found_and_resizing_has_n
     found = {}
     for upsample in ("transposed", "resize"):
         torch.manual_seed(0)
-        generator = Generator(ngf=4, n_blocks=0, upsample=upsample).eval()
+        generator = Generator(GeneratorConfig(ngf=4, n_blocks=0, upsample=upsample)).eval()
         with torch.no_grad():
             found[upsample] = added_pattern(crops, to_unit(generator(to_signed(crops))))
     # Each of the two layers doubles the size, and leaves a pattern of 2 px in its own output.

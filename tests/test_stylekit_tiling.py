@@ -10,21 +10,23 @@ from torch import nn
 from torch.nn import functional
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import stylize
 from stylekit.networks import tiling
 from stylekit.networks.blocks import InstanceNorm2d
 from stylekit.networks.tiling import Smoothing, private_copy, run_tiled
 
 NETWORKS = {
-    "johnson": lambda: TransformerNet(4, 2),
-    "johnson as published": lambda: TransformerNet(4, 2, skip=False, noise=0.0),
-    "johnson without blocks": lambda: TransformerNet(4, 0, "nearest"),
-    "cyclegan": lambda: Generator(4, 2),
-    "cyclegan as published": lambda: Generator(4, 1, "transposed"),
-    "johnson with kept colors": lambda: TransformerNet(4, 1, keep_colors=0.6),
-    "cyclegan with kept colors": lambda: Generator(4, 1, keep_colors=0.6),
+    "johnson": lambda: TransformerNet(NetworkConfig(4, 2)),
+    "johnson as published": lambda: TransformerNet(NetworkConfig(4, 2, skip=False, noise=0.0)),
+    "johnson without blocks": lambda: TransformerNet(NetworkConfig(4, 0, "nearest")),
+    "cyclegan": lambda: Generator(GeneratorConfig(4, 2)),
+    "cyclegan as published": lambda: Generator(GeneratorConfig(4, 1, "transposed")),
+    "johnson with kept colors": lambda: TransformerNet(NetworkConfig(4, 1, keep_colors=0.6)),
+    "cyclegan with kept colors": lambda: Generator(GeneratorConfig(4, 1, keep_colors=0.6)),
 }
 
 
@@ -80,7 +82,7 @@ def test_a_private_copy_shares_tensors_but_no_modules():
 
 
 def test_a_compiled_network_gives_the_output_of_the_original():
-    network, image = TransformerNet(4, 1), torch.rand(1, 3, 40, 30)
+    network, image = TransformerNet(NetworkConfig(4, 1)), torch.rand(1, 3, 40, 30)
     compiled = torch.compile(network, backend="eager")
     assert torch.equal(run_tiled(image, compiled), run_tiled(image, network))
 
@@ -89,7 +91,7 @@ def test_a_compiled_network_gives_the_output_of_the_original():
 @torch.inference_mode()
 def test_threads_that_share_a_network_get_what_a_serial_loop_gets(method):
     torch.manual_seed(0)
-    network = TransformerNet(4, 1) if method == "johnson" else Generator(4, 1)
+    network = TransformerNet(NetworkConfig(4, 1)) if method == "johnson" else Generator(GeneratorConfig(4, 1))
     attributes = {name: copy.copy(module.__dict__) for name, module in network.named_modules()}
     sizes = [(70, 130), (64, 100), (101, 40), (90, 90), (33, 47), (100, 70), (60, 80)]
     jobs = [(torch.rand(1, 3, *size), (None, 64)[i % 2]) for i, size in enumerate(sizes)]
@@ -142,7 +144,7 @@ def test_smoothing_averages_the_statistics_until_the_scene_changes():
 @torch.no_grad()
 def test_smoothing_reduces_the_flicker_of_static_regions(pictures, tile):
     torch.manual_seed(1)
-    network = TransformerNet(4, 1, noise=0.0)
+    network = TransformerNet(NetworkConfig(4, 1, noise=0.0))
     still = torch.from_numpy(np.array(pictures[0].resize((256, 64)))).permute(2, 0, 1)[None] / 255
     frames = [still.clone() for _ in range(6)]
     for frame in frames[1::2]:
@@ -160,7 +162,7 @@ def test_smoothing_reduces_the_flicker_of_static_regions(pictures, tile):
 
 
 def test_a_picture_is_split_into_tiles_if_it_needs_more_than_half_of_the_free_memory(monkeypatch):
-    network = TransformerNet(4, 1, noise=0.0)
+    network = TransformerNet(NetworkConfig(4, 1, noise=0.0))
     sides = []
     network.model[1].register_forward_hook(lambda module, inputs, output: sides.append(max(output.shape[2:])))
     monkeypatch.setattr(tiling, "free_memory", lambda device: 2 * tiling.BYTES * 4 * 400 * 400)

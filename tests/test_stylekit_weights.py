@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import load_generator, translate
 from stylekit.networks import weights
 from stylekit.pictures.images import to_tensor
@@ -98,7 +99,7 @@ def test_every_difference_between_state_dicts_is_listed():
 
 
 def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(tmp_path):
-    network = Generator(4, 1)
+    network = Generator(GeneratorConfig(4, 1))
     weights.save(network, tmp_path / "G")
     assert {path.name for path in tmp_path.glob("**/*")} == {"G", "config.json", "model.safetensors"}
     assert len({path.stat().st_mode for path in (tmp_path / "G").iterdir()}) == 1
@@ -122,14 +123,14 @@ def test_a_saved_network_is_the_one_that_is_loaded_and_nothing_else_is_written(t
     ],
 )
 def test_a_hostile_config_is_one_line_before_memory_is_taken(tmp_path, config, says):
-    weights.save(Generator(4, 1), tmp_path)
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path)
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(ValueError, match=says):
         weights.load(Generator, tmp_path, "a generator", "a run")
 
 
 def test_a_network_that_would_paint_black_is_refused(tmp_path):
-    network = Generator(4, 1)
+    network = Generator(GeneratorConfig(4, 1))
     network.model[1].weight.data[0, 0, 0, 0] = float("nan")
     weights.save(network, tmp_path)
     with pytest.raises(ValueError, match=r"model\.1\.weight is infinite or NaN"):

@@ -34,10 +34,12 @@ import johnson.models
 import johnson.options
 from cyclegan.data import build_pipelines, pipelines_from_dict
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import load_generator, translate
 from fuzz import mutations
 from gatys.regions import split_by_color
 from gatys.styles import check_preset, load_preset, make_preset, save_preset, style_network
+from johnson.options import NetworkConfig
 from johnson.stylize import load_network, stylize
 from stylekit import cli
 from stylekit.networks import weights
@@ -272,8 +274,8 @@ def _read_mask(path: Path) -> None:
 
 def _run_configs() -> SearchStrategy[File]:
     trees = [
-        cyclegan.options.TrainConfig(dataroot="data", name="run").plain(),
-        johnson.options.TrainConfig(dataroot="data", name="run", style=("painting.jpg",)).plain(),
+        cyclegan.options.TrainConfig.from_preset("paper", dataroot="data", name="run").plain(),
+        johnson.options.TrainConfig.from_preset("paper", dataroot="data", name="run", style=("painting.jpg",)).plain(),
     ]
     return _files("config.json", mutations.json_files(trees))
 
@@ -283,15 +285,19 @@ def _read_run_config(path: Path) -> None:
     run.mkdir(parents=True)
     path.replace(run / "config.json")
     package = johnson if b'"style"' in (run / "config.json").read_bytes() else cyclegan
-    config = cli.resumed_options(package.options.TrainConfig, "fuzz", ["--resume", "--name", "run"])
-    assert config is not None and config.plain()
+    config = cli.training_defaults(package.options.TrainConfig, "fuzz", ["--resume", "--name", "run"])
+    assert config.plain()
 
 
 @functools.cache
 def _network(kind: str) -> tuple[dict[str, Any], bytes]:
     """config.json and model.safetensors of a tiny network."""
     torch.manual_seed(0)
-    network: Any = Generator(2, 1, noise=0.1) if kind == "cyclegan" else johnson.models.TransformerNet(2, 1)
+    network: Any = (
+        Generator(GeneratorConfig(2, 1, noise=0.1))
+        if kind == "cyclegan"
+        else johnson.models.TransformerNet(NetworkConfig(2, 1))
+    )
     with tempfile.TemporaryDirectory() as folder:
         weights.save(network, Path(folder))
         return json.loads(Path(folder, "config.json").read_text()), Path(folder, "model.safetensors").read_bytes()
@@ -323,7 +329,8 @@ def _read_network(path: Path) -> None:
 @functools.cache
 def _run() -> tuple[cyclegan.options.TrainConfig, cyclegan.train.State]:
     """A run with the smallest networks, resumed."""
-    config = cyclegan.options.TrainConfig(
+    config = cyclegan.options.TrainConfig.from_preset(
+        "paper",
         dataroot="data",
         name="run",
         ngf=1,
@@ -347,7 +354,7 @@ def _checkpoint() -> dict[str, Any]:
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         _step(optimizer)
     state.pool_x(torch.zeros(2, 3, 32, 32))
-    entries = {"config": config.plain(), "random": torch.get_rng_state(), "random_cuda": None, "wandb_run_id": None}
+    entries: dict[str, Any] = {"config": config.plain(), "wandb_run_id": None}
     entries |= {"step": 3, "epoch": 1, "step_in_epoch": 1, "seconds": 1.5, "pipelines": pipelines.to_dict()}
     return dict(state.state_dict()) | entries
 
@@ -361,11 +368,11 @@ def _read_checkpoint(path: Path) -> None:
     run = path.parent / "run"
     run.mkdir()
     path.replace(run / "last.pt")
-    resumed = Run(dataclasses.replace(config, checkpoints_dir=path.parent), cyclegan.train.ARCHITECTURE)
-    pipelines = resumed.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
-    if pipelines is not None:
-        pipelines_from_dict(pipelines, config.crop_size)
-    resumed.restore(state)
+    with Run(dataclasses.replace(config, checkpoints_dir=path.parent), cyclegan.train.FIXED) as resumed:
+        pipelines = resumed.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
+        if pipelines is not None:
+            pipelines_from_dict(pipelines, config.data.crop_size)
+        resumed.restore(state)
     # The first step of a resumed run.
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         _step(optimizer)
@@ -382,7 +389,7 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _official() -> SearchStrategy[File]:
-    generator = Generator(2, 1, "transposed").state_dict()
+    generator = Generator(GeneratorConfig(2, 1, "transposed")).state_dict()
     old = {f"module.{name}": value for name, value in generator.items()}
     files = [
         _files("net_G.pth", mutations.torch_files([dict(generator), old])),
