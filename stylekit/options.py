@@ -298,8 +298,17 @@ class RunConfig(RunName):
 
         Args:
             given: Other values, by the names of the options without their groups.
+
+        Raises:
+            TypeError: There is no option of a given name.
+            ValueError: There is no such preset, or a value is not valid.
         """
-        return _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
+        if preset not in cls.PRESETS:
+            raise ValueError(f"--preset {preset}: expected {' or '.join(cls.PRESETS)}")
+        options = _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
+        if unknown := sorted(given.keys() - flatten(options.plain()).keys() - {"resume"}):
+            raise TypeError(f"{cls.__name__} has no option {', '.join(unknown)}")
+        return options
 
     def plain(self) -> dict[str, Any]:
         """The options as JSON values in their groups, without `resume`, which is no property of the run."""
