@@ -28,7 +28,7 @@ os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)
 
 TINY = ("--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--n-layers-d", "2", "--crop-size", "32", "--load-size", "36")
-TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off", "--n-samples", "1")
+TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off")
 """Flags of a CycleGAN training that takes a moment."""
 
 
