@@ -237,7 +237,8 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another_run(config):
 
 
 def test_max_steps_ends_a_run_with_a_learning_rate_near_zero(config):
-    result = train(config(n_epochs=1000, n_epochs_decay=1000, max_steps=40))
+    # A signal in the last step does not change that it is finished.
+    result = train(config(n_epochs=1000, n_epochs_decay=1000, max_steps=40), Hooks(before={40: stop}))
     assert (result.step, result.signal) == (40, None)
     assert read_metrics(result.folder)[-1]["lr"] == pytest.approx(0.01 / 20, rel=1e-4)
 
@@ -384,11 +385,6 @@ class Killed(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
 
 
-def test_a_signal_in_the_last_step_leaves_a_finished_run(config):
-    result = train(config(), Hooks(before={12: stop}))
-    assert (result.step, result.signal) == (12, None)
-
-
 def test_a_moved_run_and_one_of_an_older_version_resume(stopped, config, tmp_path):
     whole = train(config(name="whole")).folder
     stopped.rename(tmp_path / "moved")
@@ -524,15 +520,10 @@ def test_a_folder_that_cannot_be_created_is_named(config, tmp_path):
         train(config())
 
 
-@pytest.mark.parametrize(
-    # Without lines within the epoch, the check at its end has to find it.
-    ("print_freq", "says"),
-    [(1, "diverged by step 4: loss is "), (100, "diverged by step 6: ")],
-)
-def test_a_diverged_run_stops_before_it_saves(stopped, config, print_freq, says):
+def test_a_diverged_run_stops_before_it_saves(stopped, config):
     before = (stopped / "last.pt").read_bytes()
-    with pytest.raises(FloatingPointError, match=rf"{says}.*last\.pt is still good; try"):
-        train(config(resume=True, lr=1e30, print_freq=print_freq))
+    with pytest.raises(FloatingPointError, match=r"diverged by step 4: loss is .*last\.pt is still good; try"):
+        train(config(resume=True, lr=1e30))
     assert (stopped / "last.pt").read_bytes() == before
 
 
