@@ -133,7 +133,7 @@ class PaintConfig:
         check_at_least(self, 64, "tile")
 
 
-Hidden = tyro.conf.Suppress
+Hidden: Any = tyro.conf.Suppress
 """Marks a field that presets and Python set, and that has no flag."""
 
 
