@@ -60,7 +60,7 @@ AIMS = ("any moment", "any moment", "a file", "epochs", "samples")
 """When to kill: at any moment, or when temporary files appear in a folder."""
 
 COMMON = ("--crop-size", "32", "--load-size", "36", "--device", "cpu", "--amp", "off", "--n-epochs", str(EPOCHS))
-COMMON += ("--n-epochs-decay", "0", "--print-freq", "3", "--save-epoch-freq", "2", "--lr", "1e-3")
+COMMON += ("--n-epochs-decay", "0", "--print-freq", "1", "--save-epoch-freq", "2", "--lr", "1e-3")
 CYCLEGAN = (*COMMON, "--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--n-layers-d", "2", "--pool-size", "3")
 PRETRAIN = ("--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--max-minutes", "1000")
 JOHNSON = (*COMMON, "--width", "4", "--n-blocks", "1", "--style", "sunflowers", "--style-size", "128")
@@ -117,6 +117,7 @@ class Soak:
         flags = [*case.flags, "--dataroot", str(self.folder / case.data), "--checkpoints-dir", str(folder.parent)]
         flags += ["--name", name, *(["--resume"] if (folder / "last.pt").exists() else [])]
         printed = self.folder / output
+        printed.write_bytes(b"")  # Nothing of the process before.
         sys.stdout.flush()
         process = os.fork()
         if process == 0:
