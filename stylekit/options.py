@@ -309,12 +309,15 @@ class RunConfig(RunName):
             given: Other values, by the names of the options without their groups.
 
         Raises:
-            TypeError: There is no such option.
+            TypeError: There is no option of a given name.
+            ValueError: There is no such preset, or a value is not valid.
         """
-        config = _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
-        if unknown := given.keys() - flatten(dataclasses.asdict(config)).keys():
-            raise TypeError(f"{cls.__name__} has no options {', '.join(sorted(unknown))}")
-        return config
+        if preset not in cls.PRESETS:
+            raise ValueError(f"--preset {preset}: expected {' or '.join(cls.PRESETS)}")
+        options = _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
+        if unknown := sorted(given.keys() - flatten(options.plain()).keys() - {"resume"}):
+            raise TypeError(f"{cls.__name__} has no option {', '.join(unknown)}")
+        return options
 
     @classmethod
     def read_saved(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
