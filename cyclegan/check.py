@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from cyclegan.data import find_domain
 from cyclegan.options import CheckConfig
+from stylekit.collections.chart import color_chart, stack, strip
 from stylekit.collections.manifest import read_manifest, write_manifest
+from stylekit.collections.similarity import groups, near_pairs
+from stylekit.collections.survey import Facts, detail_size, survey
 from stylekit.collections.workspace import REJECTED, SIDES, SPLITS
 from stylekit.pictures import images
-from stylekit.pictures.chart import color_chart, stack, strip
-from stylekit.pictures.similarity import groups, near_pairs
-from stylekit.pictures.survey import Facts, detail_size, survey
+from stylekit.training.data import evenly_spaced
 
 SERIOUS = ("unreadable", "leaking", "in both X and Y")
 """A single one of these harms."""
@@ -37,7 +38,8 @@ _SAMPLES = 60
 """Pictures whose details are measured, of each collection."""
 
 _ACROSS = 12
-"""Pictures in a row of the contact sheet."""
+_SHOWN = 2 * _ACROSS
+"""Pictures in a row of the contact sheet, and of one kind."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Report:
     findings: list[Finding]
     harms: list[str]
     """Why training would suffer, in sentences; empty if it would not."""
-    hints: list[str]
+    hint: str
+    """About the scale of the pictures to translate; empty if there is nothing to say."""
     sheet: Path
     moved: int
     """Pictures that --fix has moved."""
@@ -84,7 +87,7 @@ def check(config: CheckConfig) -> Report:
     folders = {name: [facts[path] for path in found] for name, found in paths.items() if found}
     findings = find_problems(folders, config.min_size)
     harms = find_harms(folders, findings)
-    hints = [compare_details(config, folders)] if config.photos is not None else []
+    hint = compare_details(config, folders) if config.photos is not None else ""
     images.save(draw_sheet(folders, findings), config.output)
     moved = 0
     if config.fix:
@@ -92,19 +95,17 @@ def check(config: CheckConfig) -> Report:
         gone = {finding.path for finding in findings if finding.kind not in NOTES}
         left = {name: [fact for fact in found if fact.path not in gone] for name, found in folders.items()}
         harms = find_harms(left, [])
-    return Report(root, folders, findings, harms, [hint for hint in hints if hint], config.output, moved)
+    return Report(root, folders, findings, harms, hint, config.output, moved)
 
 
 def find_problems(folders: dict[str, list[Facts]], min_size: int) -> list[Finding]:
     """All findings, in order of folder and file; a picture may have several."""
-    findings: list[Finding] = []
-    for folder, found in folders.items():
-        for fact in found:
-            findings += [Finding(kind, fact.path, folder[-1], note) for kind, note in _flaws(fact, min_size)]
-    for side in SIDES:
-        findings += _copies(side, folders)
-    findings += _shared(folders)
-    return findings
+    return [
+        Finding(kind, fact.path, folder[-1], note)
+        for folder, found in folders.items()
+        for fact in found
+        for kind, note in _flaws(fact, min_size)
+    ] + _copies(folders)
 
 
 def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> list[str]:
@@ -133,7 +134,7 @@ def compare_details(config: CheckConfig, folders: dict[str, list[Facts]]) -> str
     if not photos:
         raise FileNotFoundError(f"no pictures in {config.photos}; --photos needs a folder of pictures to translate")
     side = "A" if config.direction == "AtoB" else "B"
-    training = [fact.path for fact in folders.get(f"train{side}", []) if not fact.error]
+    training = [fact.path for fact in _readable(folders, f"train{side}")]
     if not training:
         return ""
     trained = _typical(_details(training, lambda size: config.load_size / min(size)))
@@ -171,23 +172,17 @@ def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
 
 def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> Image.Image:
     """Samples of both sides, the pictures with problems, and the colors of X against those of Y."""
-    parts = []
+    parts, colors = [], {}
     for name, side in (("X", "A"), ("Y", "B")):
-        good = [fact.path for fact in folders.get(f"train{side}", []) if not fact.error]
-        if good:
-            chosen = [good[i * len(good) // min(len(good), 2 * _ACROSS)] for i in range(min(len(good), 2 * _ACROSS))]
+        if good := _readable(folders, f"train{side}"):
+            chosen = evenly_spaced([fact.path for fact in good], _SHOWN)
             parts.append(strip(f"{name} = train{side}: {len(good)} pictures", map(images.load, chosen), _ACROSS))
+            colors[name] = [sum(level) for level in zip(*(fact.histogram for fact in good), strict=True)]
     for kind in (*SERIOUS, *OTHERS):
         paths = list(dict.fromkeys(f.path for f in findings if f.kind == kind))
-        readable = [path for path in paths if kind != "unreadable"][: 2 * _ACROSS]
-        if readable:
-            title = f"{kind}: {len(paths)}" + (f", the first {len(readable)}" if len(paths) > len(readable) else "")
-            parts.append(strip(title, map(images.load, readable), _ACROSS))
-    colors = {}
-    for name, side in (("X", "A"), ("Y", "B")):
-        counts = [fact.histogram for fact in folders.get(f"train{side}", []) if not fact.error]
-        if counts:
-            colors[name] = [sum(level) for level in zip(*counts, strict=True)]
+        if paths and kind != "unreadable":
+            title = f"{kind}: {len(paths)}" + (f", the first {_SHOWN}" if len(paths) > _SHOWN else "")
+            parts.append(strip(title, map(images.load, paths[:_SHOWN]), _ACROSS))
     return stack([*parts, color_chart(colors)])
 
 
@@ -207,8 +202,8 @@ def report(result: Report) -> int:
     print(f"contact sheet: {result.sheet}")
     if result.moved:
         print(f"moved {result.moved} pictures to {result.root / REJECTED}; move any of them back if you disagree")
-    for hint in result.hints:
-        print(f"scale: {hint}")
+    if result.hint:
+        print(f"scale: {result.hint}")
     if result.harms:
         fix = "" if result.moved else f"; `cyclegan check {result.root} --fix` moves these pictures away"
         print(f"training would suffer: {'; '.join(result.harms)}{fix}")
@@ -238,44 +233,43 @@ def _flaws(fact: Facts, min_size: int) -> list[tuple[str, str]]:
     return flaws
 
 
-def _copies(side: str, folders: dict[str, list[Facts]]) -> list[Finding]:
-    """Near-duplicates within a side: test pictures that training has seen, and all but the largest of the others."""
-    train, test = ([fact for fact in folders.get(f"{split}{side}", []) if not fact.error] for split in SPLITS)
-    every = train + test
+def _copies(folders: dict[str, list[Facts]]) -> list[Finding]:
+    """Near-duplicates: test pictures that training has seen, all but the largest of the others, and X in Y."""
+    names, every = [], []
+    for name in (split + side for side in SIDES for split in SPLITS):
+        good = _readable(folders, name)
+        names += [name] * len(good)
+        every += good
     findings = []
+
+    def found(kind: str, i: int, other: int) -> None:
+        path = every[other].path
+        findings.append(Finding(kind, every[i].path, names[i][-1], f"like {path.parent.name}/{path.name}"))
+
     pairs = near_pairs([fact.hash for fact in every], [fact.thumbnail for fact in every])
-    for group in groups(len(every), pairs):
-        trained = [i for i in group if i < len(train)]
-        tested = [i for i in group if i >= len(train)]
-        for part in (trained, tested):
-            best = max(part, key=lambda i: (every[i].width * every[i].height, -i), default=0)
-            for i in part:
-                if part is tested and trained:
-                    findings.append(Finding("leaking", every[i].path, side, f"like {_short(every[trained[0]].path)}"))
-                elif i != best:
-                    findings.append(Finding("repeated", every[i].path, side, f"like {_short(every[best].path)}"))
+    for group in groups([(i, j) for i, j in pairs if names[i][-1] == names[j][-1]]):
+        trained = [i for i in group if names[i].startswith("train")]
+        tested = [i for i in group if i not in trained]
+        for i in tested if trained else ():
+            found("leaking", i, trained[0])
+        same = trained or tested
+        best = max(same, key=lambda i: every[i].width * every[i].height)
+        for i in same:
+            if i != best:
+                found("repeated", i, best)
+    for i, j in pairs:
+        if names[i][-1] != names[j][-1]:
+            found("in both X and Y", i, j)
+            found("in both X and Y", j, i)
     return findings
 
 
-def _shared(folders: dict[str, list[Facts]]) -> list[Finding]:
-    """Pictures that X and Y have in common, once for each side."""
-    sides = [
-        [fact for split in SPLITS for fact in folders.get(f"{split}{side}", []) if not fact.error] for side in SIDES
-    ]
-    every = sides[0] + sides[1]
-    findings = []
-    for i, j in near_pairs([fact.hash for fact in every], [fact.thumbnail for fact in every]):
-        if i < len(sides[0]) <= j:
-            for one, other, side in ((i, j, "A"), (j, i, "B")):
-                note = f"like {_short(every[other].path)}"
-                findings.append(Finding("in both X and Y", every[one].path, side, note))
-    return findings
+def _readable(folders: dict[str, list[Facts]], name: str) -> list[Facts]:
+    return [fact for fact in folders.get(name, []) if not fact.error]
 
 
-def _details(paths: Sequence[Path], scale: Callable[[tuple[int, int]], float]) -> list[tuple[float, int]]:
+def _details(paths: list[Path], scale: Callable[[tuple[int, int]], float]) -> list[tuple[float, int]]:
     """Size of details, and longer side, of a sample of pictures at a scale that depends on their size."""
-    count = min(len(paths), _SAMPLES)
-    sample = [paths[i * len(paths) // count] for i in range(count)]
 
     def measure(path: Path) -> tuple[float, int] | None:
         try:
@@ -286,12 +280,8 @@ def _details(paths: Sequence[Path], scale: Callable[[tuple[int, int]], float]) -
         return detail_size(picture) * factor, round(max(picture.size) * factor)
 
     with ThreadPoolExecutor() as pool:
-        return [measured for measured in pool.map(measure, sample) if measured is not None]
+        return [measured for measured in pool.map(measure, evenly_spaced(paths, _SAMPLES)) if measured is not None]
 
 
 def _typical(details: Sequence[tuple[float, int]]) -> float:
     return statistics.median(detail for detail, _ in details)
-
-
-def _short(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"

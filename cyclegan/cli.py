@@ -97,28 +97,18 @@ def _run_training(training: Callable[[C], Result], config: C, command: str) -> i
 
 def translate(config: TranslateConfig) -> int:
     """Translate files and folders; report pictures that fail and continue."""
-    from cyclegan.translate import load_generator, translate_files
-    from stylekit import devices, distributed
-    from stylekit.pictures import images
-    from stylekit.pictures.jobs import describe_skipped, plan_jobs
+    from cyclegan.translate import load_generator, translate
 
-    jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
-    devices.set_threads(config.threads)
-    device = devices.choose_device(config.device)
-    with distributed.process_group(device, distributed.PATIENT):
-        jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
-        cli.print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
-        distributed.wait_for_all()  # A result of another process is none of an earlier call.
-        generator = load_generator(config.weights, config.direction)
-        outcomes = translate_files(distributed.share(jobs), generator, config, device)
-        return cli.report_outcomes(outcomes, jobs, config.output, sheet, "cyclegan translate", "translated")
+    return cli.process_pictures(
+        config, lambda: load_generator(config.weights, config.direction), translate, "cyclegan translate", "translated"
+    )
 
 
 def evaluate(config: EvaluateConfig) -> int:
     """Measure a generator; print a table and write it as JSON."""
     from cyclegan import evaluate as evaluation
     from stylekit import devices
-    from stylekit.networks.figures import table
+    from stylekit.measures.table import table
 
     devices.set_threads(config.threads)
     result = evaluation.evaluate(config)
@@ -131,18 +121,16 @@ def evaluate(config: EvaluateConfig) -> int:
         f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
         f"{counts['y_held_out']} of them against the others; weave in {counts['weave']}, halo in {counts['halo']}"
     )
-    print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
+    print(f"{table(result.metrics, evaluation.BASELINES)}\n{config.output}")
     return 1 if result.errors else 0
 
 
 def export(config: ExportConfig) -> int:
     """Export a generator; compare the file with `translate`."""
-    from cyclegan.translate import load_generator, translate, translate_whole
-    from stylekit import devices
+    from cyclegan.translate import forward, load_generator, translate
 
-    devices.set_threads(config.threads)
-    generator = load_generator(config.weights, config.direction)
-    return cli.export_network(generator, translate_whole, translate, config, "cyclegan export")
+    network = load_generator(config.weights, config.direction)
+    return cli.export_network(network, forward, translate, config, "cyclegan export")
 
 
 def fetch(config: FetchConfig) -> int:

@@ -1,153 +1,400 @@
-"""Diagnosis of a CycleGAN during training: which pictures are checked for which disease, and the option that helps.
-
-The checks are those of `stylekit.training.diagnostics`.
-"""
+"""Failure checks during training: what is wrong with a run, how it shows, and which option helps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from cyclegan.options import TrainConfig
+from cyclegan.options import PretrainConfig, TrainConfig, UnpairedConfig
 from stylekit import devices, distributed
+from stylekit.measures.patterns import added_pattern
+from stylekit.pictures.color import luma
 from stylekit.pictures.images import to_signed, to_unit
-from stylekit.training import diagnostics
-from stylekit.training.diagnostics import Finding
 
 CHANCE = {"lsgan": 0.25, "vanilla": math.log(2)}
-"""d_x and d_y of a discriminator that gives every picture the same, best score."""
+"""d_x and d_y of a discriminator that gives every picture the same, best score, by adversarial loss."""
 
 ENOUGH_PICTURES, ENOUGH_EPOCHS = 10_000, 5
 """What a usable network needs at least: the bundled landscape2vangogh-cycle took 9,262 pictures, 5.8 epochs."""
 
+STEPS = 200
+"""Steps between two checks, at least."""
+
+GRAY_LEVEL = 1 / 255
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A failure mode of a training run, how it shows, and what to do about it."""
+
+    failure_mode: str
+    evidence: str
+    network: str = ""
+    remedy: str = ""
+
+    @property
+    def title(self) -> str:
+        """The failure mode and the network that has it; findings with the same title are the same."""
+        return f"{self.failure_mode} in {self.network}" if self.network else self.failure_mode
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.evidence}; {self.remedy}" if self.remedy else f"{self.title}: {self.evidence}"
+
+
+class FailureChecks:
+    """Checks a run every `STEPS` steps or so.
+
+    Args:
+        config: Options of the run.
+    """
+
+    def __init__(self, config: TrainConfig | PretrainConfig) -> None:
+        self.gan_mode = config.losses.gan_mode if isinstance(config, TrainConfig) else "lsgan"
+        self.remedies = cycle_remedies(config) if isinstance(config, TrainConfig) else pretrain_remedies(config)
+        self.enough = math.ceil(STEPS / config.output.print_freq)
+        self._filter = FindingFilter()
+        self._lines: list[Mapping[str, float]] = []
+
+    def check(
+        self,
+        generators: Mapping[str, nn.Module],
+        pictures: Mapping[str, Tensor],
+        terms: Mapping[str, float],
+        lr: float,
+        progress: float,
+    ) -> Finding | None:
+        """Take in a log line and, if enough have come, check the run; return what to report.
+
+        Args:
+            terms: The means of a log line; for the others, see `diagnose`.
+        """
+        self._lines.append(terms)
+        if len(self._lines) < self.enough:
+            return None
+        means = {name: sum(line[name] for line in self._lines) / len(self._lines) for name in terms}
+        self._lines.clear()
+        findings = diagnose(generators, pictures, means, lr, progress, self.gan_mode, self.remedies)
+        return self._filter.select(findings, time.monotonic())
+
 
 @torch.no_grad()
 def diagnose(
-    generators: nn.Module,
-    real_x: Tensor,
-    real_y: Tensor,
+    generators: Mapping[str, nn.Module],
+    pictures: Mapping[str, Tensor],
     terms: Mapping[str, float],
     lr: float,
     progress: float,
-    config: TrainConfig,
+    gan_mode: str,
+    remedies: Mapping[str, str],
 ) -> list[Finding]:
-    """Examine a run between two steps; return what is wrong, most severe first.
+    """Check a run between two steps; return what is wrong, most severe first.
 
     The networks and all random states stay as they are. It costs a third of a training step on one picture.
 
-    The trained generators are examined rather than their moving average: the average contains its initial weights for
-    thousands of steps and shows a disease that much later.
+    The trained generators are checked rather than their moving average: the average contains its initial weights for
+    thousands of steps and shows a failure that much later.
 
     Args:
-        generators: The `GeneratorPair`, with or without DDP.
-        real_x: The current batch of X, (B, 3, H, W) in [0, 1]; at most two pictures are used.
-        real_y: The current batch of Y.
-        terms: Loss terms, averaged over the steps since the last diagnosis: some hundred.
+        generators: "G" (X -> Y) and, if it is trained, "F" (Y -> X), without DDP.
+        pictures: The current batches "x" and "y", (B, 3, H, W) in [0, 1]; at most two pictures of each are used.
+        terms: Loss terms, averaged over the steps since the last call: some hundred. Only with "cycle_x" among them,
+            the way back is trained and can read hidden information.
         lr: Learning rate of the last step.
         progress: Fraction of the run that is done, in [0, 1].
+        gan_mode: The adversarial loss.
+        remedies: What to do, by the title or the failure mode of a finding (see `cycle_remedies`).
     """
-    pair = distributed.unwrap(generators)
-    device = next(pair.parameters()).device
-    x, y = (_two_pictures(devices.to_device(pictures, device)) for pictures in (real_x, real_y))
-    with _eval_mode(pair):
-        # Without the cycle, the way back is not trained and hides nothing.
-        cycled = "cycle_x" in terms
-        findings = _examine("G", pair.G, x, y, pair.F if cycled else None)
-        if not config.one_way:
-            findings += _examine("F", pair.F, y, x, pair.G if cycled else None)
+    device = next(generators["G"].parameters()).device
+    x, y = (_two_pictures(devices.to_device(pictures[domain], device)) for domain in "xy")
+    findings = [check_learning_rate(lr, progress)]
+    with _eval_mode(generators.values()):
+        for name, before, target, back in (("G", x, y, "F"), ("F", y, x, "G")):
+            if name in generators:
+                other = generators[back] if "cycle_x" in terms else None
+                found = check_generator(generators[name], before, target, other)
+                findings += [finding and replace(finding, network=name) for finding in found]
     for name in sorted(terms.keys() & {"d_x", "d_y"}):
-        if finding := diagnostics.check_discriminator(terms[name], CHANCE[config.gan_loss]):
-            findings.append(finding.with_cure("", name.upper()))
-    if finding := diagnostics.check_learning_rate(lr, progress):
-        findings.insert(0, finding)
-    return [finding.with_cure(cure(finding, config), finding.network) for finding in findings]
+        finding = check_discriminator(terms[name], CHANCE[gan_mode])
+        findings.append(finding and replace(finding, network=name.upper()))
+    return [replace(f, remedy=remedies.get(f.title, remedies.get(f.failure_mode, ""))) for f in findings if f]
 
 
-def diagnose_length(
-    steps: int, seconds: float, steps_per_epoch: int, pictures_per_step: int, config: TrainConfig
+class FindingFilter:
+    """Decides which finding to report and when, so that a log is not flooded.
+
+    A finding is reported if consecutive checks confirm it, since a single batch may be unusual; at most one in `pause`
+    seconds, and the same one only every `repeat` seconds. It keeps no other state, so a resumed run can start with a
+    new one.
+
+    Args:
+        pause: Seconds between two reports.
+        repeat: Seconds between two reports of the same finding.
+        confirmations: Number of consecutive checks that must agree.
+    """
+
+    def __init__(self, pause: float = 600.0, repeat: float = 3600.0, confirmations: int = 2) -> None:
+        self.pause = pause
+        self.repeat = repeat
+        self.confirmations = confirmations
+        self._times_seen: dict[str, int] = {}
+        self._reported_at: dict[str, float] = {}
+
+    def select(self, findings: Sequence[Finding], now: float) -> Finding | None:
+        """Record the findings of one check; return the one to report, or None.
+
+        Args:
+            findings: All findings, most severe first.
+            now: Time in seconds, from any clock that never goes back.
+        """
+        self._times_seen = {f.title: self._times_seen.get(f.title, 0) + 1 for f in findings}
+        if self._reported_at and now - max(self._reported_at.values()) < self.pause:
+            return None
+        for finding in findings:
+            recent = now - self._reported_at.get(finding.title, float("-inf")) < self.repeat
+            if self._times_seen[finding.title] >= self.confirmations and not recent:
+                self._reported_at[finding.title] = now
+                return finding
+        return None
+
+
+# Remedies: only these functions read options. A remedy names no option that the training does not have.
+
+
+def cycle_remedies(config: TrainConfig) -> dict[str, str]:
+    """What to change if training with the cycle fails, with the option's present value, for `diagnose`."""
+    losses, ndf = config.losses, config.discriminator.ndf
+    identity = losses.lambda_identity
+    new_identity = f"--lambda-identity {max(1, 2 * identity):g} (now {identity:g})"
+    weaker, stronger = f"--ndf {max(1, ndf // 2)} (now {ndf})", f"--ndf {2 * ndf} (now {ndf})"
+    too_strong = f"use more pictures, or start a new run with {weaker}"
+    remedies = _shared_remedies(config) | {
+        "color inversion": f"this rarely heals: start a new run with {new_identity} or another --seed",
+        "dead discriminator": f"check that trainA and trainB differ; start a new run with {stronger}",
+        "all-powerful discriminator": too_strong
+        if losses.gan_mode == "lsgan"
+        else "start a new run with --gan-mode lsgan (now vanilla)",
+    }
+    for network, flag, weight in (("G", "--lambda-x", losses.lambda_x), ("F", "--lambda-y", losses.lambda_y)):
+        more = f"{flag} {max(10, 2 * weight):g} (now {weight:g})"
+        less = f"continue with --resume {flag} {weight / 2:g} (now {weight:g})"
+        remedies[f"mode collapse in {network}"] = f"start a new run with {more} or a smaller --lr"
+        remedies[f"hidden information in {network}"] = less
+        less_identity = f"continue with --resume --lambda-identity {identity / 5:g} (now {identity:g})"
+        remedies[f"no translation in {network}"] = less_identity if identity else less
+    return remedies
+
+
+def pretrain_remedies(config: PretrainConfig) -> dict[str, str]:
+    """The same for training without the cycle."""
+    content, color, ndf = config.losses.lambda_content, config.losses.lambda_color, config.ndf
+    weaker, stronger = f"--ndf {max(1, ndf // 2)} (now {ndf})", f"--ndf {2 * ndf} (now {ndf})"
+    more_content = f"--lambda-content {max(0.4, 2 * content):g} (now {content:g})"
+    more_color = f"--lambda-color {max(4, 2 * color):g} (now {color:g})"
+    return _shared_remedies(config) | {
+        "mode collapse": f"start a new run with {more_content} or a smaller --lr",
+        "color inversion": f"this rarely heals: start a new run with {more_color} or another --seed",
+        "no translation": f"continue with --resume --lambda-content {content / 2:g} (now {content:g})",
+        "dead discriminator": f"check that trainA and trainB differ; start a new run with {stronger}",
+        "all-powerful discriminator": f"use more pictures, or start a new run with {weaker}",
+    }
+
+
+def _shared_remedies(config: UnpairedConfig) -> dict[str, str]:
+    """`--resume` where the run can be saved, else a new run."""
+    load_size = config.data.load_size
+    if config.generator.upsample == "transposed":
+        pattern = "start a new run with --upsample resize (now transposed)"
+    elif not config.generator.antialias:
+        pattern = "start a new run with --antialias"
+    elif not config.generator.noise:
+        pattern = "start a new run with --noise 0.2"
+    else:
+        pattern = f"continue with --resume --load-size {round(1.5 * load_size)} (now {load_size})"
+    return {
+        "checkerboard or weave": pattern,
+        "no learning rate": f"continue with --resume --lr-policy constant --lr {max(config.schedule.lr, 1e-4):g}",
+    }
+
+
+def check_length(
+    steps: int, seconds: float, steps_per_epoch: int, config: TrainConfig | PretrainConfig
 ) -> Finding | None:
-    """Examine a finished run: whether it was far too short for its data. Fine-tuning (`--init`) may be short.
+    """A finished run that is far too short for its data. Fine-tuning (`--init`) may be short.
 
     Args:
         steps: All steps of the run.
         seconds: Training time of these steps.
-        pictures_per_step: Of each domain, in all processes.
     """
+    schedule = config.schedule
+    pictures_per_step = config.data.batch_size * distributed.world_size()
     enough = max(math.ceil(ENOUGH_PICTURES / pictures_per_step), ENOUGH_EPOCHS * steps_per_epoch)
-    finding = diagnostics.check_length(steps, enough)
-    if finding is None or config.init:
+    if config.init or steps >= enough / 5:
         return None
     flags = []
-    if (config.n_epochs + config.n_epochs_decay) * steps_per_epoch < enough:
-        flags.append(f"--n-epochs {max(1, math.ceil(enough / steps_per_epoch) - config.n_epochs_decay)}")
-    if config.max_steps and config.max_steps < enough:
+    if (schedule.n_epochs + schedule.n_epochs_decay) * steps_per_epoch < enough:
+        flags.append(f"--n-epochs {max(1, math.ceil(enough / steps_per_epoch) - schedule.n_epochs_decay)}")
+    if schedule.max_steps and schedule.max_steps < enough:
         flags.append(f"--max-steps {enough}")
-    if config.max_minutes and config.max_minutes < (minutes := seconds / 60 * enough / max(1, steps)):
+    if schedule.max_minutes and schedule.max_minutes < (minutes := seconds / 60 * enough / max(1, steps)):
         flags.append(f"--max-minutes {math.ceil(minutes)}")
-    return finding.with_cure(f"continue with --resume {' '.join(flags)}")
+    what = "1 step" if steps == 1 else f"{steps:,} steps"
+    evidence = f"finished after {what}, which is not enough for a usable network; expect to need about {enough:,}"
+    return Finding("short run", evidence, remedy=f"continue with --resume {' '.join(flags)}")
 
 
-def cure(finding: Finding, config: TrainConfig) -> str:
-    """What to change, with the option's present value. `--resume` where the run can be saved, else a new run."""
-    lambda_name = "lambda_x" if finding.network == "G" else "lambda_y"
-    flag, weight = f"--{lambda_name.replace('_', '-')}", getattr(config, lambda_name)
-    identity = config.lambda_identity
-    match finding.disease:
-        case "mode collapse":
-            return f"start a new run with {flag} {max(10, 2 * weight):g} (now {weight:g}) or a smaller --lr"
-        case "color inversion":
-            advice = f"--lambda-identity {max(1, 2 * identity):g} (now {identity:g}) or another --seed"
-            return f"this rarely heals: start a new run with {advice}"
-        case "no translation":
-            if identity:
-                return f"continue with --resume --lambda-identity {identity / 5:g} (now {identity:g})"
-            return f"continue with --resume {flag} {weight / 2:g} (now {weight:g})"
-        case "hidden information":
-            return f"continue with --resume {flag} {weight / 2:g} (now {weight:g})"
-        case "checkerboard or weave":
-            if config.upsample == "transposed":
-                return "start a new run with --upsample resize (now transposed)"
-            if not config.antialias:
-                return "start a new run with --antialias"
-            if not config.noise:
-                return "start a new run with --noise 0.2"
-            return f"continue with --resume --load-size {round(1.5 * config.load_size)} (now {config.load_size})"
-        case "all-powerful discriminator":
-            if config.gan_loss == "vanilla":
-                return "start a new run with --gan-loss lsgan (now vanilla)"
-            weaker = max(1, config.ndf // 2)
-            return f"use more pictures, or start a new run with --ndf {weaker} (now {config.ndf})"
-        case "dead discriminator":
-            stronger = 2 * config.ndf
-            return f"check that trainA and trainB differ; start a new run with --ndf {stronger} (now {config.ndf})"
-        case "no learning rate":
-            return f"continue with --resume --lr-policy constant --lr {max(config.lr, 1e-4):g}"
-    raise ValueError(f"unknown disease {finding.disease!r}")
+# Checks on a generator and on the pictures that it receives and returns: (B, 3, H, W) in [0, 1], B pictures each.
 
 
-def _examine(name: str, there: nn.Module, before: Tensor, target: Tensor, back: nn.Module | None) -> list[Finding]:
-    """The findings on one generator, by two different pictures.
+def check_generator(
+    there: nn.Module, before: Tensor, target: Tensor, back: nn.Module | None = None
+) -> list[Finding | None]:
+    """All checks on one generator, by two different pictures.
 
     Args:
-        name: Of the generator `there`.
         target: Two real pictures of the domain that `there` translates into.
         back: The generator for the other direction, if it is trained to restore the picture.
     """
     after = to_unit(there(to_signed(before)))
-    if collapse := diagnostics.check_collapse(before, after):
+    if collapse := check_collapse(before, after):
         # The other checks compare the output with the input, which it no longer depends on.
-        return [collapse.with_cure("", name)]
-    findings = [diagnostics.check_inversion(before, after), diagnostics.check_copy(before, after)]
+        return [collapse]
+    findings = [check_inversion(before, after), check_copy(before, after), check_pattern(before, after, target)]
     if back is not None:
-        both = torch.cat([after[:1], diagnostics.add_noise(after[:1])])
+        both = torch.cat([after[:1], add_noise(after[:1])])
         cycled, noisy_cycled = to_unit(back(to_signed(both))).chunk(2)
-        findings.append(diagnostics.check_hidden_information(before[:1], cycled, noisy_cycled))
-    findings.append(diagnostics.check_pattern(before, after, target))
-    return [finding.with_cure("", name) for finding in findings if finding]
+        findings.insert(2, check_hidden_information(before[:1], cycled, noisy_cycled))
+    return findings
+
+
+def check_inversion(before: Tensor, after: Tensor, threshold: float = -0.2) -> Finding | None:
+    """Color inversion: the output is dark where the input is bright.
+
+    Blocks of 4 x 4 pixels are averaged first: texture says nothing about inversion. Flat pictures do not count.
+
+    Args:
+        threshold: Of the luma correlation. Zero would be crossed by chance in pictures of little contrast.
+    """
+    x, y = (functional.avg_pool2d(luma(pictures), 4).flatten(1) for pictures in (before, after))
+    x, y = x - x.mean(1, keepdim=True), y - y.mean(1, keepdim=True)
+    # The standard deviations must exceed two gray levels.
+    contrasted = (x.square().mean(1) > (2 * GRAY_LEVEL) ** 2) & (y.square().mean(1) > (2 * GRAY_LEVEL) ** 2)
+    correlation = functional.cosine_similarity(x[contrasted], y[contrasted]).mean().item()  # NaN if all are flat.
+    if correlation < threshold:
+        return Finding("color inversion", f"luminances of input and output have correlation {correlation:.2f}")
+    return None
+
+
+def check_copy(before: Tensor, after: Tensor, threshold: float = 4.0) -> Finding | None:
+    """The network does nothing: its output equals its input.
+
+    Args:
+        threshold: Of the mean absolute difference, in gray levels. A difference of 4 is hard to see.
+    """
+    difference = (after - before).abs().mean().item() / GRAY_LEVEL
+    if difference < threshold:
+        evidence = f"the output differs from the input by {difference:.1f} gray levels on average"
+        return Finding("no translation", evidence)
+    return None
+
+
+def check_collapse(before: Tensor, after: Tensor, threshold: float = 0.1) -> Finding | None:
+    """Mode collapse: the outputs for different inputs are nearly equal.
+
+    Args:
+        before: Two pictures.
+        threshold: Of the mean difference between outputs, relative to that between inputs.
+    """
+    spread_before, spread_after = ((pictures[0] - pictures[1]).abs().mean().item() for pictures in (before, after))
+    # Inputs that resemble each other prove nothing.
+    if spread_before >= 8 * GRAY_LEVEL and spread_after < threshold * spread_before:
+        percent = 100 * spread_after / spread_before
+        evidence = f"different inputs give almost the same output ({percent:.0f} % of their spread)"
+        return Finding("mode collapse", evidence)
+    return None
+
+
+def check_hidden_information(before: Tensor, cycled: Tensor, noisy_cycled: Tensor) -> Finding | None:
+    """Steganography (Chu et al. 2017): the picture is hidden in invisible detail of its translation.
+
+    Translating back then reads that detail instead of what is visible, and fails if a little noise covers it.
+
+    Args:
+        before: The pictures.
+        cycled: The pictures translated there and back.
+        noisy_cycled: The same with one gray level of noise added in between (`add_noise`).
+    """
+    clean, noisy = ((pictures - before).abs().mean().item() for pictures in (cycled, noisy_cycled))
+    # Without hidden information, noise of one level changes the result by about one level.
+    if noisy >= 1.5 * clean and noisy - clean >= 4 * GRAY_LEVEL:
+        levels = f"{clean / GRAY_LEVEL:.0f} to {noisy / GRAY_LEVEL:.0f} gray levels"
+        evidence = f"one gray level of noise in its output raises the cycle error from {levels}"
+        return Finding("hidden information", evidence)
+    return None
+
+
+def add_noise(pictures: Tensor) -> Tensor:
+    """Add one gray level of noise, +1/255 or -1/255 per value. It is always the same for the same shape."""
+    signs = torch.randint(0, 2, pictures.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return pictures + GRAY_LEVEL * signs.to(pictures)
+
+
+def check_pattern(
+    before: Tensor, after: Tensor, target: Tensor | None = None, threshold: float = 1.0
+) -> Finding | None:
+    """A checkerboard or weave: a regular pattern in calm areas of the output (see `added_pattern`).
+
+    Args:
+        target: Real pictures of the target domain, of the same size.
+        threshold: Of the visibility. Blurred, sharpened, noisy or filtered photographs, and the blocks of JPEG at
+            quality 20, reach 0.4; a checkerboard of 3 gray levels in a textured photograph exceeds 1.
+
+    Returns:
+        None as well if the pictures are smaller than 96 px, which hold too few windows.
+    """
+    if min(before.shape[2:]) < 96:
+        return None
+    visibility, period = added_pattern(before, after, target)
+    if visibility >= threshold:
+        evidence = (
+            f"in calm areas a pattern repeats every {period:.1f} px, {visibility:.1f} times as strong as is visible"
+        )
+        return Finding("checkerboard or weave", evidence)
+    return None
+
+
+# Checks on numbers.
+
+
+def check_discriminator(loss: float, chance: float) -> Finding | None:
+    """A discriminator that always knows or never knows whether a picture is real: the generator learns nothing.
+
+    Args:
+        loss: Mean over the last few hundred steps; that of a single step proves nothing.
+        chance: The loss of a discriminator that cannot distinguish real pictures from fakes.
+    """
+    if loss <= 0.05 * chance:
+        return Finding("all-powerful discriminator", f"its mean loss is {loss:.4f}: it recognizes every fake")
+    if loss >= 0.98 * chance:
+        return Finding("dead discriminator", f"its mean loss is {loss:.3f}, no better than chance ({chance:.3f})")
+    return None
+
+
+def check_learning_rate(lr: float, progress: float) -> Finding | None:
+    """A learning rate of zero with work left: the remaining steps change nothing.
+
+    Args:
+        progress: Fraction of the run that is done. In the last percent a rate of zero is how schedules end.
+    """
+    if lr > 1e-12 or progress > 0.99:
+        return None
+    return Finding("no learning rate", f"the learning rate is {lr:g} with {100 * (1 - progress):.0f} % of the run left")
 
 
 def _two_pictures(batch: Tensor) -> Tensor:
@@ -156,10 +403,11 @@ def _two_pictures(batch: Tensor) -> Tensor:
 
 
 @contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
+def _eval_mode(networks: Iterable[nn.Module]) -> Iterator[None]:
     """No dropout and no noise, which would draw random numbers; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for module, _ in modes:
+        module.training = False
     try:
         yield
     finally:

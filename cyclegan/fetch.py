@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from tqdm import tqdm
 
 from cyclegan.options import FetchConfig
 from stylekit.collections import archives, flickr, wikiart
-from stylekit.collections.download import Failed, fetch_pictures
-from stylekit.collections.local import Folder
-from stylekit.collections.manifest import UNKNOWN, Placed, arrange, finish
+from stylekit.collections.download import fetch_pictures
+from stylekit.collections.manifest import UNKNOWN, arrange, finish
 from stylekit.collections.prepare import Preparation
-from stylekit.collections.records import Remote, Source
+from stylekit.collections.sources import Remote, list_folder
 from stylekit.collections.web import Web
-from stylekit.collections.workspace import SIDES, SPLITS, Workspace, check_folder, check_space, open_workspace
-
-Listings = dict[str, list[Remote]]
-"""Pictures by side, A (X) and B (Y)."""
+from stylekit.collections.workspace import SIDES, SPLITS, Workspace, check_folder, open_workspace
 
 ARCHIVE_LICENSE = "not stated; distributed for research"
 ARCHIVE_PAGE = "https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix"
-
-_USUAL_BYTES = 400_000
-"""Of a picture whose size is unknown."""
-
-_BYTES_PER_PIXEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,8 @@ class Result:
     """Pictures in each folder."""
     left_out: Counter[str]
     """Pictures that are not used, by reason."""
-    failed: list[Failed]
+    failed: list[str]
+    """Why pictures could not be fetched; the next run tries them again."""
     paintings_in_a: bool
     """A holds paintings and B photographs, as in some published sets."""
 
@@ -61,21 +52,21 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
         OSError: No server can be reached, or the disk is full. What has been fetched is kept.
         KeyboardInterrupt: The same.
     """
-    web = web or Web(config.rate, config.connections)
+    web = web or Web(config.rate)
     output, steps = config.resolved_output, preparation(config)
     sources = build_sources(config, web)
     paintings = config.name is not None and "paintings" in archives.PUBLISHED[config.name].a
     try:
         with open_workspace(output, request(config)) as space:
-            listings = _archive(config, space, web) if config.name else _listings(config, space, sources)
+            listings = _archive(config.name, space, web) if config.name else _listings(config.limit, space, sources)
             todo = [(side, remote) for side, remotes in listings.items() for remote in space.missing(side, remotes)]
-            check_space(output, sum(estimate(remote, steps.size) for _, remote in todo))
-            failed = fetch_pictures(space, todo, web, steps, config.connections)
+            failed = fetch_pictures(space, todo, web, steps)
             placed = arrange(space, listings, config.test_share)
             finish(space, placed, f"Credits of {output.name}")
             if not failed:
                 space.clean()
-            return Result(output, _count(placed), _left_out(space, listings), failed, paintings)
+            counts = dict(sorted(Counter(item.folder for item in placed).items()))
+            return Result(output, counts, _left_out(space, listings), failed, paintings)
     except OSError as error:
         # Errors of atomic writes have the system's error as their cause.
         if {error.errno, getattr(error.__cause__, "errno", None)} & {errno.ENOSPC, errno.EDQUOT}:
@@ -85,35 +76,34 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
 
 def plan(config: FetchConfig, web: Web | None = None) -> list[str]:
     """What `fetch` would do, in lines of text; nothing is written. Raises what `fetch` raises."""
-    web = web or Web(config.rate, config.connections)
     output = config.resolved_output
     check_folder(output, request(config))
+    sources = build_sources(config, web or Web(config.rate))
     if config.name:
         published = archives.PUBLISHED[config.name]
         size = f"{published.size / 1e6:.0f} MB" if published.size else "unknown size"
         return [
-            f"{config.archive_url}/{config.name}.zip ({size}) -> {output}",
+            f"{archives.AUTHORS}/{config.name}.zip ({size}) -> {output}",
             f"A: {published.a}; B: {published.b}; license: {ARCHIVE_LICENSE}",
         ]
     lines = []
-    for side, source in build_sources(config, web).items():
-        remotes = list(_counted(source.list(config.limit), side))
+    for side, source in sources.items():
+        remotes = list(_counted(islice(source, config.limit), side))
         licenses = Counter(remote.license or UNKNOWN for remote in remotes)
         given = config.x if side == "A" else config.y
-        megabytes = sum(estimate(remote, None) for remote in remotes) / 1e6
         folders = f"{output / f'train{side}'}, {output / f'test{side}'}"
         lines += [
-            f"{given} -> {folders}: {len(remotes)} pictures, about {megabytes:.0f} MB",
+            f"{given} -> {folders}: {len(remotes)} pictures",
             f"  licenses: {', '.join(f'{name} ({count})' for name, count in licenses.most_common())}",
         ]
     return lines
 
 
-def build_sources(config: FetchConfig, web: Web) -> dict[str, Source]:
-    """The sources of the sides that are given; none for a published set.
+def build_sources(config: FetchConfig, web: Web) -> dict[str, Iterator[Remote]]:
+    """The sources of the sides that are given, which ask nobody until they are iterated; none for a published set.
 
     Raises:
-        ValueError: An unknown name or source, or a missing key.
+        ValueError: An unknown name or source.
     """
     if config.name is not None and config.name not in archives.PUBLISHED:
         raise ValueError(f"no published set {config.name!r}; expected one of {', '.join(archives.PUBLISHED)}")
@@ -121,25 +111,27 @@ def build_sources(config: FetchConfig, web: Web) -> dict[str, Source]:
     return {side: build_source(text, config, web) for side, text in given if text is not None}
 
 
-def build_source(given: str, config: FetchConfig, web: Web) -> Source:
+def build_source(given: str, config: FetchConfig, web: Web) -> Iterator[Remote]:
     """A source from its text; see `FetchConfig`.
 
     Raises:
-        ValueError: The text names none, or the key is missing.
+        ValueError: The text names none.
     """
     site, _, rest = given.partition(":")
-    kinds = {"wikiart": ("artist", "style", "genre"), "flickr": ("tag", "group", "search")}
+    kinds = {"wikiart": wikiart.KINDS, "flickr": flickr.KINDS}
     if site in kinds and rest:
         kind, _, name = rest.partition(":")
         if kind not in kinds[site] or not name:
             kind, name = kinds[site][0], rest
-        if site == "wikiart":
-            large = config.wikiart_size == "large"
-            return wikiart.WikiArt(web, cast(wikiart.Kind, kind), name, config.genre, large, config.wikiart_url)
-        key, size = os.environ.get("FLICKR_API_KEY"), preparation(config).size
-        return flickr.Flickr(web, cast(flickr.Kind, kind), name, key, config.license, size, config.flickr_url)
+        if site == "flickr":
+            return flickr.list_flickr(web, kind, name, config.limit, config.license, preparation(config).size)
+        if config.genre and kind != "artist":
+            raise ValueError(
+                f"--genre {config.genre} goes with an artist, such as wikiart:vincent-van-gogh, not a {kind}"
+            )
+        return wikiart.list_wikiart(web, kind, name, config.genre)
     if Path(given).is_dir():
-        return Folder(Path(given), license="from your own folder")
+        return list_folder(Path(given), "from your own folder")
     raise ValueError(
         f"{given!r} is neither a folder nor a source; expected flickr:TAG, flickr:group:NAME, flickr:search:WORDS, "
         f"wikiart:ARTIST, wikiart:style:NAME or wikiart:genre:NAME"
@@ -148,34 +140,17 @@ def build_source(given: str, config: FetchConfig, web: Web) -> Source:
 
 def preparation(config: FetchConfig) -> Preparation:
     """The steps of the preparation, with the defaults of published sets or of other sources."""
-    published = config.name is not None
-    return Preparation(
-        size=config.size or (None if published else 512),
-        min_size=config.min_size if config.min_size is not None else 0 if published else 256,
-        enlarge=config.enlarge,
-        crop_frames=config.crop_frames == "on" or (config.crop_frames == "auto" and not published),
-    )
+    own = config.name is None
+    min_size = config.min_size if config.min_size is not None else 256 if own else 0
+    return Preparation(config.size or (512 if own else None), min_size, crop_frames=own)
 
 
 def request(config: FetchConfig) -> dict[str, Any]:
     """What decides the content of the folder, except the number of pictures."""
     steps = preparation(config)
-    names = ("name", "x", "y", "license", "genre", "wikiart_size", "enlarge", "crop_frames", "test_share")
-    return {**{name: getattr(config, name) for name in names}, "size": steps.size, "min_size": steps.min_size}
-
-
-def estimate(remote: Remote, size: int | None) -> int:
-    """Bytes that a picture will take, roughly.
-
-    Args:
-        size: Shorter side to which it will be reduced.
-    """
-    if "://" not in remote.url:
-        return Path(remote.url).stat().st_size
-    if not remote.width or not remote.height:
-        return _USUAL_BYTES
-    scale = min(1.0, size / min(remote.width, remote.height)) if size else 1.0
-    return int(remote.width * remote.height * scale**2 * _BYTES_PER_PIXEL)
+    given = {name: getattr(config, name) for name in ("name", "x", "y", "license", "genre", "test_share")}
+    # Older versions had the last two as options, which changed the pictures.
+    return {**given, "size": steps.size, "min_size": steps.min_size, "enlarge": False, "crop_frames": "auto"}
 
 
 def report(result: Result) -> int:
@@ -184,8 +159,8 @@ def report(result: Result) -> int:
     print(f"{result.output}: {counts or 'no pictures'}")
     if result.left_out:
         print("left out: " + ", ".join(f"{reason} {count}" for reason, count in result.left_out.items()))
-    for failed in result.failed[:20]:
-        print(f"cyclegan fetch: {failed.reason}", file=sys.stderr)
+    for reason in result.failed[:20]:
+        print(f"cyclegan fetch: {reason}", file=sys.stderr)
     if result.failed:
         more = f" (the first 20 of {len(result.failed)})" if len(result.failed) > 20 else ""
         print(f"failed: {len(result.failed)} pictures{more}; run the same command again to retry", file=sys.stderr)
@@ -199,41 +174,34 @@ def report(result: Result) -> int:
     return 0
 
 
-def _listings(config: FetchConfig, space: Workspace, sources: Mapping[str, Source]) -> Listings:
+def _listings(limit: int, space: Workspace, sources: Mapping[str, Iterator[Remote]]) -> dict[str, list[Remote]]:
     """The saved listings, or new ones if there are none or more pictures are wanted than before."""
-    listings: Listings = {}
+    listings = {}
     for side, source in sources.items():
-        saved, limit = space.listing(side)
-        if config.limit > limit:
+        saved, last = space.listing(side)
+        if limit > last:
             known = {remote.name for remote in saved}
-            fresh = [r for r in _counted(source.list(config.limit), side) if r.name not in known]
-            saved = (saved + fresh)[: max(config.limit, len(saved))]
-            space.save_listing(side, saved, config.limit)
+            fresh = [r for r in _counted(islice(source, limit), side) if r.name not in known]
+            saved = (saved + fresh)[: max(limit, len(saved))]
+            space.save_listing(side, saved, limit)
         listings[side] = saved
     return listings
 
 
-def _archive(config: FetchConfig, space: Workspace, web: Web) -> Listings:
+def _archive(name: str, space: Workspace, web: Web) -> dict[str, list[Remote]]:
     """The listings of a published set, downloaded and unpacked unless that has been done."""
-    assert config.name is not None
     listings = {side: space.listing(side)[0] for side in SIDES}
     if all(listings.values()) and not any(space.missing(side, listings[side]) for side in SIDES):
         return listings
-    with tqdm(unit="B", unit_scale=True, desc=config.name, disable=None, delay=1) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total or None
-            bar.update(done - bar.n)
-
-        unpacked = archives.fetch_archive(
-            config.name, space.hidden, web, config.archive_url.rstrip("/"), config.hub_url, progress
-        )
+    unpacked = archives.fetch_archive(name, space.hidden, web)
     for side in SIDES:
-        listings[side] = []
-        for split in SPLITS:
-            with suppress(FileNotFoundError):
-                folder = Folder(unpacked / f"{split}{side}", True, ARCHIVE_LICENSE, "", ARCHIVE_PAGE, split)
-                listings[side] += folder.list(10**9)
+        folders = [(split, unpacked / f"{split}{side}") for split in SPLITS]
+        listings[side] = [
+            remote
+            for split, folder in folders
+            if folder.is_dir()
+            for remote in list_folder(folder, ARCHIVE_LICENSE, ARCHIVE_PAGE, split)
+        ]
         space.save_listing(side, listings[side], len(listings[side]))
     return listings
 
@@ -242,11 +210,7 @@ def _counted(remotes: Iterable[Remote], side: str) -> Iterable[Remote]:
     return tqdm(remotes, desc=f"listing {side}", unit="picture", disable=None, delay=1)
 
 
-def _count(placed: Sequence[Placed]) -> dict[str, int]:
-    return dict(sorted(Counter(item.folder for item in placed).items()))
-
-
-def _left_out(space: Workspace, listings: Listings) -> Counter[str]:
+def _left_out(space: Workspace, listings: Mapping[str, list[Remote]]) -> Counter[str]:
     """Pictures that are not used, by reason."""
     reasons = (space.left_out(side, remote) for side, remotes in listings.items() for remote in remotes)
     return Counter("too small" if "smaller than" in r else r if r == "copy" else "damaged" for r in reasons if r)

@@ -94,11 +94,11 @@ class Generator(
         return output if self.keep_colors is None else self.keep_colors(output, x[:, :3]).clamp(-1, 1)
 
     def with_noise(self, x: Tensor) -> Tensor:
-        """Append the noise channel to pictures (B, 3, H, W), if the network has one and x has not.
+        """The input of `model`: pictures (B, 3, H, W) with the noise channel, if the network has one.
 
         In eval mode every picture of a size gets the same noise (`fixed_noise`).
         """
-        if not self.noise or x.shape[1] == 4:
+        if not self.noise:
             return x
         b, _, h, w = x.shape
         if self.training:

@@ -14,9 +14,8 @@ from stylekit.options import (
     ExportOptions,
     Hidden,
     Output,
-    PaintConfig,
+    PictureOptions,
     RunConfig,
-    Switch,
     TrainingData,
     also,
     check_at_least,
@@ -267,7 +266,7 @@ class PretrainConfig(UnpairedConfig):
 
 
 @dataclass(frozen=True)
-class TranslateConfig(PaintConfig):
+class TranslateConfig(PictureOptions):
     """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
 
     Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
@@ -328,7 +327,7 @@ class EvaluateConfig:
 
     direction: Annotated[
         Literal["x2y", "y2x", "AtoB", "BtoA"] | None,
-        default_is("x2y, or y2x with --weights vangogh2landscape", "{x2y,y2x,AtoB,BtoA}"),
+        default_is("that of a bundled network, else x2y", "{x2y,y2x,AtoB,BtoA}"),
     ] = None
     """x2y (or AtoB) translates A with G of a run, y2x (or BtoA) B with F; a single network is used in both."""
 
@@ -336,7 +335,7 @@ class EvaluateConfig:
     """Measure the pictures in this folder, each made from the picture of X with its name. There is no cycle error."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all figures; replaced if it exists."""
+    """JSON file with all metrics; replaced if it exists."""
 
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink pictures of both collections whose longer side exceeds this many pixels."""
@@ -345,7 +344,7 @@ class EvaluateConfig:
     """Use only the first N pictures of each collection, sorted by name, those of the test folder first."""
 
     inception_weights: Annotated[Path | None, default_is("none: no fid_inception", "PATH")] = None
-    """torch-fidelity's weights-inception-2015-12-05-6726825d.pth, for fid_inception and kid_inception."""
+    """File weights-inception-2015-12-05-6726825d.pth of torch-fidelity: adds fid_inception and kid_inception."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
@@ -360,19 +359,6 @@ class EvaluateConfig:
             raise ValueError(f"--output {self.output}: expected a .json file")
         if self.outputs is not None and self.weights is not None:
             raise ValueError(f"--outputs {self.outputs} and --weights {self.weights} exclude each other; give one")
-
-    @property
-    def resolved_direction(self) -> Literal["x2y", "y2x"]:
-        """The direction in the words of the paper, also if none was given."""
-        if self.direction is None:
-            return "y2x" if self.weights == "vangogh2landscape" else "x2y"
-        return "y2x" if self.direction in ("y2x", "BtoA") else "x2y"
-
-    @property
-    def resolved_weights(self) -> str:
-        """The weights, also if none were given."""
-        default = "landscape2vangogh" if self.resolved_direction == "x2y" else "vangogh2landscape"
-        return self.weights or default
 
 
 @dataclass(frozen=True)
@@ -408,26 +394,14 @@ class FetchConfig:
     genre: Annotated[str | None, default_is("all", "STR")] = None
     """WikiArt: take only paintings of this genre by the artist, such as landscape. One request for each painting."""
 
-    wikiart_size: Literal["original", "large"] = "original"
-    """WikiArt: take the originals or the site's reduced copies."""
-
     size: Annotated[int | None, default_is("512; published sets are kept as they are", "INT")] = None
     """Reduce pictures so that the shorter side has this many pixels."""
 
     min_size: Annotated[int | None, default_is("256; published sets are kept as they are", "INT")] = None
     """Leave out pictures whose shorter side has fewer pixels."""
 
-    enlarge: bool = False
-    """Enlarge pictures that are smaller than --size, instead of keeping or leaving them out."""
-
-    crop_frames: Switch = "auto"
-    """Crop white and black frames. auto: except in published sets."""
-
     test_share: float = 0.05
     """Share of pictures for testA and testB, chosen by their content. Published sets have their own."""
-
-    connections: int = 4
-    """Connections at the same time."""
 
     rate: float = 5.0
     """Requests per second to one server at most."""
@@ -435,20 +409,8 @@ class FetchConfig:
     dry_run: bool = False
     """Say what would be fetched, and write nothing."""
 
-    archive_url: str = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
-    """Address of the folder with the published sets."""
-
-    hub_url: Annotated[str | None, default_is("https://huggingface.co", "STR")] = None
-    """Address of the Hugging Face Hub, which mirrors the published sets."""
-
-    wikiart_url: str = "https://www.wikiart.org"
-    """Address of WikiArt."""
-
-    flickr_url: str = "https://api.flickr.com/services/rest/"
-    """Address of Flickr's REST interface."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "limit", "connections")
+        check_at_least(self, 1, "limit")
         check_at_least(self, 16, "size")
         check_at_least(self, 0, "min_size", "test_share")
         check_positive(self, "rate")

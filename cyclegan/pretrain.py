@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
-from stylekit.measures.patterns import MeanWeave
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -32,6 +31,7 @@ from cyclegan.pool import ImagePool
 from cyclegan.train import load_validation
 from cyclegan.translate import translate
 from stylekit import devices, distributed
+from stylekit.measures.patterns import MeanWeave
 from stylekit.networks.blocks import describe_sizes
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
@@ -82,17 +82,17 @@ def pretrain(config: PretrainConfig) -> Result:
             x, y = devices.to_device(real_x, run.device), devices.to_device(real_y, run.device)
             means = run.log(pretrain_step(state, x, y, config, run.amp), lr)
             if means is not None and distributed.is_main():
-                G = distributed.unwrap(state.generator)
-                for warning in checks.examine(G, None, real_x, real_y, means, lr, run.progress):
-                    run.warn(*warning)
+                generators = {"G": distributed.unwrap(state.generator)}
+                if finding := checks.check(generators, {"x": real_x, "y": real_y}, means, lr, run.progress):
+                    run.warn(finding.title, str(finding))
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
             if monitor is not None and run.evaluation_due(config.output.eval_every):
-                run.record(measured := monitor.measure(state.ema_generator), score(measured), state.networks)
+                run.record(measured := monitor.measure([state.ema_generator]), score(measured), state.networks)
             if run.checkpoint_due:
                 run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.networks)
-        if run.progress >= 1 and (warning := check_length(run.step, run.seconds, run.steps_per_epoch, config)):
-            run.warn(*warning)
+        if run.progress >= 1 and (finding := check_length(run.step, run.seconds, run.steps_per_epoch, config)):
+            run.warn(finding.title, str(finding))
     return run.result
 
 

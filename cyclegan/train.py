@@ -90,17 +90,18 @@ def train(config: TrainConfig) -> Result:
             means = run.log(train_step(state, *batch, config, run.amp), lr)
             if means is not None and distributed.is_main():
                 pair = distributed.unwrap(state.generators)
-                for warning in checks.examine(pair.G, pair.F, real_x, real_y, means, lr, run.progress):
-                    run.warn(*warning)
+                generators = {"G": pair.G, "F": pair.F}
+                if finding := checks.check(generators, {"x": real_x, "y": real_y}, means, lr, run.progress):
+                    run.warn(finding.title, str(finding))
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
             if monitor is not None and run.evaluation_due(config.output.eval_every):
-                measured = monitor.measure(state.ema_generators.G, state.ema_generators.F)
+                measured = monitor.measure([state.ema_generators.G, state.ema_generators.F])
                 run.record(measured, score(measured), state.networks)
             if run.checkpoint_due:
                 run.save(state.state_dict() | {"pipelines": data.pipelines.to_dict()}, state.networks)
-        if run.progress >= 1 and (warning := check_length(run.step, run.seconds, run.steps_per_epoch, config)):
-            run.warn(*warning)
+        if run.progress >= 1 and (finding := check_length(run.step, run.seconds, run.steps_per_epoch, config)):
+            run.warn(finding.title, str(finding))
     return run.result
 
 

@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from cyclegan.models import Generator
-from cyclegan.options import TranslateConfig
-from stylekit.devices import to_device
 from stylekit.networks import weights
 from stylekit.networks.export import run_whole
-from stylekit.networks.tiling import Smoothing, run_tiled, untiled
+from stylekit.networks.inference import RenderOptions, Run, apply_network
+from stylekit.networks.tiling import Smoothing
 from stylekit.pictures.images import to_signed, to_unit
-from stylekit.pictures.inputs import Picture, like, to_batch
-from stylekit.pictures.jobs import Job, Outcome, Process, process_files
-from stylekit.pictures.strokes import paint
+from stylekit.pictures.inputs import Picture
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
 @overload
-def translate(
-    image: Tensor,
-    generator: Generator,
-    tile: int | None = ...,
-    strength: float = ...,
-    preserve_color: bool = ...,
-    stroke_size: float = ...,
-    smoothing: Smoothing | None = ...,
-) -> Tensor: ...
+def translate(image: Tensor, generator: Generator | str | Path, **options: Unpack[RenderOptions]) -> Tensor: ...
 @overload
-def translate(
-    image: Picture,
-    generator: Generator,
-    tile: int | None = ...,
-    strength: float = ...,
-    preserve_color: bool = ...,
-    stroke_size: float = ...,
-    smoothing: Smoothing | None = ...,
-) -> Image.Image: ...
-@torch.inference_mode()
+def translate(image: Picture, generator: Generator | str | Path, **options: Unpack[RenderOptions]) -> Image.Image: ...
 def translate(
     image: Picture | Tensor,
-    generator: Generator,
-    tile: int | None = None,
+    generator: Generator | str | Path,
+    *,
+    stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
-    stroke_size: float = 1.0,
+    tile: int | None = None,
     smoothing: Smoothing | None = None,
 ) -> Tensor | Image.Image:
     """Translate pictures of any size. Threads may share a generator, but not the smoothing.
@@ -61,43 +43,34 @@ def translate(
 
     Args:
         image: A PIL image, the path of a picture, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
-            (3, H, W) or (B, 3, H, W) in [0, 1] on the generator's device.
-        tile: Side of the tiles in pixels. None: as large as memory allows.
+            (3, H, W) or (B, 3, H, W) of floats in [0, 1].
+        generator: A generator, which runs in eval mode, or an argument of `load_generator`, which then loads it in
+            every call.
+        stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colors of the photograph.
-        stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
+        tile: Side of the tiles in pixels. None: as large as memory allows.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
-        A tensor of the same shape in [0, 1] for a tensor; otherwise a PIL image, RGB, upright and on white.
+        A tensor of the same shape, type and device in [0, 1] for a tensor; otherwise a PIL image, RGB, upright and on
+        white.
 
     Raises:
-        FileNotFoundError: There is no such picture.
+        FileNotFoundError: There is no such picture or generator.
         ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
-        >>> generator = load_generator("landscape2vangogh")
-        >>> translate(torch.rand(1, 3, 60, 80), generator, stroke_size=2).shape
-        torch.Size([1, 3, 60, 80])
-        >>> translate(Image.new("RGB", (80, 60), "green"), generator).size
+        >>> translate(Image.new("RGB", (80, 60), "green"), "landscape2vangogh", stroke_size=2).size
         (80, 60)
     """
-
-    def network(picture: Tensor) -> Tensor:
-        return to_unit(run_tiled(generator.with_noise(to_signed(picture)), generator, tile, smoothing)).clamp(0, 1)
-
-    batch = to_batch(image, next(generator.parameters()).device)
-    if smoothing is not None:
-        smoothing.start_frame(batch)
-    return like(image, paint(batch, network, strength, preserve_color, stroke_size))
+    generator = generator if isinstance(generator, Generator) else load_generator(generator)
+    return apply_network(image, generator, forward, stroke_size, strength, preserve_color, tile, smoothing)
 
 
-def translate_whole(image: Tensor, generator: Generator) -> Tensor:
-    """`translate` without tiles, as an exported file computes it (see `stylekit.networks.export`).
-
-    A generator with a noise channel gets the same fixed noise as in `translate`, which the file contains.
-    """
-    return to_unit(run_whole(generator.with_noise(to_signed(image)), generator)).clamp(0, 1)
+def forward(image: Tensor, generator: Generator, run: Run = run_whole) -> Tensor:
+    """Run a generator on pictures (B, 3, H, W) in [0, 1]; by default as an exported file does it."""
+    return to_unit(run(to_signed(image), generator)).clamp(0, 1)
 
 
 def load_generator(name: str | Path | None = None, direction: Direction = "x2y") -> Generator:
@@ -126,29 +99,3 @@ def load_generator(name: str | Path | None = None, direction: Direction = "x2y")
                 f"--direction {direction}: {name} is a single network for one direction; expected a training run"
             )
     return weights.load(Generator, found, "a generator", "a training run with G/ and F/")
-
-
-def translate_files(
-    jobs: Sequence[Job], generator: Generator, config: TranslateConfig, device: torch.device | str = "cpu"
-) -> Iterator[Outcome]:
-    """Translate pictures and videos one by one; each result is written completely or not at all.
-
-    A file that cannot be read does not stop the batch.
-
-    Args:
-        generator: It is moved to `device`.
-
-    Raises:
-        OSError: A result cannot be written.
-    """
-    generator = to_device(generator, device)
-    look = config.strength, config.preserve_color, config.stroke_size
-
-    def process(image: Tensor) -> Tensor:
-        return translate(image, generator, config.tile, *look)
-
-    def process_frames() -> Process:
-        smoothing = Smoothing(config.smoothing)
-        return lambda frame: translate(frame, generator, untiled(frame), *look, smoothing)
-
-    return process_files(jobs, process, device, config.size, process_frames)

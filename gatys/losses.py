@@ -32,7 +32,7 @@ def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
             The sum of the mask replaces M.
 
     Returns:
-        (B, N, N), symmetric and positive semi-definite.
+        (B, N, N), symmetric and positive semi-definite; at least float32, under autocast too.
 
     Examples:
         >>> features = torch.tensor([[[[1.0, 2.0]], [[0.0, 3.0]]]])  # 2 channels, 1 x 2 positions
@@ -42,11 +42,12 @@ def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     n, m = features.shape[1], features.shape[2] * features.shape[3]
     # (B, M, N): the network's output is channels last in memory, and the backward pass wants it so.
-    flat = features.flatten(2).mT
-    if mask is None:
-        return flat.mT @ flat / (n * m)
-    weights = mask.reshape(m, 1)
-    return (flat * weights).mT @ flat / (n * weights.sum().clamp(min=1e-8))
+    flat = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2).mT
+    with torch.autocast(features.device.type, enabled=False):  # Sums over all positions: bfloat16 is too coarse.
+        if mask is None:
+            return flat.mT @ flat / (n * m)
+        weights = mask.reshape(m, 1)
+        return (flat * weights).mT @ flat / (n * weights.sum().clamp(min=1e-8))
 
 
 def style_loss(gram: Tensor, target: Tensor) -> Tensor:

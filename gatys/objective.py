@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import product
 from typing import NamedTuple, cast
 
 import torch
@@ -15,6 +15,7 @@ from gatys.losses import content_loss, gram_matrix, style_loss, total_variation
 from gatys.optim import HISTORY
 from gatys.options import StylizeConfig
 from stylekit.devices import free_memory
+from stylekit.networks.tiling import spans
 from stylekit.networks.vgg import LowRankConv2d, VGGFeatures, stride
 
 MARGIN = 96
@@ -56,8 +57,7 @@ class Objective:
         tile: int | None = None,
     ) -> None:
         self.config = config
-        weights = config.layer_weights or (1.0,) * len(config.style_layers)
-        self.weights = {layer: w / sum(weights) for layer, w in zip(config.style_layers, weights, strict=True)}
+        self.weight = 1.0 / len(config.style_layers)
         content = _pad_to_minimum(content)
         self.tiles = _Tiles(network, content.shape[2], content.shape[3], tile)
         with torch.no_grad():
@@ -99,10 +99,8 @@ class Objective:
         padded = _pad_to_minimum(leaf)
         with torch.no_grad():
             partial = [self._partial_grams(self.tiles.features(padded, i), i) for i in self.tiles.indices]
-        regions = range(len(self.targets))
-        grams = [
-            {layer: _sum(p[r][layer] for p in partial).requires_grad_() for layer in self.weights} for r in regions
-        ]
+        regions, layers = range(len(self.targets)), self.config.style_layers
+        grams = [{layer: _sum(p[r][layer] for p in partial).requires_grad_() for layer in layers} for r in regions]
         terms = self._style_terms(grams)
         _sum(terms.values()).backward()
 
@@ -130,9 +128,9 @@ class Objective:
     def _style_terms(self, grams: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         return {
             layer: self.config.beta
-            * weight
+            * self.weight
             * _sum(style_loss(gram[layer], target[layer]) for gram, target in zip(grams, self.targets, strict=True))
-            for layer, weight in self.weights.items()
+            for layer in self.config.style_layers
         }
 
 
@@ -157,19 +155,12 @@ def gram_matrices(
 def tile_size(network: VGGFeatures, size: tuple[int, int], config: StylizeConfig) -> int | None:
     """Side of the largest tiles that fit into memory; None if the whole image fits."""
     budget = config.memory * 2**30 if config.memory else 0.5 * free_memory(network.mean.device)
-    if memory_needed(network, size, None, config) <= budget:
-        return None
-    left = budget - memory_needed(network, size, 0, config)
-    return max(128, int(math.sqrt(max(0.0, left) / bytes_per_pixel(network)) - 2 * MARGIN) // 16 * 16)
-
-
-def memory_needed(network: VGGFeatures, size: tuple[int, int], tile: int | None, config: StylizeConfig) -> float:
-    """Estimated bytes for one scale: optimizer state plus the features of one tile, or of the whole image for None."""
-    pixels = size[0] * size[1]
+    pixels, per_pixel = size[0] * size[1], bytes_per_pixel(network)
     # Ten images (the image itself, its gradient, ...), plus the history of L-BFGS.
-    images = 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
-    evaluated = pixels if tile is None else min(pixels, (tile + 2 * MARGIN) ** 2) if tile else 0
-    return images + evaluated * bytes_per_pixel(network)
+    budget -= 12 * pixels * (10 + (2 * HISTORY if config.optimizer == "lbfgs" else 0))
+    if pixels * per_pixel <= budget:
+        return None
+    return max(128, int(math.sqrt(max(0.0, budget) / per_pixel) - 2 * MARGIN) // 16 * 16)
 
 
 def bytes_per_pixel(network: VGGFeatures) -> float:
@@ -188,24 +179,6 @@ def bytes_per_pixel(network: VGGFeatures) -> float:
     return kept + 3 * widest
 
 
-class _Span(NamedTuple):
-    """The extent of a tile along one side in pixels, without and with its margin."""
-
-    start: int
-    end: int
-    outer_start: int
-    outer_end: int
-
-    def of_image(self, step: int, length: int) -> slice:
-        """Positions of the tile within the whole image, in a layer with stride `step`."""
-        return slice(self.start // step, self.end // step if self.end < length else length // step)
-
-    def of_outer(self, step: int) -> slice:
-        """Positions of the tile within the tile with margin."""
-        end = None if self.end == self.outer_end else (self.end - self.outer_start) // step
-        return slice((self.start - self.outer_start) // step, end)
-
-
 class _MaskPart(NamedTuple):
     """The part of a region's mask that lies in a tile."""
 
@@ -220,16 +193,15 @@ class _Tiles:
 
     def __init__(self, network: VGGFeatures, height: int, width: int, side: int | None) -> None:
         self.network = network
-        self.height = height
-        self.width = width
-        self.spans = [(y, x) for y in _split(height, side) for x in _split(width, side)]
+        # At multiples of 16 the pooling windows of tile and image align.
+        self.spans = list(product(*(spans(length, side or length, MARGIN, 16) for length in (height, width))))
         self.indices = range(len(self.spans))
 
     def features(self, image: Tensor, i: int) -> dict[str, Tensor]:
         """The features of a tile, without its margin."""
         y, x = self.spans[i]
         features = self.network(image[..., y.outer_start : y.outer_end, x.outer_start : x.outer_end])
-        return {name: f[..., y.of_outer(stride(name)), x.of_outer(stride(name))] for name, f in features.items()}
+        return {name: f[..., y.inner(1 / stride(name)), x.inner(1 / stride(name))] for name, f in features.items()}
 
     def split_mask(self, mask: Tensor | None, layers: Sequence[str], image: Tensor) -> list[dict[str, _MaskPart]]:
         """The mask within each tile, by layer. All fractions are 0 if the region is too small to cover a position."""
@@ -242,7 +214,7 @@ class _Tiles:
             pooled = None if mask is None else functional.avg_pool2d(mask, step)[0, 0]
             sums, pieces = [], []
             for y, x in self.spans:
-                rows, columns = y.of_image(step, self.height), x.of_image(step, self.width)
+                rows, columns = y.scaled(1 / step), x.scaled(1 / step)
                 piece = None if pooled is None else pooled[rows, columns]
                 positions = (rows.stop - rows.start) * (columns.stop - columns.start)
                 sums.append(float(positions if piece is None else piece.sum()))
@@ -254,13 +226,6 @@ class _Tiles:
 
 def _partial_grams(features: Mapping[str, Tensor], parts: Mapping[str, _MaskPart]) -> dict[str, Tensor]:
     return {layer: part.fraction * gram_matrix(features[layer], part.mask) for layer, part in parts.items()}
-
-
-def _split(length: int, side: int | None) -> list[_Span]:
-    """Split a side into spans of similar length, at multiples of 16, where pooling windows of tile and image align."""
-    count = 1 if side is None else max(1, min(math.ceil(length / side), length // 16))
-    ends = [round(i * length / count / 16) * 16 for i in range(count)] + [length]
-    return [_Span(start, end, max(0, start - MARGIN), min(length, end + MARGIN)) for start, end in pairwise(ends)]
 
 
 def _pad_to_minimum(image: Tensor, side: int = 16) -> Tensor:

@@ -23,7 +23,10 @@ FIRST_STEP = 0.02
 LONGEST_STEP = 0.2
 """Lengths of the first L-BFGS step and limit of later ones, as root mean squares over the pixels."""
 
-Objective = Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]
+AVERAGE = 0.9
+"""With Adam, decay of the moving average of the images, which is the result."""
+
+Closure = Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]
 """Maps an image to its loss terms and the gradient of their sum."""
 Steps = Iterator[tuple[dict[str, Tensor], Tensor]]
 """After each step, the loss terms before the step and the image after it."""
@@ -37,12 +40,12 @@ class OptimizerState:
     moments: dict[str, Tensor] = field(default_factory=dict)
 
 
-def optimize(image: Tensor, objective: Objective, config: StylizeConfig, state: OptimizerState) -> Steps:
+def optimize(image: Tensor, closure: Closure, config: StylizeConfig, state: OptimizerState) -> Steps:
     """Run `config.steps` steps at one scale, starting from an image (1, 3, H, W), which Adam overwrites.
 
     L-BFGS may leave [0, 1] slightly. Adam yields the moving average over the steps.
     """
-    return (_run_lbfgs if config.optimizer == "lbfgs" else _run_adam)(image, objective, config, state)
+    return (_run_lbfgs if config.optimizer == "lbfgs" else _run_adam)(image, closure, config, state)
 
 
 class LBFGS:
@@ -105,13 +108,13 @@ class LBFGS:
         return self.rows.mT @ spectrum @ self.columns
 
 
-def _run_lbfgs(image: Tensor, objective: Objective, config: StylizeConfig, state: OptimizerState) -> Steps:
+def _run_lbfgs(image: Tensor, closure: Closure, config: StylizeConfig, state: OptimizerState) -> Steps:
     height, width = image.shape[2:]
     lbfgs = LBFGS((height, width), image.device) if state.lbfgs is None else state.lbfgs.resized((height, width))
     state.lbfgs = lbfgs
     previous: tuple[Tensor, Tensor] | None = None
     for _ in range(config.steps):
-        terms, gradient = objective(image)
+        terms, gradient = closure(image)
         if previous is not None:
             lbfgs.update(image - previous[0], gradient - previous[1])
         step = lbfgs.propose(gradient) * (config.lr or 1.0)
@@ -125,7 +128,7 @@ def _run_lbfgs(image: Tensor, objective: Objective, config: StylizeConfig, state
         yield terms, image
 
 
-def _run_adam(image: Tensor, objective: Objective, config: StylizeConfig, state: OptimizerState) -> Steps:
+def _run_adam(image: Tensor, closure: Closure, config: StylizeConfig, state: OptimizerState) -> Steps:
     optimizer = torch.optim.Adam([image], lr=config.lr or 0.03, betas=(0.9, 0.99))
     if moments := state.moments:
         size = tuple(image.shape[2:])
@@ -136,12 +139,12 @@ def _run_adam(image: Tensor, objective: Objective, config: StylizeConfig, state:
         }
     average, weight = image.clone(), 0.0
     for _ in range(config.steps):
-        terms, image.grad = objective(image)
+        terms, image.grad = closure(image)
         optimizer.step()
         image.clamp_(0, 1)
         # Bias correction, as for Adam's moments: the first images must not weigh more than later ones.
-        weight = config.average * weight + 1 - config.average
-        average.lerp_(image, (1 - config.average) / weight)
+        weight = AVERAGE * weight + 1 - AVERAGE
+        average.lerp_(image, (1 - AVERAGE) / weight)
         state.moments.update(optimizer.state[image])
         yield terms, average
 

@@ -45,10 +45,7 @@ class StylizeConfig:
     """Layer of the content loss; earlier layers keep more detail of the photograph."""
 
     style_layers: tuple[str, ...] = STYLE_LAYERS
-    """Layers of the style loss; later layers add larger patterns."""
-
-    layer_weights: Annotated[tuple[float, ...], default_is("equal, as in the paper")] = ()
-    """Weights w_l of the style layers, normalized to sum to 1."""
+    """Layers of the style loss, with equal weights; later layers add larger patterns."""
 
     tv: float = 0.0
     """Weight of the total variation, which smooths the image."""
@@ -63,9 +60,6 @@ class StylizeConfig:
     pooling: Literal["max", "average"] = "max"
     """Pooling of the network; the paper found average slightly more appealing."""
 
-    padding: Literal["replicate", "zeros"] = "replicate"
-    """Padding of the first convolution; zeros, as published, can leave a frame around the image."""
-
     # Optimization.
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS, as in the paper, or Adam, which needs less memory."""
@@ -78,9 +72,6 @@ class StylizeConfig:
 
     lr: Annotated[float | None, default_is("1 for L-BFGS, 0.03 for Adam", "FLOAT")] = None
     """Learning rate."""
-
-    average: float = 0.9
-    """With Adam, the result is a moving average of the images at each step, with this decay; 0 disables averaging."""
 
     seed: int = 0
     """Random seed for --init noise. The same seed gives the same picture on the same machine."""
@@ -100,14 +91,10 @@ class StylizeConfig:
         check_at_least(self, 1, "size", "steps", "min_size")
         check_at_least(self, 0, "alpha", "beta", "tv", "seed")
         check_positive(self, "style_scale", "lr", "memory")
-        check(0 <= self.average < 1, f"--average must be in [0, 1), got {self.average}")
         check(self.alpha + self.beta > 0, "--alpha and --beta are both 0; there is nothing to optimize")
         check(len(self.style_layers) > 0, "--style-layers: expected at least one layer")
         check(len(set(self.style_layers)) == len(self.style_layers), "--style-layers: a layer is named twice")
-        check_weights(self, "layer_weights")
         check_weights(self, "style_weights")
-        weights, layers = len(self.layer_weights), len(self.style_layers)
-        check(weights in (0, layers), f"--layer-weights: got {weights} weights for {layers} style layers")
         _check_vgg_weights(self.network, self.vgg_weights)
 
 
@@ -145,9 +132,6 @@ class StylizeCommand(StylizeConfig):
     save_every: int = 0
     """Steps between intermediate pictures (out-0100.png ...); 0 saves none."""
 
-    dry_run: bool = False
-    """Print the scales with the estimated time and memory, and exit."""
-
     overwrite: bool = False
     """Replace existing output."""
 
@@ -159,24 +143,10 @@ class StylizeCommand(StylizeConfig):
             raise ValueError(
                 "no photograph given; try `gatys photo.jpg painting.jpg` or `gatys photo.jpg --style NAME`"
             )
-        paintings = len(self.paintings)
-        styles = paintings + len(self.style)
-        if styles == 0:
+        if not self.paintings and not self.style:
             raise ValueError("no style given; add a painting, or --style NAME (`gatys styles` lists names)")
-        if self.style_weights and len(self.style_weights) != styles:
-            raise ValueError(f"--style-weights: got {len(self.style_weights)} weights for {styles} styles")
         if self.content_mask is not None and self.several:
             raise ValueError("--content-mask marks the regions of one photograph, but there are several")
-        if self.style_mask and self.content_mask is None:
-            raise ValueError("--style-mask needs --content-mask, which marks the regions of the photograph")
-        if self.style_mask and len(self.style_mask) != paintings:
-            raise ValueError(f"--style-mask: got {len(self.style_mask)} masks for {paintings} paintings")
-        if self.style_mask and self.style:
-            raise ValueError("--style-mask cannot be combined with --style; pass the painting itself instead")
-        if self.init == "style" and not paintings:
-            raise ValueError("--init style needs a painting; a style given with --style has no picture to start from")
-        if self.preserve_color == "histogram" and self.style:
-            raise ValueError("--preserve-color histogram needs paintings, not --style; use --preserve-color luminance")
 
     @property
     def photographs(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from gatys.objective import gram_matrices, tile_size
 from gatys.options import StylizeConfig
-from gatys.styles import Preset, Style
+from gatys.styles import Preset, Style, mean_grams
 from stylekit.networks.vgg import VGGFeatures
 
 COLORS = ("black", "blue", "green", "cyan", "red", "magenta", "yellow", "white")
@@ -59,13 +59,10 @@ def blend_grams(
         longest: Longer side in pixels that paintings are shrunk to; they are never enlarged.
     """
     weights = config.style_weights or (1.0,) * len(styles)
-    blended: dict[str, Tensor] = {}
-    for style, mask, weight in zip(styles, masks, (w / sum(weights) for w in weights), strict=True):
-        if weight == 0:
-            continue
-        for layer, gram in _style_grams(style, mask, network, config, longest).items():
-            blended[layer] = blended[layer] + weight * gram if layer in blended else weight * gram
-    return blended
+    return mean_grams(
+        (_style_grams(style, mask, network, config, longest) for style, mask in zip(styles, masks, strict=True)),
+        weights,
+    )
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ painting depends on the size at which the network evaluates it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,21 @@ Style = Tensor | Preset
 """A painting, (1, 3, H, W) in [0, 1], or a preset."""
 
 
+def mean_grams(grams: Iterable[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted mean of several styles.
+
+    Args:
+        grams: Gram matrices by layer, (1, N, N), of each style.
+        weights: One for each style, not all 0.
+    """
+    mean: dict[str, Tensor] = {}
+    for style, weight in zip(grams, weights, strict=True):
+        for layer, gram in style.items():
+            weighted = weight / sum(weights) * gram
+            mean[layer] = mean[layer] + weighted if layer in mean else weighted
+    return mean
+
+
 @torch.no_grad()
 def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset:
     """The style of a painting, or the mean style of several paintings.
@@ -74,7 +89,7 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
     Raises:
         ValueError: There are no pictures.
     """
-    sums: dict[int, dict[str, Tensor]] = {}
+    means: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}
     device = network.mean.device
     for picture in pictures:
@@ -82,15 +97,13 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
         sizes = [size for size in SIZES if size <= max(picture.size)] or [SIZES[0]]
         for size in sizes:
             layers = network(images.to_tensor(images.resize(picture, size)).to(device))
-            total = sums.setdefault(size, {})
-            for layer, features in layers.items():
-                gram = gram_matrix(features).cpu()
-                total[layer] = total[layer] + gram if layer in total else gram
-            counts[size] = counts.get(size, 0) + 1
-    if not sums:
+            grams = {layer: gram_matrix(features).cpu() for layer, features in layers.items()}
+            count = counts.get(size, 0)
+            means[size] = mean_grams([means[size], grams], [count, 1]) if count else grams
+            counts[size] = count + 1
+    if not means:
         raise ValueError("expected at least one painting")
-    mean = {size: {layer: gram / counts[size] for layer, gram in sums[size].items()} for size in sorted(sums)}
-    return Preset(mean, network.fingerprint)
+    return Preset(dict(sorted(means.items())), network.fingerprint)
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:

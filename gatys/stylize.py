@@ -13,20 +13,30 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast, overload
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from gatys.colors import color_moments, match_colors
 from gatys.objective import Objective, Region, tile_size
 from gatys.optim import OptimizerState, optimize
 from gatys.options import StylizeConfig
 from gatys.regions import Masks, blend_grams, resize, split_by_color
-from gatys.styles import Preset, Style, check_preset
+from gatys.styles import Preset, Style, check_preset, load_preset
 from stylekit.devices import to_device
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
+from stylekit.pictures.color import color_moments, match_colors, with_luma_of
+from stylekit.pictures.inputs import Picture, like, to_batch
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Styles: TypeAlias = "Picture | Style | Sequence[Picture | Style]"
+"""Pictures of paintings, presets, and their names."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +59,81 @@ class Step:
         return self.current.clamp(0, 1)
 
 
+class StylizeArguments(TypedDict, total=False):
+    """The keyword arguments of `stylize`, which documents them."""
+
+    network: VGGFeatures | None
+    content_mask: Picture | Tensor | None
+    style_masks: Sequence[Picture | Tensor]
+    init: Picture | Tensor | None
+    on_step: Callable[[Step], object] | None
+
+
+@overload
 def stylize(
-    content: Tensor,
-    styles: Sequence[Style],
+    content: Tensor, styles: Styles, config: StylizeConfig | None = ..., **arguments: Unpack[StylizeArguments]
+) -> Tensor: ...
+@overload
+def stylize(
+    content: Picture, styles: Styles, config: StylizeConfig | None = ..., **arguments: Unpack[StylizeArguments]
+) -> Image.Image: ...
+def stylize(
+    content: Picture | Tensor,
+    styles: Styles,
     config: StylizeConfig | None = None,
     *,
     network: VGGFeatures | None = None,
-    content_mask: Tensor | None = None,
-    style_masks: Sequence[Tensor] = (),
-    init: Tensor | None = None,
+    content_mask: Picture | Tensor | None = None,
+    style_masks: Sequence[Picture | Tensor] = (),
+    init: Picture | Tensor | None = None,
     on_step: Callable[[Step], object] | None = None,
-) -> Tensor:
+) -> Tensor | Image.Image:
     """Render a photograph in the style of paintings.
 
+    A picture is a PIL image, the path of a file, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
+    (3, H, W) or (1, 3, H, W) of floats in [0, 1].
+
     Args:
-        content: The photograph, (1, 3, H, W) in [0, 1], on any device.
-        styles: Paintings in [0, 1], of any size, or presets.
+        content: The photograph.
+        styles: One style or several: pictures of paintings, of any size; presets; names or files of presets.
         config: Options; default: `StylizeConfig()`.
         network: Result of `build_network(config)`, which is called by default.
-        content_mask: (1, 3, H, W) in black, white and pure colors. Without `style_masks`, white is stylized and black
-            is kept. With them, each color is a region that takes the style of the paintings' regions of that color.
-        style_masks: One per painting.
+        content_mask: A picture in black, white and pure colors. Without `style_masks`, white is stylized and black is
+            kept. With them, each color is a region that takes the style of the paintings' regions of that color.
+        style_masks: One picture per painting.
         init: Initial image; overrides `config.init`.
         on_step: Called after each step. If it returns False, the current image is the result.
 
     Returns:
-        (1, 3, h, w) in [0, 1], on the content's device.
+        A tensor (3, h, w) or (1, 3, h, w) in [0, 1] for a tensor, of its type and on its device; otherwise a PIL image.
 
     Raises:
-        ValueError: A shape or a combination of arguments is invalid; a preset was made with another network or lacks a
-            layer; a color of the content mask is missing in a style mask.
+        FileNotFoundError: There is no such picture or preset.
+        ValueError: A picture or a combination of arguments is invalid; a preset was made with another network or lacks
+            a layer; a color of the content mask is missing in a style mask.
         FloatingPointError: The loss is infinite or NaN; try a smaller learning rate.
     """
     config = config or StylizeConfig()
-    _check_arguments(content, styles, config, content_mask, style_masks, init)
     network = network or build_network(config)
-    photograph = content.to(network.mean.device)
-    styles = [_prepare_style(style, photograph, network, config) for style in styles]
-    masks = split_by_color(content_mask, style_masks, len(styles))
+    photograph, keep_mask = _load("content", content, network), None
+    loaded = [
+        style if isinstance(style, Preset) else _load_style(f"style {i}", style, network)
+        for i, style in enumerate(styles if isinstance(styles, list | tuple) else [styles], start=1)
+    ]
+    regions = [_load(f"style mask {i}", mask, network) for i, mask in enumerate(style_masks, start=1)]
+    if content_mask is not None:
+        keep_mask = _load("content mask", content_mask, network)
+    _check_arguments(loaded, config, keep_mask, regions, init)
+    start = None if init is None else _load("initial image", init, network)
+    loaded = [_prepare_style(style, photograph, network, config) for style in loaded]
+    masks = split_by_color(keep_mask, regions, len(loaded))
 
-    sizes = scale_sizes(content.shape[2], content.shape[3], config)
-    image = _initial_image(photograph, styles, config, init, sizes[0])
+    sizes = scale_sizes(photograph.shape[2], photograph.shape[3], config)
+    image = _initial_image(photograph, loaded, config, start, sizes[0])
     state = OptimizerState()
     stop = False
     for i, size in enumerate(sizes):
-        objective = _objective(photograph, styles, masks, network, config, size)
+        objective = _objective(photograph, loaded, masks, network, config, size)
         steps = optimize(_resize_and_pad(image, size), objective, config, state)
         for number, (terms, padded) in enumerate(steps, start=i * config.steps + 1):
             image = _crop(padded, size)
@@ -103,8 +143,7 @@ def stylize(
                 break
         if stop:
             break
-    keep_mask = None if style_masks else content_mask
-    return _finish(image, resize(photograph, sizes[-1]), keep_mask, config).to(content.device)
+    return like(content, _finish(image, resize(photograph, sizes[-1]), None if regions else keep_mask, config))
 
 
 def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
@@ -115,7 +154,7 @@ def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> 
         OSError: The weights cannot be read or downloaded.
     """
     layers = dict.fromkeys((config.content_layer, *config.style_layers))
-    network = VGGFeatures(layers, config.network, config.vgg_weights, config.pooling, config.padding, normalize=True)
+    network = VGGFeatures(layers, config.network, config.vgg_weights, config.pooling, "replicate", normalize=True)
     return to_device(network, device)
 
 
@@ -129,40 +168,47 @@ def scale_sizes(height: int, width: int, config: StylizeConfig) -> list[tuple[in
     return [(max(1, round(height * s / longer)), max(1, round(width * s / longer))) for s in reversed(sizes)]
 
 
+def _load(name: str, picture: Picture | Tensor, network: VGGFeatures) -> Tensor:
+    try:
+        image = to_batch(picture, network.mean.device, network.mean.dtype)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if len(image) > 1:
+        raise ValueError(f"{name}: expected one picture, got a batch of {len(image)}")
+    return image
+
+
+def _load_style(name: str, style: Picture | Tensor, network: VGGFeatures) -> Style:
+    is_name = isinstance(style, str | Path) and Path(style).suffix.lower() not in (*images.FORMATS, *images.READ_ONLY)
+    return load_preset(cast(str, style)) if is_name else _load(name, style, network)
+
+
 def _check_arguments(
-    content: Tensor,
     styles: Sequence[Style],
     config: StylizeConfig,
     content_mask: Tensor | None,
     style_masks: Sequence[Tensor],
-    init: Tensor | None,
+    init: object,
 ) -> None:
-    pictures = {"content": content, "content mask": content_mask, "initial image": init}
-    pictures |= {f"style {i}": s for i, s in enumerate(styles, 1) if isinstance(s, Tensor)}
-    pictures |= {f"style mask {i}": m for i, m in enumerate(style_masks, 1)}
-    for name, picture in pictures.items():
-        if picture is not None and (picture.ndim != 4 or picture.shape[:2] != (1, 3) or 0 in picture.shape):
-            raise ValueError(f"{name}: expected a picture of shape (1, 3, H, W), got {tuple(picture.shape)}")
     if not styles:
         raise ValueError("expected at least one style")
     if config.style_weights and len(config.style_weights) != len(styles):
         raise ValueError(f"--style-weights: got {len(config.style_weights)} weights for {len(styles)} styles")
     presets = any(isinstance(style, Preset) for style in styles)
     if style_masks and (content_mask is None or len(style_masks) != len(styles) or presets):
-        raise ValueError("style masks require a content mask, and one style mask per style; presets have no regions")
+        raise ValueError("--style-mask needs --content-mask and one mask per style; presets have no regions")
     if presets and config.preserve_color == "histogram":
         raise ValueError("--preserve-color histogram: a preset has no colors to change; use luminance")
     if init is None and config.init not in ("content", "noise", "style"):
         raise ValueError(f"--init {config.init}: expected content, noise, style, or a picture file")
-    if init is None and config.init == "style" and not isinstance(styles[0], Tensor):
-        raise ValueError("--init style: the first style is a preset, which has no picture to start from")
+    if init is None and config.init == "style" and isinstance(styles[0], Preset):
+        raise ValueError("--init style needs a painting; a preset has no picture to start from")
 
 
 def _prepare_style(style: Style, photograph: Tensor, network: VGGFeatures, config: StylizeConfig) -> Style:
     if isinstance(style, Preset):
         check_preset(style, network, config.style_layers)
         return style
-    style = style.to(photograph.device)
     return match_colors(style, color_moments(photograph)) if config.preserve_color == "histogram" else style
 
 
@@ -170,7 +216,7 @@ def _initial_image(
     photograph: Tensor, styles: Sequence[Style], config: StylizeConfig, init: Tensor | None, size: tuple[int, int]
 ) -> Tensor:
     if init is not None:
-        return init.to(photograph.device)
+        return init
     if config.init == "noise":
         noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(config.seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photograph.device)
@@ -223,8 +269,8 @@ def _finish(image: Tensor, photograph: Tensor, keep_mask: Tensor | None, config:
     height, width = photograph.shape[2:]
     image = resize(image, (height, width)).clamp(0, 1)
     if config.preserve_color == "luminance":
-        image = images.with_luminance_of(image, photograph)
+        image = with_luma_of(image, photograph)
     if keep_mask is not None:
-        stylized = keep_mask.to(image.device).mean(1, keepdim=True)
+        stylized = keep_mask.mean(1, keepdim=True)
         image = torch.lerp(photograph, image, functional.interpolate(stylized, (height, width), mode="bilinear"))
     return image

@@ -49,27 +49,16 @@ def train(config: TrainConfig) -> int:
 
 def stylize(config: StylizeConfig) -> int:
     """Stylize pictures, folders and videos; report those that fail and continue."""
-    from johnson.stylize import load_network, stylize_files
-    from stylekit import devices, distributed
-    from stylekit.pictures import images
-    from stylekit.pictures.jobs import describe_skipped, plan_jobs
+    from johnson.stylize import load_network, stylize
 
-    jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
-    devices.set_threads(config.threads)
-    device = devices.choose_device(config.device)
-    with distributed.process_group(device, distributed.PATIENT):
-        jobs, sheet = cli.select_jobs(jobs, config.output, config.sheet, config.overwrite)
-        cli.print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
-        distributed.wait_for_all()  # A result of another process is none of an earlier call.
-        outcomes = stylize_files(distributed.share(jobs), load_network(config.style), config, device)
-        return cli.report_outcomes(outcomes, jobs, config.output, sheet, "johnson stylize", "painted")
+    return cli.process_pictures(config, lambda: load_network(config.style), stylize, "johnson stylize", "painted")
 
 
 def evaluate(config: EvaluateConfig) -> int:
     """Measure a network; print a table and write it as JSON."""
     from johnson import evaluate as evaluation
     from stylekit import devices
-    from stylekit.networks.figures import table
+    from stylekit.measures.table import table
 
     devices.set_threads(config.threads)
     result = evaluation.evaluate(config)
@@ -81,14 +70,12 @@ def evaluate(config: EvaluateConfig) -> int:
         f"{result.weights}: {counts['photographs']} photographs, style: {' '.join(result.style)}; weave in "
         f"{counts['weave']}, halo in {counts['halo']}"
     )
-    print(f"{table(result.figures, evaluation.MARKS)}\n{config.output}")
+    print(f"{table(result.metrics, evaluation.BASELINES)}\n{config.output}")
     return 1 if result.errors else 0
 
 
 def export(config: ExportConfig) -> int:
     """Export a network; compare the file with `stylize`."""
-    from johnson.stylize import load_network, stylize, stylize_whole
-    from stylekit import devices
+    from johnson.stylize import forward, load_network, stylize
 
-    devices.set_threads(config.threads)
-    return cli.export_network(load_network(config.weights), stylize_whole, stylize, config, "johnson export")
+    return cli.export_network(load_network(config.weights), forward, stylize, config, "johnson export")

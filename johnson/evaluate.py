@@ -1,14 +1,15 @@
 """Measure a style network: how near the style of its pictures is to that of the painting, what it keeps and adds.
 
-Every figure has two marks: what it would be if (crops of) the painting took the place of the output, and if the
-untouched photograph did. A style without a picture, a preset, has no marks of the first kind.
+Every metric has two baselines: what it would be if (crops of) the painting took the place of the output, and if the
+untouched photograph did. A style without a picture, a preset, has no baselines of the first kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,24 +20,26 @@ from gatys.options import STYLE_LAYERS
 from gatys.styles import bundled_presets
 from johnson.data import find_photographs
 from johnson.models import TransformerNet
-from johnson.options import EvaluateConfig, TrainConfig
+from johnson.options import EvaluateConfig
 from johnson.stylize import load_network, stylize
 from johnson.train import style_grams
 from stylekit import devices
 from stylekit.atomic import check_writable
-from stylekit.networks import metrics
-from stylekit.networks.figures import Figure, Saved
+from stylekit.measures import table
+from stylekit.measures.features import Estimate, content_kept
+from stylekit.measures.patterns import halo, weave
+from stylekit.measures.table import Metric, Samples
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
 
-MARKS = ("painting", "untouched photograph")
-"""The columns of the table with the marks."""
+BASELINES = ("painting", "untouched photograph")
+"""The columns of the table with the baselines."""
 
 
-@dataclass
-class Evaluation(Saved):
-    """All figures of a style network, with what they were measured on."""
+@dataclass(kw_only=True)
+class Evaluation(table.Evaluation):
+    """All metrics of a style network, with what they were measured on."""
 
     weights: str
     style: tuple[str, ...]
@@ -44,15 +47,10 @@ class Evaluation(Saved):
     loss_network: str
     dataroot: str
     size: int | None
-    counts: dict[str, int] = field(default_factory=dict)
-    """Photographs, and those that count for weave and halo: not every one has smooth areas or strong edges."""
-    figures: dict[str, Figure] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
-    """Pictures that could not be read."""
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Stylize a folder of photographs and compute all figures.
+    """Stylize a folder of photographs and compute all metrics.
 
     Raises:
         FileNotFoundError: There is no such network, style or folder.
@@ -65,12 +63,18 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     device = devices.choose_device(config.device)
     network = devices.to_device(load_network(config.weights), device)
     style = config.style or _bundled_style(config.weights)
-    evaluation = Evaluation(config.weights, style, config.style_size, config.loss_network, config.dataroot, config.size)
+    evaluation = Evaluation(
+        weights=config.weights,
+        style=style,
+        style_size=config.style_size,
+        loss_network=config.loss_network,
+        dataroot=config.dataroot,
+        size=config.size,
+    )
     vgg = VGGFeatures(STYLE_LAYERS, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
     vgg = devices.to_device(vgg, device)
     # The style as training computes it.
-    options = {"style_size": config.style_size, "style_layers": STYLE_LAYERS, "loss_network": config.loss_network}
-    grams = style_grams(TrainConfig(config.dataroot, style=style, **options), vgg)  # type: ignore[arg-type]
+    grams = style_grams(style, config.style_size, STYLE_LAYERS, vgg)
     paintings = Collection(find_paintings(style), config.style_size, device, evaluation.errors)
     paths = find_photographs(config.dataroot)[: config.max_dataset_size]
     photographs = Collection(paths, config.size, device, evaluation.errors)
@@ -92,7 +96,7 @@ def measure(
     vgg: VGGFeatures,
     grams: Mapping[str, Tensor],
 ) -> None:
-    """Compute all figures of a network and put them into `evaluation`.
+    """Compute all metrics of a network and put them into `evaluation`.
 
     Args:
         paintings: The style, if it has pictures.
@@ -103,30 +107,31 @@ def measure(
         ValueError: No photograph can be read.
     """
     content_network = devices.to_device(VGGFeatures("relu4_1", "compact", normalize=True), vgg.mean.device)
-    output, painted, untouched = _Numbers(), _Numbers(), _Numbers()
+    output, painted, untouched = Samples(), Samples(), Samples()
     contents = []
     for painting in paintings:
         contents.append(content_network(painting)["relu4_1"])
-        painted.note("weave", metrics.weave(painting, painting))
+        painted.add(weave=weave(painting, painting))
         for crop in _crops(painting):
-            painted.note_all(style_distances(gram_matrices(vgg, crop, STYLE_LAYERS), grams))
+            painted.add(**style_distances(gram_matrices(vgg, crop, STYLE_LAYERS), grams))
     for photograph in tqdm(photographs, desc="stylize", unit="picture", disable=None, delay=1):
         before = content_network(photograph)["relu4_1"]
-        for numbers, picture in ((output, stylize(photograph, network)), (untouched, photograph)):
-            numbers.note_all(style_distances(gram_matrices(vgg, picture, STYLE_LAYERS), grams))
-            numbers.note("content_kept", metrics.content_kept(before, content_network(picture)["relu4_1"]))
-            numbers.note("weave", metrics.weave(picture, photograph))
-            numbers.note("halo", metrics.halo(picture, photograph))
+        for samples, picture in ((output, stylize(photograph, network)), (untouched, photograph)):
+            samples.add(
+                **style_distances(gram_matrices(vgg, picture, STYLE_LAYERS), grams),
+                content_kept=content_kept(before, content_network(picture)["relu4_1"]),
+                weave=weave(picture, photograph),
+                halo=halo(picture, photograph),
+            )
         for content in contents:
-            painted.note("content_kept", metrics.content_kept(before, content))
+            painted.add(content_kept=content_kept(before, content))
     if not output.values:
         raise ValueError(f"no photograph in {evaluation.dataroot} can be read")
     for name in output.values:
-        estimate = metrics.mean(torch.tensor(output.values[name]))
-        evaluation.figures[name] = Figure(estimate, painted.mean(name), untouched.mean(name))
+        estimate = cast(Estimate, output.mean(name))
+        evaluation.metrics[name] = Metric(estimate, painted.mean(name), untouched.mean(name))
     evaluation.counts["photographs"] = len(output.values["content_kept"])
-    for name in ("weave", "halo"):
-        evaluation.counts[name] = int((~torch.tensor(output.values[name]).isnan()).sum())
+    evaluation.counts |= {name: output.count(name) for name in ("weave", "halo")}
 
 
 def style_distances(found: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> dict[str, float]:
@@ -164,23 +169,6 @@ def _bundled_style(name: str) -> tuple[str]:
     if name not in bundled_presets():
         raise ValueError(f"there is no bundled style {name}; add --style with the painting of the network")
     return (name,)
-
-
-class _Numbers:
-    """Numbers of several pictures by name."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def note(self, name: str, value: float) -> None:
-        self.values.setdefault(name, []).append(value)
-
-    def note_all(self, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.note(name, value)
-
-    def mean(self, name: str) -> metrics.Estimate | None:
-        return metrics.mean(torch.tensor(self.values[name])) if name in self.values else None
 
 
 def _crops(painting: Tensor) -> list[Tensor]:

@@ -32,6 +32,7 @@ from stylekit.networks.blocks import (
     UpsampleConv2d,
 )
 from stylekit.networks.convolutions import Conv2d
+from stylekit.networks.noise import fixed_noise
 from stylekit.networks.weights import check_shapes, load_tensors
 
 N_BLOCKS = 5
@@ -51,8 +52,8 @@ class TransformerNet(
     `TransformerNet.from_pretrained(folder or Hub id)` loads released weights, `TransformerNet.from_official(path)`
     files of fast_neural_style.
 
-    Shape: (B, 3, H, W) in [0, 1], or (B, 4, H, W) with noise (see `with_noise`) -> (B, 3, H, W), approximately in
-    [0, 1]; clamp before display. H and W are multiples of 4 and at least 8. Without the fourth channel the noise is 0.
+    Shape: (B, 3, H, W) in [0, 1] and noise, see `with_noise` -> (B, 3, H, W), approximately in [0, 1]; clamp before
+    display. H and W are multiples of 4 and at least 8.
 
     `network.noise *= 2` on a trained network gives freer strokes and preserves less of the photograph.
 
@@ -82,9 +83,8 @@ class TransformerNet(
             if isinstance(module, InstanceNorm2d) and module.num_features > 3:  # Not the colors.
                 module.limit = config.limit
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.noise and x.shape[1] == 3:
-            x = functional.pad(x, (0, 0, 0, 0, 0, 1))
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        x = self.with_noise(x, noise)
         return self.finish(self.model(x), x)
 
     def finish(self, output: Tensor, x: Tensor) -> Tensor:
@@ -96,9 +96,17 @@ class TransformerNet(
         """
         return output if self.keep_colors is None else self.keep_colors(output, x[:, :3])
 
-    def with_noise(self, photographs: Tensor, noise: Tensor) -> Tensor:
-        """Scale noise from N(0, 1), (B, 1, H, W), and append it to photographs, (B, 3, H, W), as a fourth channel."""
-        return torch.cat([photographs, self.noise * noise], dim=1) if self.noise else photographs
+    def with_noise(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The input of `model`: pictures (B, 3, H, W) with the noise channel, if the network has one.
+
+        Args:
+            noise: From N(0, 1), (B, 1, H, W). None: the same for every picture of a size (`fixed_noise`).
+        """
+        if not self.noise:
+            return x
+        if noise is None:
+            noise = fixed_noise(x.shape[2], x.shape[3]).to(x).expand(len(x), -1, -1, -1)
+        return torch.cat([x, self.noise * noise], dim=1)
 
     @classmethod
     def from_official(cls, path: str | Path) -> "TransformerNet":

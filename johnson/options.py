@@ -13,7 +13,7 @@ from stylekit.options import (
     THREADS,
     ExportOptions,
     Hidden,
-    PaintConfig,
+    PictureOptions,
     RunConfig,
     Schedule,
     TrainingData,
@@ -187,7 +187,7 @@ class TrainConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class StylizeConfig(PaintConfig):
+class StylizeConfig(PictureOptions):
     """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given.
 
     Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
@@ -214,13 +214,13 @@ class EvaluateConfig:
     """Network, given like --style of `johnson stylize`."""
 
     style: Annotated[tuple[str, ...], default_is("the bundled style with that name", aliases=("-s",))] = ()
-    """The style it should have, given like --style of `johnson train`. Only pictures give the marks of the painting."""
+    """Its style, given like --style of `johnson train`. Only pictures give the baseline of the painting."""
 
     style_size: int = 512
     """Shrink paintings whose longer side exceeds this many pixels; use the value of the training."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all figures; replaced if it exists."""
+    """JSON file with all metrics; replaced if it exists."""
 
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink photographs whose longer side exceeds this many pixels."""

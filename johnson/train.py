@@ -15,19 +15,19 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
-from stylekit.measures.patterns import MeanWeave
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from gatys.objective import gram_matrices
-from gatys.styles import Preset, check_preset, load_preset
+from gatys.styles import Preset, check_preset, load_preset, mean_grams
 from johnson.data import Photographs, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
 from johnson.options import NetworkConfig, StyleSchedule, TrainConfig
 from johnson.stylize import load_network, stylize
 from stylekit import devices, distributed
+from stylekit.measures.patterns import MeanWeave
 from stylekit.networks import weights
 from stylekit.networks.blocks import describe_sizes
 from stylekit.networks.vgg import VGGFeatures
@@ -97,7 +97,7 @@ def train_step(
         amp: Run the networks in bfloat16; losses and the optimizer stay in float32.
     """
     with torch.autocast(photographs.device.type, torch.bfloat16, enabled=amp):
-        stylized = state.network(cast(TransformerNet, distributed.unwrap(state.network)).with_noise(photographs, noise))
+        stylized = state.network(photographs, noise)
         features = state.loss_network(stylized)
         with torch.no_grad():
             layer = config.losses.content_layer
@@ -222,23 +222,21 @@ def style_grams(
         styles: Paintings, folders of paintings, and presets.
         size: Longer side to which paintings are shrunk.
     """
-    device = loss_network.mean.device
-    grams = [_grams_of(name, size, layers, loss_network) for name in styles]
-    return {layer: torch.stack([gram[layer].to(device) for gram in grams]).mean(0) for layer in layers}
+    return mean_grams((_grams_of(name, size, layers, loss_network) for name in styles), [1.0] * len(styles))
 
 
 def _grams_of(name: str, size: int, layers: Sequence[str], loss_network: VGGFeatures) -> dict[str, Tensor]:
     """Gram matrices of a painting, a folder of paintings, or a preset."""
-    path = Path(name)
+    path, device = Path(name), loss_network.mean.device
     if path.is_dir() or path.suffix.lower() in images.FORMATS:
         paths = find_photographs(path) if path.is_dir() else [path]
         paintings = (images.to_tensor(images.resize(images.load(p), size)) for p in paths)
-        device = loss_network.mean.device
-        grams = [gram_matrices(loss_network, painting.to(device), layers) for painting in paintings]
-        return {layer: torch.stack([gram[layer] for gram in grams]).mean(0) for layer in layers}
+        grams = (gram_matrices(loss_network, painting.to(device), layers) for painting in paintings)
+        return mean_grams(grams, [1.0] * len(paths))
     preset = load_preset(name)
     check_preset(preset, loss_network, layers)
-    return preset.at(size)
+    grams_at = preset.at(size)
+    return {layer: grams_at[layer].to(device) for layer in layers}
 
 
 @dataclass

@@ -96,7 +96,6 @@ def _compare(network: TransformerNet, limited: TransformerNet, path: Path, size:
     photograph = images.to_tensor(images.resize(images.load(path), size))
     height, width = (side // 4 * 4 for side in photograph.shape[2:])
     noise = random_noise(1, height, width, 1, photograph.device)
-    pictures = network.with_noise(photograph[..., :height, :width], noise)
     wanted: list[Statistics] = []
     differences: list[Statistics] = []
 
@@ -117,7 +116,7 @@ def _compare(network: TransformerNet, limited: TransformerNet, path: Path, size:
         for copy, measure in ((network, record), (limited, replay)):
             for norm in _norms(copy):
                 norm.measure = measure
-            copy(pictures)
+            copy(photograph[..., :height, :width], noise)
             for norm in _norms(copy):
                 norm.measure = None
     return differences

@@ -59,7 +59,7 @@ METHODS = {
     "gatys": "Gatys, mean style",
 }
 
-FIGURES = {
+METRICS = {
     "kid_vgg_compact": ("KID, VGG", 1000, 0),
     "kid_efficientnet_lite0": ("KID, EfficientNet", 1000, 0),
     "palette_distance": ("palette", 1, 3),
@@ -67,7 +67,7 @@ FIGURES = {
     "weave": ("weave", 1, 2),
     "halo": ("halo", 1, 1),
 }
-"""Figures of `cyclegan evaluate`: title, factor, decimals."""
+"""Metrics of `cyclegan evaluate`: title, factor, decimals."""
 
 SHEETS = {"gatys-content": 1, "gatys-style-layers": 1, "objectives": 0.508, "johnson": 0.345, "methods": 1}
 """Sheets of `make gallery` and benchmarks/gatys_grid.py, and how much of each is shown, from the top."""
@@ -220,7 +220,7 @@ def evaluation_numbers() -> dict[str, object]:
     back = read("evaluation/vangogh2landscape-512.json")
     small, small_back = (read(f"evaluation/{name}-256.json") for name in ("landscape2vangogh", "vangogh2landscape"))
     return {
-        "Thousand": f"{FIGURES['kid_vgg_compact'][1]:,}",
+        "Thousand": f"{METRICS['kid_vgg_compact'][1]:,}",
         "PhotographsSmallTest": small["counts"]["x"],
         "PaintingsSmallTest": small_back["counts"]["x"],
         "PhotographsLargeTest": new["counts"]["x"],
@@ -295,8 +295,8 @@ def evaluation_table() -> list[list[str]]:
     rows = []
     for size in ("256", "512"):
         new, old = (read(f"evaluation/{name}-{size}.json") for name in ("landscape2vangogh", "landscape2vangogh-cycle"))
-        for name, (title, *_) in FIGURES.items():
-            head = f"{size} px" if name == next(iter(FIGURES)) else ""
+        for name, (title, *_) in METRICS.items():
+            head = f"{size} px" if name == next(iter(METRICS)) else ""
             columns = [
                 interval(old, name),
                 interval(new, name),
@@ -311,19 +311,19 @@ def methods_table() -> list[list[str]]:
     rows = []
     for name, title in METHODS.items():
         evaluation = read(f"methods/{name}.json")
-        rows.append([title, *(shown(evaluation, figure) for figure in FIGURES)])
-    return [*rows, ["real paintings", *(shown(evaluation, figure, "real") for figure in FIGURES)]]
+        rows.append([title, *(shown(evaluation, metric) for metric in METRICS)])
+    return [*rows, ["real paintings", *(shown(evaluation, metric, "real") for metric in METRICS)]]
 
 
 def ablation_table() -> list[list[str]]:
     rows = []
     for name, title in ABLATION.items():
         evaluation = read(f"ablation/{name}.json")
-        figures = [name for name in FIGURES if name != "halo"]
+        metrics = [name for name in METRICS if name != "halo"]
         steps = read_lines(f"ablation/{name}.jsonl")[-1]["step"]
-        cells = [shown(evaluation, figure) for figure in ("cycle_error", *figures)]
+        cells = [shown(evaluation, metric) for metric in ("cycle_error", *metrics)]
         rows.append([title, f"{steps:,}", *cells])
-    blank = [shown(evaluation, figure, "untranslated") for figure in figures]
+    blank = [shown(evaluation, metric, "untranslated") for metric in metrics]
     return [*rows, ["untranslated photographs", "", "", *blank]]
 
 
@@ -460,18 +460,18 @@ def weighted(line: Mapping[str, Any], i: int) -> tuple[float, float]:
 
 
 def shown(evaluation: Mapping[str, Any], name: str, part: str = "output") -> str:
-    """A figure as it is printed; nothing, if it was not measured."""
-    entry = evaluation["figures"].get(name, {}).get(part)
+    """A metric as it is printed; nothing, if it was not measured."""
+    entry = evaluation["metrics"].get(name, {}).get(part)
     if entry is None or entry["value"] is None or not math.isfinite(entry["value"]):
         return ""
-    _, factor, decimals = FIGURES.get(name, ("", 1, 3))
+    _, factor, decimals = METRICS.get(name, ("", 1, 3))
     return rounded(entry["value"] * factor, decimals)
 
 
 def interval(evaluation: Mapping[str, Any], name: str) -> str:
-    """A figure with its 95 % interval."""
-    entry = evaluation["figures"][name]["output"]
-    _, factor, decimals = FIGURES[name]
+    """A metric with its 95 % interval."""
+    entry = evaluation["metrics"][name]["output"]
+    _, factor, decimals = METRICS[name]
     low, high = (rounded(entry[end] * factor, decimals) for end in ("low", "high"))
     return f"{shown(evaluation, name)} ({low} to {high})"
 

@@ -13,6 +13,7 @@ import operator
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ import tyro
 
 from stylekit import __version__
 from stylekit.atomic import check_writable
-from stylekit.options import ExportOptions, RunConfig, RunName, flatten, nest
+from stylekit.options import ExportOptions, PictureOptions, RunConfig, RunName, flatten, nest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,6 +59,8 @@ def exit_on_error(prog: str) -> Iterator[None]:
 
     ValueError and OSError mean invalid input. `python -X dev` also shows the traceback.
     """
+    # Pillow warns about metadata that we ignore and sizes that we check ourselves.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
         sys.stdout.flush()  # Otherwise a broken pipe is only noticed, and reported, when Python exits.
@@ -207,6 +210,32 @@ def report_training(result: Result, config: RunConfig, command: str) -> int:
     return 128 + result.signal
 
 
+def process_pictures(
+    config: PictureOptions, load: Callable[[], nn.Module], function: Callable[..., Any], prog: str, done: str
+) -> int:
+    """Run a network on files and folders; report those that fail and continue; return the exit code.
+
+    Args:
+        load: Loads the network, once it is known that there is something to do.
+        function: `translate` or `stylize`.
+        done: Past participle for the summary, such as "translated".
+    """
+    from stylekit import devices, distributed
+    from stylekit.networks.inference import process_with_network
+    from stylekit.pictures import images
+    from stylekit.pictures.jobs import describe_skipped, plan_jobs
+
+    jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
+    devices.set_threads(config.threads)
+    device = devices.choose_device(config.device)
+    with distributed.process_group(device, distributed.PATIENT):
+        jobs, sheet = select_jobs(jobs, config.output, config.sheet, config.overwrite)
+        print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
+        distributed.wait_for_all()  # Barrier: no rank may mistake another rank's new file for an old one.
+        outcomes = process_with_network(distributed.share(jobs), function, load(), config, device)
+        return report_outcomes(outcomes, jobs, config.output, sheet, prog, done)
+
+
 def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> tuple[list[Job], Path | None]:
     """The jobs still to be done, and the path of the contact sheet if one was requested.
 
@@ -295,7 +324,7 @@ def report_outcomes(
 
 def export_network(
     network: N,
-    paint: Callable[[Tensor, N], Tensor],
+    forward: Callable[[Tensor, N], Tensor],
     reference: Callable[[Tensor, N], Tensor],
     config: ExportOptions,
     prog: str,
@@ -303,7 +332,7 @@ def export_network(
     """Export a network, then print how far the file is from PyTorch on a photograph at two sizes.
 
     Args:
-        paint: Maps pictures and the network to pictures, by means of `stylekit.networks.export.run_whole`.
+        forward: Maps pictures and the network to pictures, by means of `stylekit.networks.export.run_whole`.
         reference: What the library itself does.
 
     Returns:
@@ -313,13 +342,15 @@ def export_network(
         ValueError: A package of the extra `export` is missing.
         OSError: The file cannot be written.
     """
+    from stylekit import devices
     from stylekit.networks import export
 
+    devices.set_threads(config.threads)
     export.check_packages(config.output.suffix)
     check_writable(config.output)
     properties = {"producer": f"{prog} {__version__}", "pixels": config.pixels}
     print("exporting; this takes up to a minute", flush=True)
-    export.export(network, paint, config.output, config.pixels, properties)
+    export.export(network, forward, config.output, config.pixels, properties)
 
     import torch
     from PIL import Image

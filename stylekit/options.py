@@ -74,8 +74,8 @@ def check_weights(options: Any, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class PaintConfig:
-    """Options of commands that paint pictures and videos with a trained network."""
+class PictureOptions:
+    """Options of commands that run a trained network on pictures and videos."""
 
     inputs: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
@@ -133,7 +133,7 @@ class PaintConfig:
         check_at_least(self, 64, "tile")
 
 
-Hidden = tyro.conf.Suppress
+Hidden: Any = tyro.conf.Suppress
 """Marks a field that presets and Python set, and that has no flag."""
 
 

@@ -181,6 +181,25 @@ def official_johnson(width: int = 32) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def plain_network(*modules: torch.nn.Module) -> torch.nn.Module:
+    """A network for `run_tiled` that runs modules on the picture itself, without noise."""
+    from stylekit.networks.blocks import EncoderDecoder
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = EncoderDecoder(torch.nn.Conv2d(3, 3, 1, bias=False), *modules)
+            torch.nn.init.dirac_(self.model[0].weight)
+
+        def with_noise(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+        def finish(self, output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return output
+
+    return Plain().requires_grad_(False)
+
+
 def write_video(path: Path, frames: Sequence[np.ndarray], sound: str | None = "aac", rate: int = 25) -> Path:
     """Write a video of frames (H, W, 3) in [0, 255] with a tone."""
     import av

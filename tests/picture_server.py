@@ -152,30 +152,19 @@ def offer_wikiart(server: PictureServer, artist: str, count: int, per_page: int 
         server.files[path] = encoded(picture(1000 + i, **kwargs))
         paintings.append(
             {
-                "id": f"{i:024x}",
                 "title": f"Painting {i}",
-                "year": "1889",
                 "width": 64,
                 "height": 48,
                 "artistName": artist.replace("-", " ").title(),
                 "image": f"{server.url}{path}!Large.jpg",
                 "paintingUrl": f"/en/{artist}/painting-{i}",
-                "artistUrl": f"/en/{artist}",
-                "map": "0123**67*",
-                "flags": 2,
-                "albums": None,
-                "images": None,
             }
         )
 
     def answer(query: dict[str, str]) -> dict[str, Any]:
         start = (int(query["page"]) - 1) * per_page
         # Beyond the last page, the site sends null.
-        return {
-            "Paintings": paintings[start : start + per_page] or None,
-            "AllPaintingsCount": count,
-            "PageSize": per_page,
-        }
+        return {"Paintings": paintings[start : start + per_page] or None}
 
     server.answers[f"/en/{artist}/mode/all-paintings"] = answer
 
@@ -200,9 +189,6 @@ def offer_flickr(server: PictureServer, count: int, per_page: int = 50, key: str
             {
                 "id": str(5000 + i),
                 "owner": f"{i % 7}@N01",
-                "secret": "abc",
-                "server": "65535",
-                "farm": 66,
                 "title": f"Photo {i} *",
                 "license": "6" if i % 5 == 4 else "4",
                 "ownername": f"Author {i % 7}",
@@ -229,7 +215,6 @@ def offer_flickr(server: PictureServer, count: int, per_page: int = 50, key: str
         start = (int(query["page"]) - 1) * per_page
         part = chosen[start : start + per_page]
         pages = -(-len(chosen) // per_page)
-        found = {"page": int(query["page"]), "pages": pages, "perpage": per_page, "total": len(chosen), "photo": part}
-        return {"photos": found, "stat": "ok"}
+        return {"photos": {"page": int(query["page"]), "pages": pages, "photo": part}, "stat": "ok"}
 
     server.answers["/services/rest/"] = answer

@@ -40,29 +40,34 @@ LAYERS = {
     3: ("cli",),
     2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
     1: tuple(
-        "models discriminators diffaugment losses pool style data optim objective regions styles colors".split()  # noqa: SIM905
+        "models discriminators diffaugment losses pool style data optim objective regions styles".split()  # noqa: SIM905
     ),
     0: ("options", "official"),
 }
 
 # A module of stylekit imports its own folder and the layers below.
 STYLEKIT_LAYERS = {
-    5: ("cli",),
-    4: ("notebook",),
-    3: ("training",),
+    6: ("cli",),
+    5: ("notebook",),
+    4: ("training",),
+    3: ("measures",),
     2: ("networks", "collections"),
     1: ("pictures",),
     0: ("devices", "distributed", "atomic", "options", "interrupt"),
 }
 
-# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss and palette.
+# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
 ALLOWED_METHODS = {
     "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
-    "cyclegan": {"gatys", "gatys.colors", "gatys.losses"},
+    "cyclegan": {"gatys", "gatys.losses"},
 }
 
-# Networks and pictures do not know each other, except that VGG turns a picture into a tensor.
+# Networks do not know files, except where VGG turns a picture into a tensor and users meet networks.
 ALLOWED_PAIRS = {("stylekit.networks.vgg", "stylekit.pictures.images")}
+ALLOWED_PAIRS |= {("stylekit.networks.blocks", "stylekit.pictures.color")}
+ALLOWED_PAIRS |= {
+    ("stylekit.networks.inference", f"stylekit.pictures.{name}") for name in ("inputs", "jobs", "strokes")
+}
 
 
 def module_name(path: Path) -> str:

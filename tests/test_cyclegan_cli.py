@@ -10,9 +10,7 @@ import torch
 from conftest import TINY, exit_code, flag_error, one_error
 
 from cyclegan import cli
-from cyclegan.models import Generator
 from cyclegan.options import TrainConfig
-from stylekit.networks import weights
 from stylekit.training.run import Result
 
 
@@ -30,31 +28,8 @@ def trained(monkeypatch, tmp_path):
     return configs
 
 
-@pytest.fixture
-def translated(monkeypatch, photo):
-    """The arguments of each call of translate_files, which does nothing, and the number of threads."""
-    calls = []
-
-    def translate_files(*args):
-        calls.append((*args, torch.get_num_threads()))
-        return []
-
-    monkeypatch.setattr("cyclegan.translate.translate_files", translate_files)
-    return calls
-
-
-@pytest.fixture
-def network(tmp_path):
-    weights.save(Generator(4, 1), tmp_path / "network")
-    return tmp_path / "network"
-
-
 def train(*args):
     return exit_code(cli.main, "train", *args)
-
-
-def translate(*args):
-    return exit_code(cli.main, "translate", *args)
 
 
 def test_train_py_and_cyclegan_train_are_the_same_command(trained):
@@ -158,60 +133,6 @@ def test_the_threads_of_a_training_can_be_set(monkeypatch, threads):
     assert used == [threads, threads + 1]
 
 
-def test_the_threads_of_a_translation_can_be_set(translated, network, threads):
-    assert translate("photo.jpg", "-w", network, "--threads", threads + 1) == 0
-    assert translated[0][-1] == threads + 1
-
-
-@pytest.mark.parametrize("args", [["train", "--dataroot", "data"], ["translate", "photo.jpg"]])
-def test_there_must_be_a_thread(trained, translated, capsys, args):
-    assert exit_code(cli.main, *args, "--threads", 0) == 2
-    assert "--threads must be" in flag_error(capsys)
-    assert not trained and not translated
-
-
-def test_translate_passes_its_options_on(translated, network):
-    flags = ["-w", network, "-o", "out", "--format", "png", "--size", 300, "--tile", 128, "--device", "cpu"]
-    assert translate("photo.jpg", *flags) == 0
-    jobs, generator, config, device, _ = translated[0]
-    assert [(str(job.source), str(job.target)) for job in jobs] == [("photo.jpg", "out/photo.png")]
-    assert torch.equal(generator.state_dict()["model.1.weight"], Generator.from_pretrained(network).model[1].weight)
-    assert (device, config.size, config.tile) == (torch.device("cpu"), 300, 128)
-
-
-def test_translate_reports_each_failure_and_continues(photo, network, capsys):
-    Path("broken.jpg").write_text("not a picture")
-    assert translate("broken.jpg", photo, "-w", network, "--sheet", "--device", "cpu") == 1
-    out, error = capsys.readouterr()
-    assert error.startswith("cyclegan translate: broken.jpg: not a supported picture") and error.count("\n") == 1
-    assert out == "translated 1 picture: out\nbefore and after: out/sheet.jpg\n"
-    assert sorted(path.name for path in Path("out").iterdir()) == ["photo.jpg", "sheet.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["nowhere.jpg"], "no file or folder nowhere.jpg"),
-        (["photo.jpg", "-w", "landscape2vangog"], "no weights landscape2vangog: did you mean landscape2vangogh?"),
-        (["photo.jpg", "photo.jpg", "-o", "one.png"], "one.png is a file, but there are several inputs"),
-        (["photo.jpg", "-o", "photo.jpg"], "photo.jpg is also an input and is never replaced"),
-        (["photo.jpg", "--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
-    ],
-)
-def test_wrong_input_of_translate_gets_one_line(translated, capsys, args, message):
-    assert translate(*args) == 2
-    assert message in one_error(capsys, "cyclegan")
-    assert not translated and not Path("out").exists()
-
-
-def test_existing_results_are_noticed_before_a_network_is_loaded(translated, monkeypatch, capsys):
-    monkeypatch.setattr("cyclegan.translate.load_generator", lambda *args: pytest.fail("loaded a network"))
-    Path("out").mkdir()
-    Path("out/photo.jpg").write_bytes(b"mine")
-    assert translate("photo.jpg") == 2
-    assert "out/photo.jpg already exist" in one_error(capsys, "cyclegan")
-
-
 @pytest.mark.parametrize(
     ("args", "messages"),
     [
@@ -228,11 +149,11 @@ def test_existing_results_are_noticed_before_a_network_is_loaded(translated, mon
         ([], ["Expected one of {train, translate, evaluate, export, weights, fetch, check}"]),
     ],
 )
-def test_wrong_flags_are_explained(trained, translated, capsys, args, messages):
+def test_wrong_flags_are_explained(trained, capsys, args, messages):
     assert exit_code(cli.main, *args) == 2
     error = flag_error(capsys)
     assert all(message in error for message in messages), error
-    assert not trained and not translated
+    assert not trained
 
 
 def test_weights_lists_the_bundled_networks_with_their_titles(capsys):

@@ -1,9 +1,9 @@
 import pytest
 import torch
-
 from cyclegan.style import STYLE_LAYERS, WINDOW, MeanStyle
-from gatys.colors import color_moments
+
 from gatys.losses import gram_matrix
+from stylekit.pictures.color import color_moments
 
 
 def features(batch, seed):
@@ -39,6 +39,18 @@ def test_after_many_pictures_the_mean_follows_the_latest():
     for layer in STYLE_LAYERS:
         before, after = gram_matrix(old[layer])[0], gram_matrix(new[layer])[0]
         torch.testing.assert_close(style.grams[layer], before + (after - before) / WINDOW)
+
+
+def test_mixed_precision_does_not_stall_the_mean():
+    style = MeanStyle()
+    for _ in range(WINDOW):
+        style.update(pictures(1, 0), features(1, 0))
+    old, new = style.grams["relu1_1"], {layer: 1.5 * value for layer, value in features(1, 0).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(300):
+            style.update(pictures(1, 0), new)
+    expected = 2.25 - 1.25 * (1 - 1 / WINDOW) ** 300
+    torch.testing.assert_close(style.grams["relu1_1"], expected * old, rtol=1e-4, atol=0)
 
 
 def test_the_loss_is_0_for_the_style_itself_and_1_for_nothing():

@@ -61,6 +61,14 @@ def test_an_empty_region_has_no_style(pair):
     assert gram_matrix(pair[0], torch.zeros(4, 5, dtype=torch.float64)).abs().max() == 0
 
 
+def test_autocast_does_not_round_gram_matrices(pair):
+    features, mask = pair[0].float(), torch.rand(4, 5)
+    exact = gram_matrix(features), gram_matrix(features, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(gram_matrix(features), exact[0]) and torch.equal(gram_matrix(features, mask), exact[1])
+        assert gram_matrix(features.bfloat16()).dtype == torch.float32
+
+
 def test_total_variation_of_a_small_image_is_the_value_by_hand():
     image = torch.tensor([[0.0, 1.0], [3.0, 5.0]]).expand(1, 3, 2, 2)
     # Down: 3 and 4; to the right: 1 and 2.

@@ -33,7 +33,7 @@ def test_adam_returns_the_moving_average_of_clamped_images():
         return {"loss": image.sum()}, torch.ones_like(image)
 
     # With a constant gradient every step of Adam subtracts the learning rate.
-    config = StylizeConfig(steps=2, optimizer="adam", lr=0.2, average=0.9)
+    config = StylizeConfig(steps=2, optimizer="adam", lr=0.2)
     steps = optimize(torch.tensor([0.1, 0.3, 1.0]).view(1, 3, 1, 1), slope, config, OptimizerState())
     first, second = (image.flatten().clone() for _, image in steps)
     torch.testing.assert_close(first, torch.tensor([0.0, 0.1, 0.8]))

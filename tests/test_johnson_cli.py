@@ -6,13 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import exit_code, flag_error, one_error
 
 from johnson import cli
-from johnson.models import TransformerNet
 from johnson.options import TrainConfig
-from stylekit.networks import weights
 from stylekit.training.run import Result
 
 DATA = ("--dataroot", "data", "--style", "painting.jpg")
@@ -32,31 +29,8 @@ def trained(monkeypatch, tmp_path):
     return configs
 
 
-@pytest.fixture
-def stylized(monkeypatch, photo):
-    """The arguments of each call of stylize_files, which does nothing, and the number of threads."""
-    calls = []
-
-    def stylize_files(*args):
-        calls.append((*args, torch.get_num_threads()))
-        return []
-
-    monkeypatch.setattr("johnson.stylize.stylize_files", stylize_files)
-    return calls
-
-
-@pytest.fixture
-def network(tmp_path):
-    weights.save(TransformerNet(4, 1), tmp_path / "network")
-    return tmp_path / "network"
-
-
 def train(*args):
     return exit_code(cli.main, "train", *args)
-
-
-def stylize(*args):
-    return exit_code(cli.main, "stylize", *args)
 
 
 def test_flags_become_options(trained):
@@ -128,54 +102,6 @@ def test_out_of_memory_names_smaller_options(monkeypatch, capsys):
     assert "--width 16" in error
 
 
-def test_the_threads_of_stylize_can_be_set(stylized, network, threads):
-    assert stylize("photo.jpg", "-s", network, "--threads", threads + 1) == 0
-    assert stylized[0][-1] == threads + 1
-
-
-@pytest.mark.parametrize("flag", ["--style", "-s", "--weights", "-w", "--model"])
-def test_stylize_passes_its_options_on(stylized, network, flag):
-    args = ["photo.jpg", flag, network, "-o", "out", "--format", "png", "--strength", 0.5, "--preserve-color"]
-    assert stylize(*args, "--device", "cpu") == 0
-    jobs, loaded, config, device, _ = stylized[0]
-    assert [(str(job.source), str(job.target)) for job in jobs] == [("photo.jpg", "out/photo.png")]
-    expected = TransformerNet.from_pretrained(network).state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
-    assert (config.strength, config.preserve_color, device) == (0.5, True, torch.device("cpu"))
-
-
-def test_videos_keep_their_suffix_next_to_pictures(stylized, network):
-    Path("clip.mp4").touch()
-    assert stylize("photo.jpg", "clip.mp4", "-s", network, "--format", "webp") == 0
-    assert [str(job.target) for job in stylized[0][0]] == ["out/photo.webp", "out/clip.mp4"]
-
-
-def test_stylize_reports_each_failure_and_continues(photo, network, capsys):
-    Path("broken.jpg").write_text("not a picture")
-    assert stylize("broken.jpg", photo, "-s", network, "--sheet", "--device", "cpu") == 1
-    out, error = capsys.readouterr()
-    assert error.startswith("johnson stylize: broken.jpg: not a supported picture") and error.count("\n") == 1
-    assert out.endswith(" 1 picture: out\nbefore and after: out/sheet.jpg\n")
-    assert sorted(path.name for path in Path("out").iterdir()) == ["photo.jpg", "sheet.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["nowhere.jpg"], "no file or folder nowhere.jpg"),
-        (["photo.jpg", "-s", "starry-nigth"], "no weights starry-nigth: did you mean starry-night?"),
-        (["photo.jpg", "photo.jpg", "-o", "one.mp4"], "one.mp4 is a file, but there are several inputs"),
-        (["photo.jpg", "-o", "one.mp4"], "cannot write a picture to one.mp4; use another suffix"),
-        (["photo.jpg", "-o", "photo.jpg"], "photo.jpg is also an input and is never replaced"),
-        (["photo.jpg", "--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
-    ],
-)
-def test_wrong_input_of_stylize_gets_one_line(stylized, capsys, args, message):
-    assert stylize(*args) == 2
-    assert message in one_error(capsys, "johnson")
-    assert not stylized and not Path("out").exists()
-
-
 @pytest.mark.parametrize(
     ("args", "messages"),
     [
@@ -190,11 +116,11 @@ def test_wrong_input_of_stylize_gets_one_line(stylized, capsys, args, message):
         ([], ["Expected one of {stylize, train, evaluate, export, styles}"]),
     ],
 )
-def test_wrong_flags_are_explained(trained, stylized, capsys, args, messages):
+def test_wrong_flags_are_explained(trained, capsys, args, messages):
     assert exit_code(cli.main, *args) == 2
     error = flag_error(capsys)
     assert all(message in error for message in messages), error
-    assert not trained and not stylized
+    assert not trained
 
 
 def test_styles_lists_the_bundled_styles_with_their_titles(capsys):

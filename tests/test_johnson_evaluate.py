@@ -55,17 +55,17 @@ def test_a_network_is_measured_beside_crops_of_the_painting_and_the_photographs(
     out = tmp_path / "evaluation.json"
     assert run("--dataroot", photographs, "-w", network, "--style", painting, "-o", out) == 1
     result = json.loads(out.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    figures = result["figures"]
+    metrics = result["metrics"]
     layers = [f"style_relu{i}_1" for i in range(1, 6)]
-    assert list(figures) == [*layers, "content_kept", "weave", "halo"]
+    assert list(metrics) == [*layers, "content_kept", "weave", "halo"]
     for layer in layers[:4]:  # Of small crops, relu5_1 is mostly border.
-        painted, untouched = (figures[layer][part]["value"] for part in ("real", "untranslated"))
+        painted, untouched = (metrics[layer][part]["value"] for part in ("real", "untranslated"))
         assert 0 < painted < 0.5 * untouched, layer
-    assert figures["content_kept"]["untranslated"]["value"] == pytest.approx(1)
-    assert figures["content_kept"]["real"]["value"] < 0.7 and figures["halo"]["real"] is None
+    assert metrics["content_kept"]["untranslated"]["value"] == pytest.approx(1)
+    assert metrics["content_kept"]["real"]["value"] < 0.7 and metrics["halo"]["real"] is None
     assert result["counts"]["photographs"] == 3 and "broken.jpg" in result["errors"][0]
     captured = capsys.readouterr()
-    assert "broken.jpg" in captured.err and all(name in captured.out for name in (*figures, "untouched photograph"))
+    assert "broken.jpg" in captured.err and all(name in captured.out for name in (*metrics, "untouched photograph"))
 
 
 def test_a_bundled_network_has_the_style_of_its_name(photographs, tmp_path, capsys):
@@ -73,8 +73,8 @@ def test_a_bundled_network_has_the_style_of_its_name(photographs, tmp_path, caps
     assert run("--dataroot", photographs, "-w", "starry-night", "-o", out, "--max-dataset-size", 2) == 0
     result = json.loads(out.read_text())
     assert result["style"] == ["starry-night"] and result["counts"]["photographs"] == 2
-    figure = result["figures"]["style_relu3_1"]
-    assert figure["output"]["value"] < 0.7 * figure["untranslated"]["value"] and figure["real"] is None
+    metric = result["metrics"]["style_relu3_1"]
+    assert metric["output"]["value"] < 0.7 * metric["untranslated"]["value"] and metric["real"] is None
 
 
 def test_wrong_input_gets_one_line_and_exit_code_2(network, photographs, painting, tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from johnson.models import TransformerNet
 from stylekit.networks.blocks import InstanceNorm2d
+from stylekit.networks.noise import fixed_noise
 
 
 def official_forward(tensors, x):
@@ -39,14 +40,13 @@ def test_height_and_width_are_kept():
     assert TransformerNet(4, 1)(torch.rand(2, 3, 16, 24)).shape == (2, 3, 16, 24)
 
 
-def test_missing_noise_is_zero():
-    network, photographs = TransformerNet(4, 1), torch.rand(2, 3, 16, 24)
+def test_noise_is_scaled_and_the_same_in_every_call_unless_it_is_given():
+    network, photographs, noise = TransformerNet(4, 1), torch.rand(2, 3, 16, 24), torch.randn(2, 1, 16, 24)
     network.noise = 2.0
-    silence, noise = torch.zeros(2, 1, 16, 24), torch.randn(2, 1, 16, 24)
-    taken = network.with_noise(photographs, noise)
-    assert torch.equal(taken, torch.cat([photographs, 2 * noise], dim=1))
-    assert torch.equal(network(photographs), network(torch.cat([photographs, silence], dim=1)))
-    assert not torch.allclose(network(photographs), network(taken))
+    assert torch.equal(network.with_noise(photographs, noise), torch.cat([photographs, 2 * noise], dim=1))
+    assert torch.equal(network(photographs), network(photographs, fixed_noise(16, 24).expand(2, -1, -1, -1)))
+    assert not torch.allclose(network(photographs), network(photographs, noise))
+    assert TransformerNet(4, 1, noise=0.0).with_noise(photographs, noise) is photographs
 
 
 def test_a_limit_holds_for_all_features_and_not_for_the_colors():

@@ -127,7 +127,7 @@ def test_the_network_gets_noise_of_the_requested_strength(photographs, painting,
     options = config(photographs, painting, noise=deviation, style_weight=0)
     state = build_state(options, CPU)
     inputs = []
-    state.network.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    state.network.model.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     photograph, noise = batch()
     train_step(state, photograph, noise, options)
     assert torch.equal(inputs[0], torch.cat([photograph, 2 * noise], dim=1) if deviation else photograph)
@@ -137,7 +137,7 @@ def test_a_network_that_changes_nothing_has_no_content_loss(photographs, paintin
     # The output is compared with the photograph, not with the noisy input.
     options = config(photographs, painting, style_weight=0)
     state = build_state(options, CPU)
-    state.network.forward = lambda x: x[:, :3] + 0 * next(state.network.parameters()).sum()
+    state.network.forward = lambda x, noise: x + 0 * next(state.network.parameters()).sum()
     assert max(train_step(state, *batch(), options).values()) == 0
 
 

@@ -4,15 +4,16 @@ import sys
 
 import pytest
 import torch
-from conftest import exit_code, one_error
-from torch import nn
+from conftest import exit_code, one_error, plain_network
 
 import cyclegan.cli
 import johnson.cli
 from cyclegan.models import Generator
-from cyclegan.translate import load_generator, translate, translate_whole
+from cyclegan.translate import forward as translate_whole
+from cyclegan.translate import load_generator, translate
 from johnson.models import TransformerNet
-from johnson.stylize import stylize, stylize_whole
+from johnson.stylize import forward as stylize_whole
+from johnson.stylize import stylize
 from stylekit.networks import weights
 from stylekit.networks.blocks import InstanceNorm2d
 from stylekit.networks.convolutions import Conv2d
@@ -27,19 +28,12 @@ def levels(a, b):
     return float((a - b).abs().max() * 255)
 
 
-class Copy(nn.Module):
-    """A network whose output is its input."""
-
-    def forward(self, x):
-        return x
-
-
 @pytest.mark.parametrize("length", range(SMALLEST, SMALLEST + 5))
 def test_padding_and_cropping_by_indices_equal_those_of_run_tiled(length):
     image, padded = torch.rand(1, 3, length, length + 7), []
     for run in (run_tiled, run_whole):
-        network = Copy()
-        network.register_forward_hook(lambda module, inputs, output: padded.append(output))
+        network = plain_network()
+        network.model.register_forward_hook(lambda module, inputs, output: padded.append(output))
         assert torch.equal(run(image, network), image)
     assert torch.equal(*padded)
 
@@ -106,7 +100,7 @@ def test_an_onnx_file_paints_pictures_of_any_size_and_number(tmp_path, pictures,
 
 def test_a_torch_program_paints_pictures_of_any_size(tmp_path):
     # Tracing takes seconds for a whole network.
-    network = nn.Sequential(Conv2d(3, 3, 7, padding=3), InstanceNorm2d(3))
+    network = plain_network(Conv2d(3, 3, 7, padding=3), InstanceNorm2d(3))
     path = tmp_path / "network.pt2"
     export(network, run_whole, path, "float32", {})
     image = torch.rand(3, 3, 41, 58)

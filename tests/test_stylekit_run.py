@@ -23,12 +23,11 @@ from torch.utils.data import Dataset
 import cyclegan.train
 from cyclegan.cli import train_main
 from stylekit import atomic
-from stylekit.networks.figures import Figure
-from stylekit.networks.metrics import Estimate
+from stylekit.measures.features import Estimate
+from stylekit.measures.table import Metric
 from stylekit.options import RunConfig
 from stylekit.training import checkpoint
 from stylekit.training.data import make_loader
-from stylekit.training.diagnostics import Finding
 from stylekit.training.log import read_figures, read_metrics
 from stylekit.training.optim import build_ema, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run, _lock
@@ -116,7 +115,7 @@ def write_outputs(run: Run, state: State, scores: Mapping[int, float]) -> None:
         run.show({"sample": [Image.new("RGB", (40, 30), "red")]}, {"losses": ("loss",)})
     if run.evaluation_due(run.config.eval_every):
         score = scores.get(run.epoch, 1.0)
-        figure = Figure(Estimate(score, 0.0, 9.0), None, Estimate(run.config.width, 0.0, 9.0))
+        figure = Metric(Estimate(score, 0.0, 9.0), None, Estimate(run.config.width, 0.0, 9.0))
         run.record({"x2y": {"kid": figure}}, score, {"model": state.ema.module})
 
 
@@ -707,7 +706,7 @@ def test_an_extension_that_raises_the_learning_rate_says_so(config, capsys):
     assert {line["lr"] for line in read_metrics(config().checkpoints_dir / "constant")} == {0.01}
 
 
-def test_a_finding_is_a_warning_and_an_alert_once_it_is_confirmed(config, capsys, monkeypatch):
+def test_a_warning_is_printed_and_sent_as_an_alert(config, capsys, monkeypatch):
     alerts = []
     monkeypatch.setattr("stylekit.training.log.Log._to_wandb", lambda self, send: send(SimpleNamespace(
         log=lambda *_: None, log_artifact=lambda *_, **__: None, alert=lambda title, text: alerts.append((title, text)),
@@ -723,8 +722,8 @@ def test_a_finding_is_a_warning_and_an_alert_once_it_is_confirmed(config, capsys
             run.end_step({"loss": torch.tensor(float(run.step))}, 0.1)
             if run.diagnosis_due:
                 due.append((run.step, run.mean_terms()["loss"]))
-                run.warn([Finding("fever", "it is hot", cure="use --fan")])
-    # Four steps each: the means of 0 to 3, 4 to 7 and 8 to 11. Only the second examination confirms the first.
+                run.warn("fever", f"fever at step {run.step}")
+    # Four steps each: the means of 0 to 3, 4 to 7 and 8 to 11.
     assert due == [(4, 1.5), (8, 5.5), (12, 9.5)]
-    assert alerts == [("fever", "fever: it is hot; use --fan")]
-    assert capsys.readouterr().out.count("warning: fever: it is hot; use --fan") == 1
+    assert alerts == [("fever", f"fever at step {step}") for step in (4, 8, 12)]
+    assert capsys.readouterr().out.count("warning: fever at step 8") == 1

@@ -1,14 +1,14 @@
 """WikiArt and Flickr are read in the shapes that they document, and survive what they do not."""
 
-import itertools
+from itertools import islice
 
 import pytest
 from picture_server import LICENSES
 
-from stylekit.collections.flickr import Flickr
-from stylekit.collections.records import file_name
+from stylekit.collections.flickr import list_flickr
+from stylekit.collections.sources import file_name
 from stylekit.collections.web import Unreachable
-from stylekit.collections.wikiart import WikiArt
+from stylekit.collections.wikiart import list_wikiart
 
 
 class Answers:
@@ -30,13 +30,8 @@ def painting(i, **changes):
 
 
 def test_wikiart_is_read_page_by_page_until_the_limit():
-    web = Answers(
-        lambda path, query: {
-            "Paintings": [painting(60 * query["page"] + i) for i in range(60)],
-            "AllPaintingsCount": 900,
-        }
-    )
-    found = list(WikiArt(web, "style", "Post Impressionism").list(130))
+    web = Answers(lambda path, query: {"Paintings": [painting(60 * query["page"] + i) for i in range(60)]})
+    found = list(islice(list_wikiart(web, "style", "Post Impressionism"), 130))
     assert len(found) == 130 and [query["page"] for _, query in web.asked] == [1, 2, 3]
     assert web.asked[0][0] == "https://www.wikiart.org/en/paintings-by-style/post-impressionism"
     first = found[0]
@@ -49,12 +44,8 @@ def test_wikiart_survives_missing_fields_and_repeated_paintings():
     odd = [painting(1), painting(1), painting(2, image=None), "nonsense", None, {"image": "/images/x.jpg"}]
     odd += [painting(3, title=None, width="?", height=-5, artistName=7, paintingUrl=None)]
     web = Answers(lambda path, query: {"Paintings": odd if query["page"] == 1 else None})
-    found = list(WikiArt(web, "artist", "a-painter", large=True).list(100))
-    assert [remote.url.rpartition("/")[2] for remote in found] == [
-        "p1.jpg!Large.jpg",
-        "x.jpg!Large.jpg",
-        "p3.jpg!Large.jpg",
-    ]
+    found = list(islice(list_wikiart(web, "artist", "a-painter"), 100))
+    assert [remote.url.rpartition("/")[2] for remote in found] == ["p1.jpg", "x.jpg", "p3.jpg"]
     assert (found[2].title, found[2].author, found[2].width, found[2].page) == ("", "", 0, "")
 
 
@@ -64,16 +55,12 @@ def test_wikiart_keeps_one_genre_of_an_artist():
             assert query == {"artistUrl": "a-painter", "json": 2}
             return [{"contentId": i, **painting(i)} for i in range(1, 7)] + [{"contentId": None}, 3]
         number = int(path.rpartition("/")[2])
-        return {
-            "contentId": number,
-            "genre": ("landscape", "portrait", None, "Landscape, marina")[number % 4],
-            "url": "x",
-        }
+        return {"genre": ("landscape", "portrait", None, "Landscape, marina")[number % 4], "url": "x"}
 
-    found = list(WikiArt(Answers(answer), "artist", "a-painter", genre="landscape").list(10))
+    found = list(islice(list_wikiart(Answers(answer), "artist", "a-painter", genre="landscape"), 10))
     assert [remote.title for remote in found] == ["Painting 3", "Painting 4"]
     with pytest.raises(ValueError, match="no paintings of the artist 'a-painter' with the genre marine"):
-        list(WikiArt(Answers(answer), "artist", "a-painter", genre="marine").list(10))
+        list(islice(list_wikiart(Answers(answer), "artist", "a-painter", genre="marine"), 10))
 
 
 def photo(i, **changes):
@@ -91,8 +78,13 @@ def photo(i, **changes):
     return {**common, "dateupload": str(10_000 - i), **sizes, **changes}
 
 
-def flickr(web, kind="tag", name="sea", **options):
-    return Flickr(web, kind, name, "key", interface="https://api/services/rest/", **options)
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("FLICKR_API_KEY", "key")
+
+
+def flickr(web, kind="tag", name="sea", limit=50, **options):
+    return list(islice(list_flickr(web, kind, name, limit, **options), limit))
 
 
 def answers(pages):
@@ -110,7 +102,7 @@ def answers(pages):
 @pytest.mark.parametrize(("size", "copy"), [(400, "z"), (512, "l"), (1000, "o"), (None, "o"), (9000, "o")])
 def test_flickr_gives_the_smallest_copy_that_is_large_enough(size, copy):
     web = answers(lambda query: {"page": 1, "pages": 1, "photo": [photo(1)]})
-    (found,) = flickr(web, size=size).list(5)
+    (found,) = flickr(web, size=size)
     assert found.url == f"https://live/1_{copy}.jpg" and found.keyed
     assert (found.author, found.license, found.page) == ("Ann", "CC BY 2.0", "https://www.flickr.com/photos/1@N01/1")
     assert found.name == file_name("1 Photo 1", "1")
@@ -122,10 +114,10 @@ def test_flickr_gives_the_smallest_copy_that_is_large_enough(size, copy):
 def test_flickr_filters_licenses_also_in_groups(license, kept):
     photos = [photo(i, license=entry["id"]) for i, entry in enumerate(LICENSES)] + [photo(50, license="99")]
     web = answers(lambda query: {"page": 1, "pages": 1, "photo": photos})
-    found = list(flickr(web, "group", "11@N00", license=license).list(50))
+    found = flickr(web, "group", "11@N00", license=license)
     assert " ".join(LICENSES[int(remote.title.split()[1])]["id"] for remote in found) == kept
     flickr_search = answers(lambda query: {"page": 1, "pages": 1, "photo": [photo(1)]})
-    list(flickr(flickr_search, license=license).list(1))
+    flickr(flickr_search, license=license)
     assert flickr_search.asked[1][1]["license"] == kept.replace(" ", ",")
 
 
@@ -133,7 +125,7 @@ def test_flickr_survives_missing_fields_videos_and_deleted_photographs():
     odd = [photo(1), photo(1), photo(2, media="video"), {"id": "3"}, "nonsense", photo(4, title=None, ownername=None)]
     bare = {"id": "5", "license": "4", "url_z": "https://live/5_z.jpg"}
     web = answers(lambda query: {"page": 1, "pages": "1", "photo": [*odd, bare]})
-    found = list(flickr(web).list(50))
+    found = flickr(web)
     assert [remote.url for remote in found] == ["https://live/1_o.jpg", "https://live/4_o.jpg", "https://live/5_z.jpg"]
     assert (found[1].title, found[1].author, found[2].page) == ("", "1@N01", "")
 
@@ -145,13 +137,13 @@ def test_more_photographs_than_flickr_shows_in_one_search_are_found_by_date(monk
     def pages(query):
         newest = int(query.get("max_upload_date", 10_000))
         start = 5 * (int(query["page"]) - 1)
-        numbers = itertools.islice(range(10_000 - newest, 90), start, start + 5)
+        numbers = islice(range(10_000 - newest, 90), start, start + 5)
         return {"page": query["page"], "pages": 18, "photo": [photo(i) for i in numbers]}
 
     web = answers(pages)
-    assert [remote.title for remote in flickr(web).list(60)] == [f"Photo {i}" for i in range(60)]
+    assert [remote.title for remote in flickr(web, limit=60)] == [f"Photo {i}" for i in range(60)]
     assert max(int(query.get("page", 0)) for _, query in web.asked) == 8
-    assert len(list(flickr(web).list(200))) == 90
+    assert len(flickr(web, limit=200)) == 90
 
 
 @pytest.mark.parametrize(
@@ -166,7 +158,7 @@ def test_more_photographs_than_flickr_shows_in_one_search_are_found_by_date(monk
 )
 def test_errors_of_flickr_are_explained(answer, error, said):
     with pytest.raises(error, match=said):
-        list(flickr(Answers(lambda path, query: answer)).list(5))
+        flickr(Answers(lambda path, query: answer))
 
 
 def test_file_names_are_plain():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stylekit.pictures import images
-from stylekit.pictures.strokes import paint, with_stroke_size
+from stylekit.pictures.strokes import render, with_stroke_size
 
 
 @pytest.fixture
@@ -15,14 +15,14 @@ def negative(picture):
 
 
 def test_strength_interpolates_between_the_photograph_and_the_painting(photograph):
-    before, half, after = (paint(photograph, negative, strength) for strength in (0, 0.5, 1))
+    before, half, after = (render(photograph, negative, strength=strength) for strength in (0, 0.5, 1))
     assert torch.equal(before, photograph) and torch.equal(after, 1 - photograph)
     torch.testing.assert_close(half, torch.full_like(half, 0.5))
 
 
 def test_preserve_color_combines_the_chroma_of_the_photograph_with_the_luminance_of_the_painting():
     photograph = 0.3 + 0.4 * torch.rand(1, 3, 32, 32)
-    kept = paint(photograph, negative, preserve_color=True)
+    kept = render(photograph, negative, preserve_color=True)
     luminance = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     inside = ((kept > 0) & (kept < 1)).all(1)
     assert inside.sum() > 200
@@ -39,7 +39,7 @@ def test_broad_strokes_are_painted_on_a_smaller_picture(photograph, stroke_size,
         sizes.append(tuple(picture.shape[2:]))
         return picture
 
-    assert paint(photograph, network, stroke_size=stroke_size).shape == photograph.shape
+    assert render(photograph, network, stroke_size=stroke_size).shape == photograph.shape
     assert sizes == [painted]
 
 
@@ -62,7 +62,7 @@ def test_no_detail_of_the_photograph_shows_through_a_painting_without_it(photogr
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 300), (7, 5)])
 def test_tiny_pictures_have_broad_strokes_too(size):
-    assert paint(torch.rand(2, 3, *size), negative, stroke_size=4).shape == (2, 3, *size)
+    assert render(torch.rand(2, 3, *size), negative, stroke_size=4).shape == (2, 3, *size)
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_tiny_pictures_have_broad_strokes_too(size):
 )
 def test_looks_out_of_range_are_refused(photograph, look, says):
     with pytest.raises(ValueError, match="must be in") as error:
-        paint(photograph, negative, **look)
+        render(photograph, negative, **look)
     assert says in str(error.value)

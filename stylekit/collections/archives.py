@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import stat
 import sys
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from stylekit.collections.local import safe_stem
+from tqdm import tqdm
+
+from stylekit.collections.hub import fetch_mirror
+from stylekit.collections.sources import safe_stem
 from stylekit.collections.web import Failure, Unreachable, Web
-from stylekit.collections.workspace import SIDES, SPLITS, check_space, write_json
+from stylekit.collections.workspace import SIDES, SPLITS
 from stylekit.pictures import images
 
 AUTHORS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
@@ -26,124 +27,76 @@ _LARGEST_MEMBER = 100_000_000
 _LARGEST_ARCHIVE = 4_000_000_000
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(NamedTuple):
     """A published data set."""
 
+    size: int
+    """Bytes of the zip file; 0 if unknown."""
     a: str
     """What the pictures of A show."""
     b: str
     """What those of B show."""
-    size: int
-    """Bytes of the zip file; 0 if unknown."""
-    sha256: str = ""
-    """Of the zip file; empty if unknown: it is then recorded by the first download."""
 
 
 _FLICKR = "landscape photographs (Flickr)"
 
 PUBLISHED = {
-    "vangogh2photo": Published(
-        "paintings by Van Gogh (WikiArt)",
-        _FLICKR,
-        306_590_349,
-        "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
-    ),
-    "monet2photo": Published(
-        "paintings by Monet (WikiArt)",
-        _FLICKR,
-        305_231_073,
-        "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
-    ),
-    "cezanne2photo": Published(
-        "paintings by Cézanne (WikiArt)",
-        _FLICKR,
-        279_885_071,
-        "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
-    ),
-    "ukiyoe2photo": Published(
-        "ukiyo-e paintings and prints (WikiArt)",
-        _FLICKR,
-        292_946_532,
-        "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
-    ),
-    "horse2zebra": Published(
-        "horses (ImageNet)",
-        "zebras (ImageNet)",
-        116_867_962,
-        "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
-    ),
-    "apple2orange": Published(
-        "apples (ImageNet)",
-        "oranges (ImageNet)",
-        78_456_409,
-        "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
-    ),
-    "summer2winter_yosemite": Published(
-        "Yosemite in summer (Flickr)",
-        "Yosemite in winter (Flickr)",
-        132_640_856,
-        "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
-    ),
-    "iphone2dslr_flower": Published(
-        "flowers, taken with phones (Flickr)",
-        "flowers, taken with SLR cameras (Flickr)",
-        339_964_458,
-        "8fcb5e374d631b107e1d961b8c4cd0a186aa2a4ff3e279923f4c426128de7113",
-    ),
-    "maps": Published(
-        "aerial photographs (Google Maps)",
-        "maps (Google Maps)",
-        1_476_754_427,
-        "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e",
-    ),
-    "facades": Published(
-        "facades (CMP)",
-        "their labels",
-        35_135_868,
-        "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
-    ),
-    "ae_photos": Published("not described by the authors", "the same", 0),
+    "vangogh2photo": Published(306_590_349, "paintings by Van Gogh (WikiArt)", _FLICKR),
+    "monet2photo": Published(305_231_073, "paintings by Monet (WikiArt)", _FLICKR),
+    "cezanne2photo": Published(279_885_071, "paintings by Cézanne (WikiArt)", _FLICKR),
+    "ukiyoe2photo": Published(292_946_532, "ukiyo-e paintings and prints (WikiArt)", _FLICKR),
+    "horse2zebra": Published(116_867_962, "horses (ImageNet)", "zebras (ImageNet)"),
+    "apple2orange": Published(78_456_409, "apples (ImageNet)", "oranges (ImageNet)"),
+    "summer2winter_yosemite": Published(132_640_856, "Yosemite in summer (Flickr)", "Yosemite in winter (Flickr)"),
+    "iphone2dslr_flower": Published(339_964_458, "flowers, taken with phones (Flickr)", "with SLR cameras"),
+    "maps": Published(1_476_754_427, "aerial photographs (Google Maps)", "maps (Google Maps)"),
+    "facades": Published(35_135_868, "facades (CMP)", "their labels"),
+    "ae_photos": Published(0, "not described by the authors", "the same"),
 }
-"""By name. Sizes and SHA-256 are those of 2019."""
+
+SHA256 = {
+    "vangogh2photo": "362c3473e70be0944bda08d49d660eafdc2854df55d697835b8186d1d79caaff",
+    "monet2photo": "88f91b00fc228f97c9411fbf1880ec1d119c98f1722e4cfcfaa2fb35fac05b04",
+    "cezanne2photo": "3a6c10ca21f9485862f1cbd707744b9dc258954a04631271d23a3605eeb63cff",
+    "ukiyoe2photo": "02a2a2fb5ecf425ca1bf86aca7304377da64a2a1d3b86df54eb65e4068bf3b08",
+    "horse2zebra": "a74d9d392eecca9966b51287a76ca126af473d9de4f3e8fc0e9cda08fa1730a1",
+    "apple2orange": "845a191e9af8926408ea597001cd03a452e3300a1f44a79fe329b3d59f6e3eb8",
+    "summer2winter_yosemite": "167fe1726807a9d22bd106b4a6c0bd7953b688af924ac1bf967439c4961e49f9",
+    "iphone2dslr_flower": "8fcb5e374d631b107e1d961b8c4cd0a186aa2a4ff3e279923f4c426128de7113",
+    "maps": "639534f69dbf9f36bef8d6292a7698006361221f83f0285d7c9ca78afe6e8a9e",
+    "facades": "9a31ebf3a31b9b5cd195dd5bf62e9308e00cb94604d1019e3889ac84248695c0",
+}
+"""Of the zip files of 2019, as far as it is known."""
 
 
-def fetch_archive(
-    name: str, hidden: Path, web: Web, base: str, hub: str | None, progress: Callable[[int, int], None]
-) -> Path:
+def fetch_archive(name: str, hidden: Path, web: Web) -> Path:
     """Download a published data set and unpack it; a folder with trainA and the others.
 
     The authors' server is asked first, then the mirror on the Hugging Face Hub.
 
     Args:
         hidden: Folder for all files.
-        base: Address of the folder with the zip files.
-        hub: Address of the Hub; None for huggingface.co.
 
     Raises:
-        ValueError: The archive is not what it should be.
-        OSError: No server can be reached, or the disk is full.
+        OSError: No server can be reached or has the right file, or the disk is full.
     """
-    unpacked, partial = hidden / "unpacked", hidden / "unpacking"
+    unpacked, partial, path = hidden / "unpacked", hidden / "unpacking", hidden / f"{name}.zip"
     if unpacked.is_dir():
         return unpacked
-    published = PUBLISHED[name]
     shutil.rmtree(partial, ignore_errors=True)
-    path = hidden / f"{name}.zip"
     # The zip file and what it holds; photographs hardly shrink when they are packed.
-    check_space(hidden, 2 * published.size)
+    _check_space(hidden, 2 * PUBLISHED[name].size)
     try:
         if not path.exists():
-            web.file(f"{base}/{name}.zip", path, _LARGEST_ARCHIVE, robots=False, progress=progress)
-        verify(path, published.sha256 or _recorded(hidden), hidden)
+            with tqdm(unit="B", unit_scale=True, desc=name, disable=None, delay=1) as bar:
+                web.file(f"{AUTHORS}/{name}.zip", path, _LARGEST_ARCHIVE, robots=False, bar=bar)
+        verify(path, SHA256.get(name, ""))
         unpack(path, partial)
     except (Failure, Unreachable, ValueError) as error:
-        from stylekit.collections.hub import fetch_mirror
-
         print(f"{error}\ntrying the mirror on the Hugging Face Hub", file=sys.stderr)
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            fetch_mirror(name, hidden, partial, hub)
+            fetch_mirror(name, hidden, partial)
         except (OSError, ValueError) as second:
             raise OSError(f"{name}: {error}; the mirror failed too: {second}") from second
     partial.replace(unpacked)
@@ -151,8 +104,8 @@ def fetch_archive(
     return unpacked
 
 
-def verify(path: Path, expected: str, hidden: Path) -> None:
-    """Compare a file's SHA-256 with the expected one, or record it if none is known. A wrong file is removed.
+def verify(path: Path, expected: str) -> None:
+    """Compare a file's SHA-256 with the expected one, if there is one. A wrong file is removed.
 
     Raises:
         ValueError: It differs.
@@ -161,10 +114,7 @@ def verify(path: Path, expected: str, hidden: Path) -> None:
     with path.open("rb") as file:
         while data := file.read(1 << 20):
             digest.update(data)
-    found = digest.hexdigest()
-    if not expected:
-        write_json(hidden / "sha256.json", {path.name: found})
-    elif found != expected:
+    if expected not in (found := digest.hexdigest(), ""):
         path.unlink()
         raise ValueError(f"{path.name}: SHA-256 is {found}, expected {expected}; the file has changed or is damaged")
 
@@ -175,13 +125,13 @@ def unpack(path: Path, folder: Path) -> None:
     Raises:
         ValueError: Not a zip file, damaged, without such pictures, or made to write or fill what it should not.
     """
+    count = 0
     try:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if not m.is_dir()]
             for member in members:
                 _check_member(member, path)
-            check_space(folder, sum(member.file_size for member in members))
-            count = 0
+            _check_space(folder, sum(member.file_size for member in members))
             for member in members:
                 place = PurePosixPath(member.filename)
                 home = next((part for part in place.parts[:-1] if part in FOLDERS), None)
@@ -213,7 +163,7 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
         raise ValueError(f"{path.name}: refused, since {name!r} has {member.file_size:,} bytes")
 
 
-def _recorded(hidden: Path) -> str:
-    """The SHA-256 that an earlier download of an archive without a known one recorded; empty if there was none."""
-    path = hidden / "sha256.json"
-    return next(iter(json.loads(path.read_text()).values()), "") if path.exists() else ""
+def _check_space(folder: Path, needed: int) -> None:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if needed > (free := shutil.disk_usage(existing).free):
+        raise OSError(f"{folder}: needs about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free")

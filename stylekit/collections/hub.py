@@ -6,22 +6,24 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from stylekit.collections.local import safe_stem
+from stylekit.collections.sources import safe_stem
 from stylekit.collections.workspace import SIDES, SPLITS
 from stylekit.pictures import images
 
 OWNER = "huggan"
 """Owner of the mirrors."""
 
+ENDPOINT: str | None = None
+"""Address of the Hub; None for that of huggingface_hub."""
 
-def fetch_mirror(name: str, hidden: Path, folder: Path, endpoint: str | None = None) -> None:
+
+def fetch_mirror(name: str, hidden: Path, folder: Path) -> None:
     """Download the mirror of a data set and write its pictures to FOLDER/trainA and the others.
 
     The Hub pairs the two sides and repeats the smaller one; each picture is written once.
 
     Args:
         hidden: Folder for the Parquet files.
-        endpoint: Address of the Hub; None for huggingface.co.
 
     Raises:
         ValueError: There is no such mirror, or it holds something else.
@@ -33,8 +35,7 @@ def fetch_mirror(name: str, hidden: Path, folder: Path, endpoint: str | None = N
         raise OSError('reading it needs PyArrow: pip install ".[data]"') from error
     from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=endpoint)
-    repository = f"{OWNER}/{name}"
+    api, repository = HfApi(endpoint=ENDPOINT), f"{OWNER}/{name}"
     try:
         files = [file for file in api.list_repo_files(repository, repo_type="dataset") if file.endswith(".parquet")]
         local = [api.hf_hub_download(repository, file, repo_type="dataset", local_dir=hidden / "hub") for file in files]
@@ -42,12 +43,10 @@ def fetch_mirror(name: str, hidden: Path, folder: Path, endpoint: str | None = N
         raise OSError(f"{repository}: {' '.join(str(error).split())}") from error
     seen: set[tuple[str, str]] = set()
     for path in map(Path, local):
-        split = next((split for split in SPLITS if split in path.name), None)
-        if split is None:
+        if not (split := next((split for split in SPLITS if split in path.name), "")):
             continue
         try:
-            batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=32)
-            for batch in batches:
+            for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=32):
                 for side in SIDES:
                     for cell in batch.column(f"image{side}").to_pylist():
                         _write(cell, f"{split}{side}", folder, seen)

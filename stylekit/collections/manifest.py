@@ -6,14 +6,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from stylekit.atomic import atomic_write
 from stylekit.collections.prepare import Prepared
-from stylekit.collections.records import Remote
-from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace
-from stylekit.pictures.similarity import groups, near_pairs
+from stylekit.collections.similarity import groups, near_pairs
+from stylekit.collections.sources import Remote
+from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace, american
 
 COLUMNS = (
     *("file", "title", "author", "license", "page", "url"),
@@ -24,8 +24,7 @@ UNKNOWN = "not stated; see the page"
 """License of pictures whose source does not state any."""
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A picture and its place in the data set."""
 
     folder: str
@@ -34,19 +33,19 @@ class Placed:
     prepared: Prepared
 
 
-def read_manifest(root: Path) -> list[dict[str, str]]:
+def read_manifest(root: Path) -> list[dict[str, Any]]:
     """The rows of ROOT/manifest.csv; none if there is no such file."""
     path = root / "manifest.csv"
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [american(row) for row in csv.DictReader(file)]
 
 
-def write_manifest(root: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write ROOT/manifest.csv, sorted by file."""
+def write_manifest(root: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ROOT/manifest.csv, sorted by file; only `COLUMNS` of the rows are kept."""
     sheet = io.StringIO()
-    writer = csv.DictWriter(sheet, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(sheet, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: str(row["file"])))
     with atomic_write(root / "manifest.csv") as file:
@@ -72,14 +71,11 @@ def arrange(space: Workspace, listings: Mapping[str, Sequence[Remote]], test_sha
             for remote, prepared in ready
         ]
         splits = [split or _split(prepared, test_share) for split, (_, prepared) in zip(known, ready, strict=True)]
-        pairs = near_pairs([p.hash for _, p in ready], [bytes.fromhex(p.thumbnail) for _, p in ready])
-        for group in groups(len(ready), pairs):
+        for group in groups(near_pairs([p.hash for _, p in ready], [bytes.fromhex(p.thumbnail) for _, p in ready])):
             leader = next((i for i in group if known[i]), group[0])
             for i in group:
                 splits[i] = known[i] or splits[leader]
-        placed += [
-            Placed(f"{split}{side}", remote, prepared) for split, (remote, prepared) in zip(splits, ready, strict=True)
-        ]
+        placed += [Placed(f"{split}{side}", *picture) for split, picture in zip(splits, ready, strict=True)]
     return placed
 
 
@@ -90,13 +86,22 @@ def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
         title: Headline of the credits.
     """
     rows = []
-    for item in placed:
-        target = space.root / item.folder / item.prepared.file
+    for folder, remote, prepared in placed:
+        target = space.root / folder / prepared.file
         target.parent.mkdir(exist_ok=True)
-        now = space.place(item.folder[-1], item.remote)
+        now = space.place(folder[-1], remote)
         if now is not None and now != target:
             now.replace(target)
-        rows.append(_row(item))
+        rows.append(
+            {
+                **vars(remote),
+                **vars(prepared),
+                "file": f"{folder}/{prepared.file}",
+                "license": remote.license or UNKNOWN,
+                "phash": f"{prepared.hash:016x}",
+                "preparation": prepared.done,
+            }
+        )
     write_manifest(space.root, rows)
     with atomic_write(space.root / "CREDITS.md") as file:
         file.write(credits(placed, title).encode())
@@ -105,15 +110,14 @@ def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
 def credits(placed: Sequence[Placed], title: str) -> str:
     """Who made the pictures and under which license, as Markdown."""
     lines = [f"# {title}", ""]
-    counts = Counter(item.remote.license or UNKNOWN for item in placed)
     lines += [f"{len(placed)} pictures. Each belongs to its author; manifest.csv has the details.", ""]
     lines += ["| license | pictures |", "|---|---|"]
+    counts = Counter(remote.license or UNKNOWN for _, remote, _ in placed)
     lines += [f"| {license} | {count} |" for license, count in sorted(counts.items())]
     for folder in sorted({item.folder for item in placed}):
         lines += ["", f"## {folder}", ""]
-        for item in sorted((i for i in placed if i.folder == folder), key=lambda i: i.prepared.file):
-            remote = item.remote
-            name = _escaped(remote.title or item.prepared.file)
+        for _, remote, prepared in sorted((i for i in placed if i.folder == folder), key=lambda i: i.prepared.file):
+            name = _escaped(remote.title or prepared.file)
             link = f"[{name}](<{remote.page}>)" if remote.page.startswith(("http://", "https://")) else name
             lines.append(f"* {link}, {_escaped(remote.author) or 'author unknown'}, {remote.license or UNKNOWN}")
     return "\n".join(lines) + "\n"
@@ -137,25 +141,6 @@ def _ready(space: Workspace, side: str, remotes: Sequence[Remote]) -> list[tuple
             seen.add(digest)
             ready.append((remote, entry.prepared))
     return ready
-
-
-def _row(item: Placed) -> dict[str, object]:
-    remote, prepared = item.remote, item.prepared
-    return {
-        "file": f"{item.folder}/{prepared.file}",
-        "title": remote.title,
-        "author": remote.author,
-        "license": remote.license or UNKNOWN,
-        "page": remote.page,
-        "url": remote.url,
-        "width": prepared.width,
-        "height": prepared.height,
-        "bytes": prepared.bytes,
-        "sha256": prepared.sha256,
-        "source_sha256": prepared.source_sha256,
-        "phash": f"{prepared.hash:016x}",
-        "preparation": prepared.done,
-    }
 
 
 def _split(prepared: Prepared, test_share: float) -> str:

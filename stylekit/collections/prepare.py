@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from stylekit.collections.frames import find_frame
+from stylekit.collections.similarity import perceptual_hash, reduced, thumbnail
 from stylekit.pictures import images
-from stylekit.pictures.frames import find_frame
-from stylekit.pictures.similarity import perceptual_hash, reduced, thumbnail
 
 _KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats of files that are kept byte for byte if nothing has to be done."""
@@ -24,13 +24,11 @@ class Unsuitable(Exception):  # noqa: N818
 class Preparation:
     """What is done to each picture."""
 
-    size: int | None = None
+    size: int | None
     """Reduce pictures so that the shorter side has this many pixels; None keeps their size."""
-    min_size: int = 0
+    min_size: int
     """Leave out pictures whose shorter side is smaller, after a frame has been cropped."""
-    enlarge: bool = False
-    """Enlarge pictures that are smaller than `size` instead of keeping or leaving them out."""
-    crop_frames: bool = False
+    crop_frames: bool
     """Crop white and black frames."""
 
 
@@ -68,23 +66,21 @@ def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared:
         plain = plain and file.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
         plain = plain and not file.info.get("icc_profile")
     done = [] if plain else ["converted to sRGB"]
-    frame = find_frame(picture) if steps.crop_frames else None
-    if frame:
+    if steps.crop_frames and (frame := find_frame(picture)):
         picture = picture.crop(frame)
         done.append("frame cropped to {} {} {} {}".format(*frame))
     shorter = min(picture.size)
-    if shorter < steps.min_size and not (steps.enlarge and steps.size):
+    if shorter < steps.min_size:
         raise Unsuitable(f"{picture.width} x {picture.height} px, smaller than {steps.min_size}")
-    if steps.size and (shorter > steps.size or (steps.enlarge and shorter < steps.size)):
+    if steps.size and shorter > steps.size:
         width, height = (max(steps.size, round(side * steps.size / shorter)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        done.append(f"{'reduced' if shorter > steps.size else 'enlarged'} to {width} x {height}")
+        done.append(f"reduced to {width} x {height}")
     source = hashlib.sha256(raw.read_bytes()).hexdigest()
-    target = folder / f"{stem}{suffix if plain and not done else '.jpg'}"
+    target = folder / f"{stem}{suffix if not done else '.jpg'}"
     target.parent.mkdir(parents=True, exist_ok=True)
     if done:
         images.save(picture, target)
-        raw.unlink()
     else:
         raw.replace(target)
     data, small = target.read_bytes(), reduced(picture)

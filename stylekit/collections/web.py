@@ -1,4 +1,4 @@
-"""Polite, stubborn HTTP: identified, limited in rate, obeying robots.txt and Retry-After, resuming what breaks off."""
+"""HTTP client with rate limits, robots.txt, retries and resume; threads share it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 from urllib.robotparser import RobotFileParser
 
 import requests
 import urllib3
+from tqdm import tqdm
 
 from stylekit import __version__
+
+CONNECTIONS = 4
+"""Connections at the same time."""
 
 USER_AGENT = f"image-translation/{__version__} (data sets for research; python-requests/{requests.__version__})"
 
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_WAIT = 300.0
+_MOST_REDIRECTS = 5
 _CHUNK = 1 << 18
+_LARGEST_JSON = 50_000_000
+_LARGEST_ROBOTS = 500_000
+"""Bytes of robots.txt that count (RFC 9309, section 2.5)."""
 
 
 class Failure(Exception):  # noqa: N818
@@ -42,12 +51,28 @@ class _Again(Exception):  # noqa: N818
     """The attempt failed in a way that another may not."""
 
 
+@dataclass
+class _Host:
+    """What is known about a server."""
+
+    interval: float
+    """Seconds between requests."""
+    next: float = 0.0
+    """Earliest time of the next request, as `time.monotonic` counts."""
+    robots: RobotFileParser | None = None
+    robots_lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Leave redirects to `Web`: requests would read the body of each, however long or slow it is."""
+
+
 class Web:
-    """A client for all servers. Threads share it.
+    """A client for all servers.
 
     Args:
         rate: Requests per second to one server; None for no limit.
-        connections: Connections kept open to one server.
         timeout: Seconds to wait for a connection, and for each part of an answer.
         attempts: How often to ask for the same file.
         backoff: Seconds before the second attempt; doubled each time. Retry-After of the server goes first.
@@ -57,75 +82,62 @@ class Web:
     def __init__(
         self,
         rate: float | None = 5,
-        connections: int = 4,
         timeout: float = 20,
         attempts: int = 6,
         backoff: float = 0.5,
         slowest: float = 1000,
     ) -> None:
+        self.rate = rate
         self.timeout = timeout
         self.attempts = attempts
         self.backoff = backoff
         self.slowest = slowest
         self.stop = threading.Event()
         """Set it to make all threads raise `Stopped` soon."""
-        self._interval = 0.0 if rate is None else 1 / rate
         self._lock = threading.Lock()
-        self._next: dict[str, float] = {}
-        self._crawl_delay: dict[str, float] = {}
-        self._robots: dict[str, RobotFileParser] = {}
-        self._robots_lock = threading.Lock()
-        self._session = requests.Session()
+        self._hosts: dict[str, _Host] = {}
+        self._session = _Session()
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
-        self._session.max_redirects = 5
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
 
     def json(self, url: str, params: Mapping[str, str | int] | None = None, robots: bool = True) -> Any:
         """Fetch a JSON document.
 
         Args:
-            robots: Whether robots.txt applies; it is not for interfaces that are used with a key.
+            robots: Whether robots.txt applies; it does not for interfaces that are used with a key.
 
         Raises:
             Failure: The server answers with an error, or with something else than JSON.
             Unreachable: It does not answer.
         """
+        if robots:
+            self._check_robots(url)
         sink = io.BytesIO()
-        self._fetch(url, sink, params, robots, 50_000_000)
+        self._fetch(url, sink, _LARGEST_JSON, self.attempts, params)
         try:
             return json.loads(sink.getvalue())
         except ValueError as error:
             kind = "a web page" if b"<html" in sink.getvalue()[:1000].lower() else "something"
             raise Failure(f"{_shown(url)}: got {kind} that is not JSON; try again later") from error
 
-    def file(
-        self,
-        url: str,
-        path: Path,
-        limit: int,
-        robots: bool = True,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
+    def file(self, url: str, path: Path, limit: int, robots: bool = True, bar: tqdm[Any] | None = None) -> None:
         """Download a file; a part that an earlier call left behind is continued if the server still has the same file.
 
         Args:
-            path: Appears when it is complete; until then its bytes are in PATH.part.
+            path: Appears when it is complete; until then its bytes are in PATH.part, and its version in PATH.stamp.
             limit: Refuse files with more bytes.
-            progress: Called with the bytes so far and in total (0 if unknown).
+            bar: Shows the bytes.
 
         Raises:
             Failure: The server refuses or keeps failing; what has arrived is kept.
             Unreachable: It does not answer.
             OSError: The file cannot be written.
         """
+        if robots:
+            self._check_robots(url)
         part, stamp = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.stamp")
         path.parent.mkdir(parents=True, exist_ok=True)
-        known = stamp.read_text() if stamp.exists() else ""
-        with part.open("r+b" if part.exists() and known else "w+b") as sink:
-            sink.seek(0, os.SEEK_END)
-            self._fetch(url, sink, None, robots, limit, known, stamp.write_text, progress)
+        with part.open("ab") as sink:
+            self._fetch(url, sink, limit, self.attempts, stamp=stamp, bar=bar)
             sink.flush()
             os.fsync(sink.fileno())
         part.replace(path)
@@ -135,84 +147,84 @@ class Web:
         self,
         url: str,
         sink: IO[bytes],
-        params: Mapping[str, str | int] | None,
-        robots: bool,
         limit: int,
-        stamp: str = "",
-        remember: Callable[[str], Any] = lambda stamp: None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        attempts: int,
+        params: Mapping[str, str | int] | None = None,
+        stamp: Path | None = None,
+        bar: tqdm[Any] | None = None,
     ) -> None:
-        if robots:
-            self._check_robots(url)
-        for attempt in range(1, self.attempts + 1):
+        """Write a document to `sink`, after the part of the version in `stamp` that is there already."""
+        for attempt in range(1, attempts + 1):
+            version = stamp.read_text() if stamp and stamp.exists() else ""
+            if not version:
+                _empty(sink)
             try:
-                with self._ask(url, params, sink.tell(), stamp) as response:
+                with self._ask(url, params, sink.tell(), version) as response:
+                    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
                     self._check_status(url, response, sink)
-                    if (now := _stamp(response)) != stamp:
-                        stamp = now
-                        remember(stamp)
-                    self._read(url, response, sink, limit, progress)
+                    if stamp:
+                        stamp.write_text("" if encoded else _version(response))
+                    length = response.headers.get("Content-Length", "")
+                    # Only files are refused at once: of a long robots.txt the beginning counts.
+                    total = sink.tell() + int(length) if stamp and length.isdigit() and not encoded else 0
+                    self._read(url, response, sink, limit, total, bar)
                 return
             except _Again as error:
-                if not stamp:
-                    _empty(sink)
-                if attempt == self.attempts:
+                if attempt == attempts:
                     said = f"{_shown(url)}: {error.args[0]}, {attempt} times"
                     raise (Unreachable(f"{said}; check the network") if error.args[1:] else Failure(said)) from error
-                self._pause(2 ** (attempt - 1) * self.backoff)
+                self.stop.wait(2 ** (attempt - 1) * self.backoff)
 
     def _ask(
-        self, url: str, params: Mapping[str, str | int] | None, start: int, stamp: str
+        self, url: str, params: Mapping[str, str | int] | None, start: int, version: str
     ) -> contextlib.closing[requests.Response]:
-        self._wait_turn(urlsplit(url).netloc)
-        headers = {"Range": f"bytes={start}-", "If-Range": stamp} if start and stamp else {}
-        try:
-            return contextlib.closing(
-                self._session.get(url, params=params, headers=headers, stream=True, timeout=self.timeout)
-            )
-        except requests.TooManyRedirects as error:
-            raise Failure(f"{_shown(url)}: redirected in a circle") from error
-        except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL, requests.exceptions.MissingSchema):
-            raise Failure(f"{_shown(url)}: not an address that can be fetched") from None
-        except requests.Timeout as error:
-            raise _Again(f"no answer within {self.timeout:g} s", "unreachable") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise _Again(f"no connection ({_reason(error)})", "unreachable") from error
+        self._wait_turn(self._host(url))
+        headers = {"Range": f"bytes={start}-", "If-Range": version} if start else {}
+        place = url
+        for _ in range(1 + _MOST_REDIRECTS):
+            try:
+                response = self._session.get(place, params=params, headers=headers, stream=True, timeout=self.timeout)
+            except requests.Timeout as error:
+                raise _Again(f"no answer within {self.timeout:g} s", "unreachable") from error
+            except ValueError:
+                raise Failure(f"{_shown(url)}: not an address that can be fetched") from None
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                raise _Again(f"no connection ({_reason(error)})", "unreachable") from error
+            if not (target := requests.Session.get_redirect_target(self._session, response)):
+                return contextlib.closing(response)
+            response.close()
+            place, params = urljoin(response.url, target), None
+        raise Failure(f"{_shown(url)}: redirected in a circle")
 
     def _check_status(self, url: str, response: requests.Response, sink: IO[bytes]) -> None:
+        """Raise what a status means, or leave `sink` where the answer begins."""
         status, start = response.status_code, sink.tell()
+        said = f"the server answers {status} {response.reason}".rstrip()
         if "photo_unavailable" in urlsplit(response.url).path:  # Where Flickr redirects to instead of saying 404.
             raise Failure(f"{_shown(url)}: the picture has been removed")
         if status == 206 and start and response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             return
-        if status == 200:
+        if status in (200, 206, 416):
             _empty(sink)
-            return
+        if status in (206, 416):
+            raise _Again(f"the server answers {status} to a request for the rest")
         if status in _BUSY:
             self._obey_retry_after(url, response)
-            raise _Again(f"the server answers {status} {response.reason}".rstrip())
-        if status in (206, 416):  # Not the part that was asked for: begin again.
-            _empty(sink)
-            raise _Again(f"the server answers {status} to a request for the rest")
-        raise Failure(f"{_shown(url)}: the server answers {status} {response.reason}".rstrip())
+            raise _Again(said)
+        if status != 200:
+            raise Failure(f"{_shown(url)}: {said}")
 
     def _read(
-        self,
-        url: str,
-        response: requests.Response,
-        sink: IO[bytes],
-        limit: int,
-        progress: Callable[[int, int], None],
+        self, url: str, response: requests.Response, sink: IO[bytes], limit: int, total: int, bar: tqdm[Any] | None
     ) -> None:
-        encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-        size = response.headers.get("Content-Length", "")
-        total = sink.tell() + int(size) if size.isdigit() and not encoded else 0
         window, arrived = time.monotonic(), 0
         while True:
             done = sink.tell()
-            if max(done, total) > limit:
-                raise Failure(f"{_shown(url)}: {max(done, total):,} bytes are more than the limit of {limit:,}")
-            progress(done, total)
+            if (size := max(done, total)) > limit:
+                raise Failure(f"{_shown(url)}: {size:,} bytes are more than the limit of {limit:,}")
+            if bar is not None:
+                bar.total = total or None
+                bar.update(done - bar.n)
             if self.stop.is_set():
                 raise Stopped
             try:
@@ -223,69 +235,60 @@ class Web:
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 raise _Again(f"the connection broke after {done:,} bytes") from error
             if not data:
-                break
+                return
             sink.write(data)
             arrived += len(data)
             if (elapsed := time.monotonic() - window) > self.timeout:
                 if arrived < self.slowest * elapsed:
                     raise _Again(f"less than {self.slowest:g} bytes per second")
                 window, arrived = time.monotonic(), 0
-        if total and done < total:
-            raise _Again(f"the connection broke after {done:,} of {total:,} bytes")
 
     def _check_robots(self, url: str) -> None:
-        parts = urlsplit(url)
-        with self._robots_lock:
-            if parts.netloc not in self._robots:
-                self._robots[parts.netloc] = parser = RobotFileParser()
-                parser.parse(self._read_robots(f"{parts.scheme}://{parts.netloc}/robots.txt"))
-                self._crawl_delay[parts.netloc] = float(parser.crawl_delay(USER_AGENT) or 0)
-            parser = self._robots[parts.netloc]
-        if not parser.can_fetch(USER_AGENT, url):
+        """Ask a server once what it allows. Without an answer everything is, since the request itself will notice."""
+        parts, host = urlsplit(url), self._host(url)
+        with host.robots_lock:
+            if host.robots is None:
+                text, robots = io.BytesIO(), RobotFileParser()
+                with contextlib.suppress(Failure, Unreachable):
+                    self._fetch(f"{parts.scheme}://{parts.netloc}/robots.txt", text, _LARGEST_ROBOTS, attempts=1)
+                robots.parse(text.getvalue().decode("utf-8", "replace").splitlines())
+                host.interval = max(host.interval, float(robots.crawl_delay(USER_AGENT) or 0))
+                host.robots = robots
+        if not host.robots.can_fetch(USER_AGENT, url):
             raise Failure(f"{_shown(url)}: robots.txt of {parts.netloc} does not allow it")
 
-    def _read_robots(self, url: str) -> list[str]:
-        """The lines of robots.txt; none if there is no such file or no answer, which the request itself will notice."""
-        self._wait_turn(urlsplit(url).netloc)
-        try:
-            response = self._session.get(url, timeout=self.timeout)
-        except (requests.RequestException, urllib3.exceptions.HTTPError):
-            return []
-        return response.text[:500_000].splitlines() if response.status_code == 200 else []
-
     def _obey_retry_after(self, url: str, response: requests.Response) -> None:
-        host, header = urlsplit(url).netloc, response.headers.get("Retry-After")
-        if header is None:
-            return
         try:
-            seconds = urllib3.Retry().parse_retry_after(header)
+            seconds = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", ""))
         except urllib3.exceptions.InvalidHeader:
             return
+        host = self._host(url)
         if seconds > _LONGEST_WAIT:
             raise Unreachable(
-                f"{host} asks to be left alone for {seconds / 60:.0f} minutes; run the same command again then"
+                f"{urlsplit(url).netloc} asks to be left alone for {seconds / 60:.0f} minutes; "
+                f"run the same command again then"
             )
         with self._lock:
-            self._next[host] = max(self._next.get(host, 0), time.monotonic() + seconds)
+            host.next = max(host.next, time.monotonic() + seconds)
 
-    def _wait_turn(self, host: str) -> None:
+    def _host(self, url: str) -> _Host:
+        with self._lock:
+            return self._hosts.setdefault(urlsplit(url).netloc, _Host(1 / self.rate if self.rate else 0.0))
+
+    def _wait_turn(self, host: _Host) -> None:
         """Wait until the rate, and the server's last Retry-After, allow another request."""
-        while True:
+        while not self.stop.is_set():
             with self._lock:
-                now, turn = time.monotonic(), self._next.get(host, 0)
-                if turn <= now:
-                    self._next[host] = now + max(self._interval, self._crawl_delay.get(host, 0))
-                    break
-            self._pause(turn - now)
-        if self.stop.is_set():
-            raise Stopped
-
-    def _pause(self, seconds: float) -> None:
-        if self.stop.wait(max(0, seconds)):
-            raise Stopped
+                now = time.monotonic()
+                if host.next <= now:
+                    host.next = now + host.interval
+                    return
+                pause = host.next - now
+            self.stop.wait(pause)
+        raise Stopped
 
 
-def _stamp(response: requests.Response) -> str:
+def _version(response: requests.Response) -> str:
     """What identifies this version of the file: a strong ETag or a date; empty if there is neither."""
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
@@ -298,8 +301,7 @@ def _empty(sink: IO[bytes]) -> None:
 
 def _shown(url: str) -> str:
     """An address without its query, which may hold a key."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return urlsplit(url)._replace(query="", fragment="").geturl()
 
 
 def _reason(error: BaseException) -> str:

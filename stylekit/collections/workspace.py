@@ -24,7 +24,7 @@ from typing import Any
 
 from stylekit.atomic import atomic_write, write_error
 from stylekit.collections.prepare import Prepared
-from stylekit.collections.records import Remote
+from stylekit.collections.sources import Remote
 
 SIDES = ("A", "B")
 SPLITS = ("train", "test")
@@ -72,13 +72,13 @@ class Workspace:
         path = self.hidden / f"listing-{side}.json"
         if not path.exists():
             return [], 0
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = _read_json(path)
         return [Remote(**item) for item in saved["pictures"]], saved["limit"]
 
     def save_listing(self, side: str, pictures: Sequence[Remote], limit: int) -> None:
         """Keep a listing, so that a later run fetches the same pictures."""
         items = [dataclasses.asdict(picture) for picture in pictures]
-        write_json(self.hidden / f"listing-{side}.json", {"limit": limit, "pictures": items})
+        _write_json(self.hidden / f"listing-{side}.json", {"limit": limit, "pictures": items})
 
     def add(self, entry: Entry) -> None:
         """Append a line to the journal; any thread may."""
@@ -93,16 +93,15 @@ class Workspace:
         entry = self.entry(side, picture)
         if entry is None or entry.prepared is None:
             return None
-        file, splits = entry.prepared.file, [picture.split] if picture.split else SPLITS
-        homes = [self.ready(side, picture), *(self.root / f"{split}{side}" for split in splits)]
-        rejected = self.root / REJECTED
-        if rejected.is_dir():
-            homes += [reason / f"{split}{side}" for reason in sorted(rejected.iterdir()) for split in splits]
-        return next((home / file for home in homes if (home / file).exists()), None)
+        homes = [f"{split}{side}" for split in ([picture.split] if picture.split else SPLITS)]
+        folders = [self.ready(side, picture), *(self.root / home for home in homes)]
+        for home in homes:
+            folders += sorted((self.root / REJECTED).glob(f"*/{home}"))
+        return next((path for folder in folders if (path := folder / entry.prepared.file).exists()), None)
 
     def missing(self, side: str, pictures: Sequence[Remote]) -> list[Remote]:
         """The pictures that are still to be fetched."""
-        return [p for p in pictures if self.place(side, p) is None and not self.left_out(side, p)]
+        return [p for p in pictures if not self.left_out(side, p) and self.place(side, p) is None]
 
     def left_out(self, side: str, picture: Remote) -> str:
         """Why a picture is not wanted; empty if it is."""
@@ -150,57 +149,50 @@ def open_workspace(root: Path, request: dict[str, Any]) -> Iterator[Workspace]:
         space.hidden.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(write_error(root, error.strerror)) from error
-    lock = filelock.FileLock(space.hidden / "lock")
     try:
-        lock.acquire(timeout=0)
+        with filelock.FileLock(space.hidden / "lock", timeout=0):
+            for leftover in space.hidden.rglob(".*.part"):
+                leftover.unlink()
+            _write_json(space.hidden / "request.json", request)
+            space.read_journal()
+            yield space
     except filelock.Timeout as error:
         raise FileExistsError(f"{root}: another program is fetching into this folder; wait until it ends") from error
-    with lock:
-        for leftover in space.hidden.rglob(".*.part"):
-            leftover.unlink()
-        write_json(space.hidden / "request.json", request)
-        space.read_journal()
-        yield space
 
 
 def check_folder(root: Path, request: dict[str, Any]) -> None:
     """Refuse a folder that holds something else, or the pictures of another request; see `open_workspace`."""
-    saved_path = root / ".fetch" / "request.json"
-    for path in (root / ".fetch", *(root / f"{split}{side}" for split in SPLITS for side in SIDES)):
-        if path.is_symlink():
-            raise FileExistsError(f"{path} is a link; nothing is written outside {root}")
+    path = root / ".fetch" / "request.json"
+    for folder in (root / ".fetch", *(root / f"{split}{side}" for split in SPLITS for side in SIDES)):
+        if folder.is_symlink():
+            raise FileExistsError(f"{folder} is a link; nothing is written outside {root}")
     if root.exists() and not root.is_dir():
         raise FileExistsError(f"{root} is not a folder; choose another --output")
-    if not saved_path.exists():
-        if root.exists() and any(path.name != ".fetch" for path in root.iterdir()):
+    if not path.exists():
+        if root.exists() and any(child.name != ".fetch" for child in root.iterdir()):
             raise FileExistsError(f"{root} holds something else; choose another --output, or an empty folder")
         return
     try:
-        saved = json.loads(saved_path.read_text(encoding="utf-8"))
-        different = sorted(key for key in request if request[key] != saved[key])
+        saved = _read_json(path)
+        different = next((key for key in sorted(request) if request[key] != saved[key]), None)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{saved_path}: damaged ({error}); choose another --output") from error
+        raise ValueError(f"{path}: damaged ({error}); choose another --output") from error
     if different:
-        key = different[0]
         raise ValueError(
-            f"{root} was fetched with {key.replace('_', '-')} {saved[key]}, not {request[key]}; "
+            f"{root} was fetched with {different.replace('_', '-')} {saved[different]}, not {request[different]}; "
             f"choose another --output, or give the same options"
         )
 
 
-def check_space(root: Path, needed: int) -> None:
-    """Refuse to begin what will not fit.
-
-    Raises:
-        OSError: Fewer than `needed` bytes are free.
-    """
-    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if needed > free:
-        raise OSError(f"{root}: needs about {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free")
+def american(item: dict[str, Any]) -> dict[str, Any]:
+    """A record that an older version may have written, whose key for the license was `licence`."""
+    return {"license" if key == "licence" else key: value for key, value in item.items()}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, completely or not at all."""
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"), object_hook=american)
+
+
+def _write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as file:
         file.write(json.dumps(value, indent=1).encode())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stylekit.networks.convolutions import Conv2d
-from stylekit.networks.spectra import luminance
+from stylekit.pictures.color import local_mean, luma
 
 Interpolation = Literal["bilinear", "nearest"]
 Statistics = tuple[Tensor, Tensor]
@@ -148,18 +148,14 @@ class KeepColors(nn.Module):
 
 def _light(photograph: Tensor, black: float) -> Tensor:
     """From 0 where all is black to 1 near anything that is brighter than `DARK`, (B, 1, H, W)."""
-    brightness = (luminance(photograph) - black) / (1 - black)
+    brightness = (luma(photograph) - black) / (1 - black)
     brightest = functional.max_pool2d(brightness, 9, stride=1, padding=4)
     return (_blur(brightest, 9) / DARK).clamp(max=1)
 
 
 def _blur(x: Tensor, width: int = 17) -> Tensor:
     """Mean of the pixels around each, weighted by a pyramid of twice this odd width; of those in the picture only."""
-    half = width // 2
-    for _ in range(2):
-        x = functional.avg_pool2d(x, (1, width), stride=1, padding=(0, half), count_include_pad=False)
-        x = functional.avg_pool2d(x, (width, 1), stride=1, padding=(half, 0), count_include_pad=False)
-    return x
+    return local_mean(local_mean(x, width), width)
 
 
 class UpsampleConv2d(Conv2d):

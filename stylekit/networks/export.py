@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stylekit.atomic import atomic_write
 from stylekit.networks.blocks import InstanceNorm2d, Statistics
 from stylekit.networks.convolutions import Conv2d
-from stylekit.networks.tiling import MARGIN, private_copy
+from stylekit.networks.tiling import MARGIN, Side, private_copy
 
 Pixels = Literal["uint8", "float32"]
 
@@ -52,26 +52,28 @@ def run_whole(image: Tensor, network: nn.Module) -> Tensor:
     indexing, and the statistics are weighted sums.
 
     Args:
-        image: (B, C, H, W) as input of the network; H and W are at least `SMALLEST`.
-        network: Keeps height and width if they are multiples of 4.
+        image: (B, 3, H, W), in the range of the network; H and W are at least `SMALLEST`.
+        network: As in `run_tiled`.
 
     Returns:
         (B, 3, H, W).
     """
-    rows, columns = _Side(image.shape[2]), _Side(image.shape[3])
+    rows, columns = Side(image.shape[2]), Side(image.shape[3])
     measure = _Measure(rows, columns)
-    network = private_copy(network)
-    for module in network.modules():
+    painter: Any = private_copy(network)
+    for module in painter.modules():
         if isinstance(module, InstanceNorm2d):
             module.measure = measure
         elif isinstance(module, Conv2d):
             module.plain = True
-    painted = network(image.index_select(2, rows.padded()).index_select(3, columns.padded()))
-    return painted.index_select(2, rows.inside()).index_select(3, columns.inside())
+    x = painter.with_noise(image).index_select(2, _reflected(rows)).index_select(3, _reflected(columns))
+    output: Tensor = painter.finish(painter.model(x), x)
+    inside = [torch.arange(side.length) + side.before for side in (rows, columns)]
+    return output.index_select(2, inside[0]).index_select(3, inside[1])
 
 
 def export(
-    network: nn.Module, paint: Callable[[Tensor, Any], Tensor], path: Path, pixels: Pixels, properties: dict[str, str]
+    network: nn.Module, forward: Callable[[Tensor, Any], Tensor], path: Path, pixels: Pixels, properties: dict[str, str]
 ) -> None:
     """Write a network as an ONNX file (.onnx) or a torch.export program (.pt2), completely or not at all.
 
@@ -79,7 +81,7 @@ def export(
 
     Args:
         network: On the CPU, in eval mode.
-        paint: Maps pictures (B, 3, H, W) in [0, 1] and the network to the same, by means of `run_whole`.
+        forward: Maps pictures (B, 3, H, W) in [0, 1] and the network to the same, by means of `run_whole`.
         path: Its suffix is a key of `PACKAGES`.
         pixels: Input and output: "uint8" (B, H, W, 3) in [0, 255], or "float32" (B, 3, H, W) in [0, 1].
         properties: Metadata of the ONNX file.
@@ -92,7 +94,7 @@ def export(
     # Sizes that appear nowhere else: equal ones would be taken for the same.
     example = torch.zeros(2, 48, 56, 3, dtype=torch.uint8) if pixels == "uint8" else torch.zeros(2, 3, 48, 56)
     with torch.no_grad():
-        program = torch.export.export(_Painter(network, paint, pixels), (example,), dynamic_shapes=(dynamic,))
+        program = torch.export.export(_Exported(network, forward, pixels), (example,), dynamic_shapes=(dynamic,))
     with atomic_write(path) as file:
         if path.suffix == ".onnx":
             file.write(_to_onnx(program, axes, properties))
@@ -106,67 +108,48 @@ def load_exported(path: Path, pixels: Pixels) -> Callable[[Tensor], Tensor]:
     """Load an exported file as a function of pictures (B, 3, H, W) in [0, 1], quantized if `pixels` is "uint8"."""
     run = _load_onnx(path) if path.suffix == ".onnx" else torch.export.load(path).module()
 
-    def paint(image: Tensor) -> Tensor:
-        return _from_uint8(run(_to_uint8(image))) if pixels == "uint8" else run(image)
-
-    return paint
+    return run if pixels == "float32" else lambda image: _from_uint8(run(_to_uint8(image)))
 
 
-class _Painter(nn.Module):
+class _Exported(nn.Module):
     """A network with its range conversions, as it is exported."""
 
-    def __init__(self, network: nn.Module, paint: Callable[[Tensor, Any], Tensor], pixels: Pixels) -> None:
+    def __init__(self, network: nn.Module, forward: Callable[[Tensor, Any], Tensor], pixels: Pixels) -> None:
         super().__init__()
         self.network = network
-        self.paint = paint
+        self.function = forward
         self.pixels = pixels
 
     def forward(self, picture: Tensor) -> Tensor:
         if self.pixels == "float32":
-            return self.paint(picture, self.network)
-        return _to_uint8(self.paint(_from_uint8(picture), self.network))
+            return self.function(picture, self.network)
+        return _to_uint8(self.function(_from_uint8(picture), self.network))
 
 
-class _Side:
-    """One side of a picture, its padding and what reflection puts there; equals the padding of `run_tiled`.
-
-    Only positive integers are divided, since ONNX rounds towards zero.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.total = (length + 3) // 4 * 4 + 2 * MARGIN
-        self.before = MARGIN + (self.total - length - 2 * MARGIN) // 2
-
-    def padded(self) -> Tensor:
-        """Positions in the picture of all positions with padding."""
-        from_start = (torch.arange(self.total) - self.before).abs()
-        return self.length - 1 - (self.length - 1 - from_start).abs()
-
-    def inside(self) -> Tensor:
-        """Positions of the picture, counted with padding."""
-        return torch.arange(self.length) + self.before
-
-    def weights(self, scale: int) -> Tensor:
-        """Weights of a mean over the positions inside, in features at 1 / scale of the resolution."""
-        position = torch.arange(self.total // scale)
-        start = self.before // scale
-        end = self.total // scale - (self.total - self.length - self.before) // scale
-        return ((position >= start) & (position < end)).float() / (end - start)
+def _reflected(side: Side) -> Tensor:
+    """The positions of the picture that padding by reflection puts at each position."""
+    last = side.length - 1
+    return last - (last - (torch.arange(side.total) - side.before).abs()).abs()
 
 
 class _Measure:
     """Computes the statistics of a normalization layer without the padding of the picture."""
 
-    def __init__(self, rows: _Side, columns: _Side) -> None:
+    def __init__(self, rows: Side, columns: Side) -> None:
         self.height = rows.total
-        self.weights = {scale: rows.weights(scale)[:, None] * columns.weights(scale) for scale in (1, 2, 4)}
+        self.weights = {scale: _weights(rows, scale)[:, None] * _weights(columns, scale) for scale in (1, 2, 4)}
 
     def __call__(self, x: Tensor) -> Statistics:
         weights = self.weights[int(self.height // x.shape[2])]
         mean = (x * weights).sum((2, 3), keepdim=True)
         difference = x - mean
         return mean, (difference * difference * weights).sum((2, 3), keepdim=True)
+
+
+def _weights(side: Side, scale: int) -> Tensor:
+    """Weights of a mean over the positions inside, in features at 1 / scale of the resolution."""
+    position, inside = torch.arange(side.total // scale), side.inside(side.total // scale)
+    return ((position >= inside.start) & (position < inside.stop)).float() / (inside.stop - inside.start)
 
 
 def _from_uint8(picture: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -26,7 +25,7 @@ from stylekit.devices import free_memory
 from stylekit.distributed import unwrap
 from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, Statistics, UpsampleConv2d, decode, encode
 
-F = TypeVar("F")
+N = TypeVar("N", bound=nn.Module)
 
 MARGIN = 32
 """Pixels of context around a picture and around each tile, cropped from the output. This exceeds the receptive field of
@@ -71,58 +70,94 @@ class Smoothing:
         return statistics
 
 
-def private_copy(network: F) -> F:
-    """Copy the module tree of a network; the copy shares all parameters, buffers and hooks with the original.
+class Side:
+    """One side of a picture and its padding: the margin, as far as reflection allows, up to a multiple of 4 and to 8.
+
+    Only positive integers are divided, since ONNX rounds towards zero.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        # Conditions, since an export would keep min and max of a symbolic length.
+        margin = MARGIN if length >= MARGIN + 4 else max(0, length - 4)
+        self.total = (length + 2 * margin + 3) // 4 * 4 if length > 4 else 8
+        self.before = (self.total - length) // 2
+        self.after = self.total - length - self.before
+
+    def inside(self, size: int) -> slice:
+        """The positions that are not padding, in features with `size` positions along this side."""
+        scale = self.total // size
+        return slice(self.before // scale, size - self.after // scale)
+
+
+class Span(NamedTuple):
+    """The extent of a tile along one side, without and with the context around it."""
+
+    start: int
+    end: int
+    outer_start: int
+    outer_end: int
+
+    def scaled(self, scale: float) -> slice:
+        """The tile within the whole, at another resolution."""
+        return slice(int(self.start * scale), int(self.end * scale))
+
+    def inner(self, scale: float) -> slice:
+        """The tile without its context within the tile with context, at another resolution."""
+        return slice(int((self.start - self.outer_start) * scale), int((self.end - self.outer_start) * scale))
+
+
+def spans(length: int, tile: int, margin: int, step: int) -> list[Span]:
+    """Tiles of nearly equal length that start at multiples of `step`, so that strided layers stay aligned."""
+    count = max(1, min(math.ceil(length / tile), length // step))
+    ends = [round(i * length / count / step) * step for i in range(count)] + [length]
+    return [
+        Span(start, end, max(0, start - margin), min(length, end + margin)) for start, end in itertools.pairwise(ends)
+    ]
+
+
+def private_copy(network: N) -> N:
+    """Copy the module tree of a network, in eval mode; the copy shares all parameters, buffers and hooks.
 
     Attributes set on the copy do not affect the original. torch.compile and DDP are removed, since they would run the
-    original modules. A callable that is not an nn.Module is returned unchanged. The cost is 0.01 ms per module;
-    copy.deepcopy with shared tensors takes 16 times as long.
+    original modules. The cost is 0.01 ms per module; copy.deepcopy with shared tensors takes 16 times as long.
     """
-    if not isinstance(network, nn.Module):
-        return network
-    original = unwrap(network)
-    twin = copy.copy(original)
-    twin._modules = {name: private_copy(child) for name, child in original._modules.items()}
-    return twin
+    twin = copy.copy(unwrap(network))
+    twin.training = False
+    twin._modules = {name: child and private_copy(child) for name, child in twin._modules.items()}
+    return cast(N, twin)
 
 
-def run_tiled(
-    image: Tensor, network: Callable[[Tensor], Tensor], tile: int | None = None, smoothing: Smoothing | None = None
-) -> Tensor:
-    """Run a network on pictures of any size. Threads may share the network, but not the smoothing.
+def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smoothing: Smoothing | None = None) -> Tensor:
+    """Run a network in eval mode on pictures of any size. Threads may share the network, but not the smoothing.
 
     The picture is padded by reflection, by `MARGIN` on each side to avoid a visible frame from the padding inside the
     network, and to a multiple of 4 for two down-samplings. The output is cropped. Instance normalization ignores the
     padding, which would otherwise shift the colors.
 
     Args:
-        image: (B, C, H, W) as input of `network.model`, on its device.
-        network: Keeps height and width if they are multiples of 4 and at least 8. Only an nn.Module whose attribute
-            `model` is an `EncoderDecoder` can be run in tiles; it may have a method `finish(output, input)`.
+        image: (B, 3, H, W), in the range of the network, on its device.
+        network: Has an `EncoderDecoder` named `model`, and methods `with_noise(image)`, which makes the input of
+            `model`, and `finish(output, input)`, which makes the result from its output.
         tile: Side of the tiles in pixels. None: the largest for which half of the free memory suffices.
         smoothing: Averages the statistics with those of the previous frames of a video.
 
     Returns:
         (B, 3, H, W).
     """
-    height, width = image.shape[-2:]
-    (top, bottom), (left, right) = _padding(height), _padding(width)
+    rows, columns = Side(image.shape[2]), Side(image.shape[3])
+    painter: Any = private_copy(network)
+    for name, module in painter.named_modules():
+        if isinstance(module, InstanceNorm2d):
+            module.measure = _Measure(name, rows, columns, smoothing)
     # Reflection needs more pixels than it adds; tiny pictures repeat their border instead.
-    mode = "reflect" if max(left, right) < width and max(top, bottom) < height else "replicate"
-    padded = functional.pad(image, (left, right, top, bottom), mode=mode)
-    rows, columns = padded.shape[2:]
-    margin = (Fraction(top, rows), Fraction(bottom, rows), Fraction(left, columns), Fraction(right, columns))
-    if isinstance(network, nn.Module):
-        network = private_copy(network)
-        for name, module in network.named_modules():
-            if isinstance(module, InstanceNorm2d):
-                module.measure = _Measure(name, margin, smoothing)
-        model = getattr(network, "model", None)
-        if isinstance(model, EncoderDecoder):
-            tile = tile or _largest_tile(model, padded)
-            if tile and max(rows, columns) > tile:
-                network = _Tiled(model, tile, getattr(network, "finish", None))
-    return network(padded)[..., top : top + height, left : left + width]
+    mode = "reflect" if columns.after < columns.length and rows.after < rows.length else "replicate"
+    padding = (columns.before, columns.after, rows.before, rows.after)
+    x = functional.pad(painter.with_noise(image), padding, mode=mode)
+    tile = tile or _largest_tile(painter.model, x)
+    model = _Tiled(painter.model, tile) if tile and max(x.shape[2:]) > tile else painter.model
+    output: Tensor = painter.finish(model(x), x)
+    return output[..., rows.inside(rows.total), columns.inside(columns.total)]
 
 
 def untiled(picture: Tensor) -> int:
@@ -132,34 +167,18 @@ def untiled(picture: Tensor) -> int:
 
 @dataclass(frozen=True)
 class _Measure:
-    """Computes the statistics of a normalization layer without the margin of the picture."""
+    """Computes the statistics of a normalization layer without the padding of the picture."""
 
     name: str
-    margin: tuple[Fraction, Fraction, Fraction, Fraction]
-    """Padding as a fraction of the height (top, bottom) and of the width (left, right)."""
+    rows: Side
+    columns: Side
     smoothing: Smoothing | None
 
     def __call__(self, x: Tensor) -> Statistics:
-        rows, columns = self.inside(*x.shape[2:])
-        return self.smooth(_mean_variance(x[..., rows, columns]))
-
-    def inside(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns, in features of this size, that are not part of the margin."""
-        top, bottom, left, right = self.margin
-        rows = slice(int(top * height), height - int(bottom * height))
-        return rows, slice(int(left * width), width - int(right * width))
+        return self.smooth(_mean_variance(x[..., self.rows.inside(x.shape[2]), self.columns.inside(x.shape[3])]))
 
     def smooth(self, statistics: Statistics) -> Statistics:
         return self.smoothing.update(self.name, statistics) if self.smoothing else statistics
-
-
-class _Span(NamedTuple):
-    """The extent of a tile along one side, without and with the context around it."""
-
-    start: int
-    end: int
-    outer_start: int
-    outer_end: int
 
 
 class _Tiled:
@@ -168,9 +187,8 @@ class _Tiled:
     Modifies the normalization layers of the model, which must be a private copy.
     """
 
-    def __init__(self, model: EncoderDecoder, tile: int, finish: Callable[[Tensor, Tensor], Tensor] | None) -> None:
+    def __init__(self, model: EncoderDecoder, tile: int) -> None:
         self.encoder, self.middle, self.decoder = model.parts()
-        self.finish = finish
         self.skip = model.skip
         self.tile = tile
 
@@ -178,8 +196,7 @@ class _Tiled:
         x = self.run(self.encoder, picture, self.tile, MARGIN)
         for module in self.middle:
             x = module(x)
-        output = self.run(self.decoder, x, max(4, self.tile // 4), MARGIN // 4, picture if self.skip else None)
-        return self.finish(output, picture) if self.finish else output
+        return self.run(self.decoder, x, max(4, self.tile // 4), MARGIN // 4, picture if self.skip else None)
 
     def run(
         self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None = None
@@ -195,42 +212,36 @@ class _Tiled:
             if isinstance(module, InstanceNorm2d):
                 scale = _scale(modules[:i])
                 measure = cast(_Measure, module.measure)
-                inside = measure.inside(int(height * scale), int(width * scale))
+                inside = measure.rows.inside(int(height * scale)), measure.columns.inside(int(width * scale))
                 parts = self.parts(modules[:i], x, tile, margin, picture)
-                statistics = _statistics(
-                    part[..., _overlap(rows, inside[0], scale), _overlap(columns, inside[1], scale)]
-                    for rows, columns, part in parts
+                statistics = measure.smooth(
+                    _statistics(
+                        part[..., _overlap(rows, inside[0], scale), _overlap(columns, inside[1], scale)]
+                        for rows, columns, part in parts
+                    )
                 )
-                module.measure = _Fixed(measure.smooth(statistics))
+                module.measure = lambda _, fixed=statistics: fixed
         scale = _scale(modules)
         result: Tensor | None = None
         for rows, columns, part in self.parts(modules, x, tile, margin, picture):
             if result is None:
                 result = part.new_empty((x.shape[0], part.shape[1], int(height * scale), int(width * scale)))
-            result[..., _scaled(rows, scale), _scaled(columns, scale)] = part
+            result[..., rows.scaled(scale), columns.scaled(scale)] = part
         return cast(Tensor, result)
 
     def parts(
         self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None
-    ) -> Iterator[tuple[_Span, _Span, Tensor]]:
+    ) -> Iterator[tuple[Span, Span, Tensor]]:
         """The output of the modules for each tile, without context."""
         scale = _scale(modules)
-        for rows, columns in itertools.product(_spans(x.shape[2], tile, margin), _spans(x.shape[3], tile, margin)):
+        for rows, columns in itertools.product(*(spans(side, tile, margin, 4) for side in x.shape[2:])):
             # Recomputed per tile: for the whole picture, these features would take most of the memory that tiles save.
             features = [] if picture is None else encode(self.encoder, _crop(picture, rows, columns, x))[:-1]
             part = decode(modules, _crop(x, rows, columns, x), features)
-            yield rows, columns, part[..., _inner(rows, scale), _inner(columns, scale)]
+            yield rows, columns, part[..., rows.inner(scale), columns.inner(scale)]
 
 
-@dataclass(frozen=True)
-class _Fixed:
-    statistics: Statistics
-
-    def __call__(self, x: Tensor) -> Statistics:
-        return self.statistics
-
-
-def _crop(picture: Tensor, rows: _Span, columns: _Span, x: Tensor) -> Tensor:
+def _crop(picture: Tensor, rows: Span, columns: Span, x: Tensor) -> Tensor:
     """A tile of a picture with its context; the spans are in positions of x."""
     scale = picture.shape[2] // x.shape[2]
     outer_rows = slice(rows.outer_start * scale, rows.outer_end * scale)
@@ -262,29 +273,10 @@ def _statistics(parts: Iterator[Tensor]) -> Statistics:
     return mean.to(dtype), (squares / count).to(dtype)
 
 
-def _spans(length: int, tile: int, margin: int) -> list[_Span]:
-    """Tiles of nearly equal length that start at multiples of 4, so that down-sampling stays aligned."""
-    count = math.ceil(length / tile)
-    ends = [round(i * length / count / 4) * 4 for i in range(count)] + [length]
-    return [
-        _Span(start, end, max(0, start - margin), min(length, end + margin)) for start, end in itertools.pairwise(ends)
-    ]
-
-
-def _scaled(span: _Span, scale: float) -> slice:
-    return slice(int(span.start * scale), int(span.end * scale))
-
-
-def _inner(span: _Span, scale: float) -> slice:
-    """The part of a tile's output that belongs to the tile itself, without the context around it."""
-    start = int((span.start - span.outer_start) * scale)
-    return slice(start, start + int((span.end - span.start) * scale))
-
-
-def _overlap(span: _Span, inside: slice, scale: float) -> slice:
+def _overlap(span: Span, inside: slice, scale: float) -> slice:
     """The positions of a tile's output that lie inside a range of positions of the whole output."""
-    start, end = int(span.start * scale), int(span.end * scale)
-    return slice(max(start, inside.start) - start, max(start, min(end, inside.stop)) - start)
+    tile = span.scaled(scale)
+    return slice(max(tile.start, inside.start) - tile.start, max(tile.start, min(tile.stop, inside.stop)) - tile.start)
 
 
 def _scale(modules: Sequence[nn.Module]) -> float:
@@ -306,9 +298,3 @@ def _largest_tile(model: EncoderDecoder, x: Tensor) -> int | None:
     if per_pixel * x.shape[2] * x.shape[3] <= budget:
         return None
     return max(256, int(math.sqrt(budget / per_pixel) - 2 * MARGIN) // 4 * 4)
-
-
-def _padding(length: int) -> tuple[int, int]:
-    """Padding before and after a side of this length: the margin, or as much of it as reflection allows."""
-    padded = max(8, -(-(length + 2 * min(MARGIN, max(0, length - 4))) // 4) * 4)
-    return (padded - length) // 2, (padded - length + 1) // 2

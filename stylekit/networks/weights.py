@@ -5,10 +5,8 @@ Reading never runs code: safetensors, or `torch.load(weights_only=True)`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
-import io
 import json
 import pickle
 import textwrap
@@ -76,6 +74,7 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
         OSError: The Hub cannot be reached.
     """
     from safetensors import SafetensorError
+    from safetensors.torch import load_model
 
     if isinstance(found, Path):
         if found.is_file():
@@ -90,9 +89,11 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
             )
     try:
         if isinstance(found, Path):
-            _check_config(found, network)
-        with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from.
-            loaded = network.from_pretrained(str(found), strict=True).eval()
+            # from_pretrained would print that it reads a local folder.
+            loaded = network(**_read_config(found, network)).eval()
+            load_model(loaded, found / "model.safetensors")
+        else:
+            loaded = network.from_pretrained(found, strict=True).eval()
     except (json.JSONDecodeError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{found}: config.json does not describe {what} ({_first_line(error)})") from error
     except SafetensorError as error:
@@ -122,8 +123,8 @@ def _check_finite(network: torch.nn.Module, source: Path | str) -> None:
             raise ValueError(f"{source}: {name} is infinite or NaN; the network is damaged, or its training diverged")
 
 
-def _check_config(folder: Path, network: type[Any]) -> None:
-    """Check config.json before anything of the size that it asks for is built.
+def _read_config(folder: Path, network: type[Any]) -> dict[str, Any]:
+    """The arguments of a network in config.json, checked before anything of the size that they ask for is built.
 
     Every integer in it is a number of channels, layers or pixels, and the file with the weights has at least as many.
 
@@ -143,13 +144,15 @@ def _check_config(folder: Path, network: type[Any]) -> None:
     for name, value in config.items():
         if isinstance(value, int) and value > largest:
             raise ValueError(f"{name} is {value}, but model.safetensors has at most {largest} layers or channels")
-    types = get_type_hints(network.__init__)
-    types, exact = get_type_hints(types.get("config", network.__init__)), ConfigDict(strict=True, allow_inf_nan=False)
+    kind = get_type_hints(network.__init__).get("config")
+    types, exact = get_type_hints(kind or network.__init__), ConfigDict(strict=True, allow_inf_nan=False)
     for name in config.keys() & types.keys():
         try:
             TypeAdapter(types[name], config=exact).validate_python(config[name])
         except ValidationError as error:
             raise ValueError(f"{name} is {config[name]!r}: {error.errors()[0]['msg']}") from error
+    arguments = {name: config[name] for name in config.keys() & types.keys()}
+    return arguments if kind is None else {"config": kind(**arguments)}
 
 
 def save(network: PyTorchModelHubMixin, folder: Path) -> None:

@@ -34,27 +34,34 @@ class Collection:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Read a picture.
+        """Read a picture; raises the errors of `read`."""
+        return self.read(self.paths[index])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (picture for _, picture in self.items())
+
+    def items(self) -> Iterator[tuple[Path, Tensor]]:
+        """Each picture that can be read, with its file."""
+        bad = []
+        for path in self.paths:
+            try:
+                picture = self.read(path)
+            except (OSError, ValueError) as error:
+                self.errors.append(str(error))
+                bad.append(path)
+            else:
+                yield path, picture
+        self.paths = [path for path in self.paths if path not in bad]
+
+    def read(self, path: Path) -> Tensor:
+        """Read a file, in the size and on the device of the collection.
 
         Raises:
             FileNotFoundError: There is no such file.
             ValueError: It is no picture, damaged, or too small.
         """
-        picture = images.load(self.paths[index])
+        picture = images.load(path)
         picture = images.resize(picture, self.size) if self.size is not None else picture
         if min(picture.size) < SMALLEST:
-            width, height = picture.size
-            raise ValueError(f"{self.paths[index]}: {width} x {height} pixels; expected at least {SMALLEST}")
+            raise ValueError(f"{path}: {picture.width} x {picture.height} pixels; expected at least {SMALLEST}")
         return images.to_tensor(picture).to(self.device)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        bad = []
-        for i, path in enumerate(self.paths):
-            try:
-                picture = self[i]
-            except ValueError as error:
-                self.errors.append(str(error))
-                bad.append(path)
-            else:
-                yield picture
-        self.paths = [path for path in self.paths if path not in bad]

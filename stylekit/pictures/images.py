@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import io
 import os
-import warnings
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -63,14 +63,6 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 """The color profile of sRGB, which says so in a file."""
-
-# libtiff writes about damaged files to standard error, besides Pillow's exception. On Windows the symbol is hidden.
-with contextlib.suppress(AttributeError, OSError):
-    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
-
-# Pillow warns about metadata that we ignore and sizes that we check ourselves. The filter is global because
-# `warnings.catch_warnings` around each call is not thread-safe and would swallow other warnings.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
@@ -229,18 +221,6 @@ def to_unit(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def with_luminance_of(image: Tensor, photograph: Tensor) -> Tensor:
-    """Combine the luminance of one picture with the chroma of a photograph (ITU-R BT.601).
-
-    Args:
-        image: Source of the luminance, (B, 3, H, W) in [0, 1].
-        photograph: Source of the chroma, the same shape.
-    """
-    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device).view(1, 3, 1, 1)
-    difference = (image * weights).sum(1, keepdim=True) - (photograph * weights).sum(1, keepdim=True)
-    return (photograph + difference).clamp(0, 1)
-
-
 def resize(image: Image.Image, longest: int) -> Image.Image:
     """Shrink a picture to a longer side of `longest` pixels, keeping its aspect ratio; never enlarges."""
     if max(image.size) <= longest:
@@ -301,10 +281,18 @@ def _check_jpeg(image: Image.Image, path: Path) -> None:
             raise ValueError(f"{scans} scans; expected at most {most}")
 
 
+@functools.cache
+def _silence_libtiff() -> None:
+    """Stop libtiff from writing about damaged files to standard error, besides Pillow's exception."""
+    with contextlib.suppress(AttributeError, OSError):  # On Windows the symbol is hidden.
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+
 def _check_tiff(image: Image.Image) -> None:
     """Refuse two rare kinds of TIFF with more than 8 bits that Pillow silently misreads."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return
+    _silence_libtiff()
     tags = image.tag_v2
     bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
     if max(bits) <= 8:

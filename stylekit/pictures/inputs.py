@@ -20,31 +20,39 @@ _TOLERANCE = 0.01
 """Floating-point values outside [0, 1] by less are rounding errors: bfloat16 has steps of this size."""
 
 
-def to_batch(picture: Picture | Tensor, device: torch.device | str) -> Tensor:
+def to_batch(
+    picture: Picture | Tensor, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Tensor:
     """A picture as (B, 3, H, W), float in [0, 1], on a device.
 
     Files and PIL images are shown as `images.load` does: upright, in sRGB, on white.
 
     Args:
-        picture: A picture, or a tensor (3, H, W) or (B, 3, H, W) in [0, 1], which must be on the device.
+        picture: A picture, or a tensor (3, H, W) or (B, 3, H, W) of any floating-point type in [0, 1].
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or has another shape, type or range; the message says which.
     """
     if isinstance(picture, Tensor):
-        return _checked(picture)
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture).to(device)
-    if isinstance(picture, Image.Image):
-        return images.to_tensor(images.to_rgb(ImageOps.exif_transpose(picture))).to(device)
-    return images.to_tensor(images.load(picture)).to(device)
+        batch = _checked(picture)
+    elif isinstance(picture, np.ndarray):
+        batch = _from_array(picture)
+    elif isinstance(picture, Image.Image):
+        batch = images.to_tensor(images.to_rgb(ImageOps.exif_transpose(picture)))
+    else:
+        batch = images.to_tensor(images.load(picture))
+    return batch.to(device, dtype)
 
 
 def like(picture: Picture | Tensor, painting: Tensor) -> Tensor | Image.Image:
-    """A painting, (B, 3, H, W) in [0, 1], in the kind of its picture: tensors of the same shape, else PIL images."""
+    """A painting, (B, 3, H, W) in [0, 1], in the kind of its picture.
+
+    Returns:
+        A tensor of the picture's shape, type and device for a tensor; otherwise a PIL image.
+    """
     if isinstance(picture, Tensor):
-        return painting[0] if picture.ndim == 3 else painting
+        return (painting[0] if picture.ndim == 3 else painting).to(picture)
     return images.to_image(painting)
 
 

@@ -61,8 +61,12 @@ def plan_jobs(
 
     Raises:
         FileNotFoundError: An input does not exist, or a folder contains no pictures.
-        ValueError: Two results would share a path, replace an input, or turn a picture into a video or vice versa.
+        ValueError: Two results would share a path, replace an input, or turn a picture into a video or vice versa; or
+            the output is a file of a format that is only read.
     """
+    if output.suffix.lower() in images.READ_ONLY and not output.is_dir():
+        kind = output.suffix[1:].upper()
+        raise ValueError(f"{output}: {kind} is only read, not written; use another suffix, such as .png")
     jobs: list[Job] = []
     if "" in map(str, inputs):
         raise ValueError("an input is an empty string; expected a picture or a folder (. is the current one)")

@@ -9,24 +9,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylekit.options import STROKE_SIZES
-from stylekit.pictures import images
+from stylekit.pictures.color import local_mean, luma, with_luma_of
 
 
-def paint(
+def render(
     photograph: Tensor,
     network: Callable[[Tensor], Tensor],
+    stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
-    stroke_size: float = 1.0,
 ) -> Tensor:
     """Run a network on a photograph, and combine the result with it.
 
     Args:
         photograph: (B, 3, H, W) in [0, 1].
         network: Paints pictures of any size, (B, 3, H, W) in [0, 1] -> the same.
+        stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Combine the chroma of the photograph with the luminance of the painting.
-        stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
 
     Returns:
         (B, 3, H, W) in [0, 1].
@@ -38,7 +38,7 @@ def paint(
         raise ValueError(f"strength must be in [0, 1], got {strength}")
     painting = network(photograph) if stroke_size == 1 else with_stroke_size(photograph, network, stroke_size)
     if preserve_color:
-        painting = images.with_luminance_of(painting, photograph)
+        painting = with_luma_of(painting, photograph)
     return torch.lerp(photograph, painting, strength)
 
 
@@ -60,8 +60,8 @@ def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], st
     painted = network(resized)
     painting = _resize(painted, height, width)
     if stroke_size > 1:
-        detail = _luminance(photograph) - _luminance(_resize(resized, height, width))
-        gain = _local_slope(_luminance(resized), _luminance(painted))
+        detail = luma(photograph) - luma(_resize(resized, height, width))
+        gain = _local_slope(luma(resized), luma(painted))
         painting = painting + detail * functional.interpolate(gain, (height, width), mode="bilinear")
     return painting.clamp(0, 1)
 
@@ -70,16 +70,11 @@ def _resize(picture: Tensor, height: int, width: int) -> Tensor:
     return functional.interpolate(picture, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _luminance(picture: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), ITU-R BT.601."""
-    return torch.einsum("bchw,c->bhw", picture, picture.new_tensor([0.299, 0.587, 0.114]))[:, None]
-
-
 def _local_slope(x: Tensor, y: Tensor) -> Tensor:
     """The slope of the regression of y on x within 7 x 7 pixels, between 0 and 1."""
 
     def mean(values: Tensor) -> Tensor:
-        return functional.avg_pool2d(functional.pad(values, (3, 3, 3, 3), mode="replicate"), 7, stride=1)
+        return local_mean(values, 7, "replicate")
 
     covariance = mean(x * y) - mean(x) * mean(y)
     variance = mean(x * x) - mean(x) ** 2

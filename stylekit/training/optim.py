@@ -94,7 +94,7 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
 
 
 def warmup(step: int) -> float:
-    """Factor of the learning rate in a run with --init: Adam's first steps, without statistics, harm trained weights."""
+    """Factor of the learning rate in a run with --init: Adam's first steps would harm trained weights."""
     return min(1.0, (step + 1) / (WARMUP_STEPS + 1))
 
 

@@ -1,4 +1,4 @@
-"""What a source says about a picture, and what a source is."""
+"""What sources offer, and the simplest source: pictures on this machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+
+from stylekit.pictures import images
 
 
 @dataclass(frozen=True)
@@ -31,18 +33,31 @@ class Remote:
     split: str = ""
     """train or test where the source decides; empty to let the content decide."""
 
+    @property
+    def local(self) -> bool:
+        """The picture is a file on this machine."""
+        return "://" not in self.url
 
-class Source(Protocol):
-    """Where the pictures of one side of a data set come from."""
 
-    def list(self, limit: int) -> Iterator[Remote]:
-        """Yield up to `limit` pictures, the same order every time.
+def list_folder(folder: Path, license: str, page: str = "", split: str = "") -> Iterator[Remote]:
+    """Pictures of a folder and its subfolders, sorted by name. Nothing is read but names.
 
-        Raises:
-            ValueError: The source does not know what was asked for, or the key is missing.
-            OSError: The source cannot be reached.
-        """
-        ...
+    Args:
+        split: train or test if the folder is one side of a split. Its files keep their names, which are unique already.
+    """
+    paths = images.find(folder)
+    if not paths:
+        raise FileNotFoundError(f"no pictures in {folder}; expected {' '.join(sorted(images.FORMATS))}")
+    for path in paths:
+        inner = path.relative_to(folder).with_suffix("").as_posix()
+        name = safe_stem(path.name) if split else file_name(inner, path.name)
+        yield Remote(str(path), name, path.stem, license=license, page=page, split=split)
+
+
+def safe_stem(name: str) -> str:
+    """The name of a file without suffix, free of characters that some file systems refuse."""
+    stem = re.sub(r"[^\w .()-]", "_", Path(name).stem).strip(". ")
+    return stem[:120] or "picture"
 
 
 def file_name(stem: str, url: str) -> str:

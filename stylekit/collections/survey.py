@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from stylekit.collections.frames import Box, find_frame
+from stylekit.collections.similarity import perceptual_hash, reduced, thumbnail
 from stylekit.pictures import images
-from stylekit.pictures.frames import Box, find_frame
-from stylekit.pictures.similarity import perceptual_hash, reduced, thumbnail
 
 GRAY = 2.3
 """Pictures whose chroma (Cb and Cr together) has a smaller standard deviation are gray or toned in one color."""

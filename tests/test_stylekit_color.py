@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gatys.colors import color_moments, match_colors
+from stylekit.pictures.color import color_moments, local_mean, luma, luma_and_chroma, match_colors, with_luma_of
 
 
 def colors(pictures):
@@ -56,3 +56,34 @@ def test_colors_outside_of_the_range_are_clipped():
     picture = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     matched = match_colors(picture, color_moments((10 * picture - 5).clamp(0, 1)))
     assert matched.min() == 0 and matched.max() == 1
+
+
+def test_autocast_does_not_round_colors(both):
+    exact = match_colors(both[0], color_moments(both[1]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(match_colors(both[0], color_moments(both[1])), exact)
+        assert match_colors(both[0].bfloat16(), color_moments(both[1])).dtype == torch.float32
+
+
+def test_luma_and_chroma_are_those_of_bt_601():
+    picture = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
+    assert luma(picture).item() == pytest.approx(0.299 + 0.587 / 2 + 0.114 / 4)
+    y, blue, red = luma_and_chroma(picture).flatten()
+    assert y == luma(picture)
+    assert blue.item() == pytest.approx(0.564 * (0.25 - y.item()), rel=0.01)
+    assert red.item() == pytest.approx(0.713 * (1 - y.item()), rel=0.01)
+
+
+def test_luma_comes_from_one_picture_and_chroma_from_the_other():
+    painting, photograph = (0.3 + 0.4 * torch.rand(2, 3, 4, 5) for _ in range(2))
+    photograph = 0.5 + 0.2 * (photograph - 0.5)
+    mixed = with_luma_of(painting, photograph)
+    torch.testing.assert_close(luma(mixed), luma(painting))
+    torch.testing.assert_close(mixed[:, 0] - mixed[:, 2], photograph[:, 0] - photograph[:, 2])
+
+
+def test_the_local_mean_is_that_of_a_square_which_the_border_continues_or_cuts():
+    picture = torch.tensor([[[[1.0, 2.0, 6.0]]]]).expand(1, 1, 3, 3)
+    assert local_mean(picture, 3)[0, 0, 1].tolist() == pytest.approx([1.5, 3, 4])
+    assert local_mean(picture, 3, "reflect")[0, 0, 1].tolist() == pytest.approx([5 / 3, 3, 10 / 3])
+    assert local_mean(picture, 3, "replicate")[0, 0, 1].tolist() == pytest.approx([4 / 3, 3, 14 / 3])

@@ -1,0 +1,200 @@
+"""`translate`, `stylize` and their commands: one implementation for two kinds of networks."""
+
+import inspect
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from conftest import exit_code, flag_error, one_error, read_video, write_video
+from PIL import Image
+
+import cyclegan.cli
+import johnson.cli
+from cyclegan.models import Generator
+from cyclegan.translate import translate
+from johnson.models import TransformerNet
+from johnson.stylize import stylize
+from stylekit.networks import weights
+from stylekit.pictures import images
+
+METHODS = {
+    "translate": (translate, Generator, cyclegan.cli.main),
+    "stylize": (stylize, TransformerNet, johnson.cli.main),
+}
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    """The function and a tiny network with noise; the name of the function is that of the command."""
+    function, kind, _ = METHODS[request.param]
+    return function, kind(4, 1, noise=0.3).eval()
+
+
+@pytest.fixture
+def command(method, tmp_path, monkeypatch, pictures):
+    """The command of the method with a network, in a folder with photos/a.jpg and photos/holiday/b.PNG."""
+    function, network = method
+    name = function.__name__
+    monkeypatch.chdir(tmp_path)
+    weights.save(network, Path("network"))
+    images.save(pictures[0].crop((0, 0, 37, 30)), "photos/a.jpg")
+    images.save(pictures[1], "photos/holiday/b.PNG")
+    return lambda *args: exit_code(METHODS[name][2], name, "-w", "network", "--device", "cpu", *args)
+
+
+def levels(a, b):
+    """Differences in gray levels."""
+    return np.abs(np.subtract(a, b, dtype=int))
+
+
+def test_both_functions_have_the_same_arguments():
+    ours, theirs = (list(inspect.signature(function).parameters.values()) for function in (translate, stylize))
+    assert ours[2:] == theirs[2:] and ours[0] == theirs[0]
+    assert [p.name for p in ours[2:]] == ["stroke_size", "strength", "preserve_color", "tile", "smoothing"]
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[2:])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (5, 64), (20, 700), (33, 47)])
+def test_tensors_give_tensors_of_the_same_shape_in_range(method, size):
+    function, network = method
+    batch = torch.rand(2, 3, *size)
+    painted = function(batch, network)
+    assert painted.shape == batch.shape and painted.min() >= 0 and painted.max() <= 1
+    assert torch.allclose(function(batch[0], network), painted[0], atol=1e-5)
+
+
+def test_files_pil_images_and_arrays_give_the_same_pil_image(method, tmp_path, pictures):
+    function, network = method
+    picture = pictures[0].crop((0, 0, 30, 20))
+    picture.save(tmp_path / "photo.png")
+    pixels = np.asarray(picture)
+    expected = images.to_image(function(images.to_tensor(picture), network))
+    kinds = [picture, tmp_path / "photo.png", str(tmp_path / "photo.png"), pixels, pixels[:, ::-1][:, ::-1]]
+    for given in [*kinds, pixels / 255, (pixels / 255).astype(np.float32)]:
+        painted = function(given, network)
+        assert isinstance(painted, Image.Image) and levels(painted, expected).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_every_floating_point_type_are_accepted_and_returned(method, dtype):
+    function, network = method
+    photograph = torch.rand(1, 3, 20, 30).to(dtype)
+    painted = function(photograph, network)
+    assert painted.dtype == dtype
+    assert torch.equal(painted, function(photograph.float(), network).to(dtype))
+
+
+def test_a_network_in_training_paints_as_in_eval_mode_and_stays_in_training(method):
+    function, network = method
+    if function is translate:
+        network = Generator(4, 1, dropout=True, noise=0.3, noise_size=2).eval()
+    photograph = torch.rand(1, 3, 20, 30)
+    expected = function(photograph, network)
+    network.train()
+    state = torch.get_rng_state()
+    assert torch.equal(function(photograph, network), expected) and torch.equal(torch.get_rng_state(), state)
+    assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize(("function", "name"), [(translate, "landscape2vangogh"), (stylize, "mosaic")])
+def test_a_network_can_be_given_by_name(function, name, pictures):
+    assert function(pictures[0], name).size == pictures[0].size
+    with pytest.raises(FileNotFoundError, match=f"no weights nobody: .*{name}"):
+        function(pictures[0], "nobody")
+
+
+def test_noise_and_tiles_do_not_change_the_result(method, pictures):
+    function, network = method
+    photograph = images.to_tensor(pictures[0].resize((150, 120)))
+    whole = function(photograph, network)
+    torch.testing.assert_close(function(photograph, network, tile=64), whole, atol=1e-5, rtol=0)
+    assert torch.equal(function(photograph, network), whole)
+
+
+def test_folders_pictures_and_videos_can_be_mixed(command, pictures, capsys):
+    video = write_video(Path("clip.mp4"), [np.asarray(picture.resize((64, 48))) for picture in pictures[:3]])
+    Path("photos/broken.jpg").write_text("no picture")
+    assert command("photos", video, "-o", "out", "--sheet") == 1
+    written = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*.*"))
+    assert written == ["a.jpg", "clip.mp4", "holiday/b.PNG", "sheet.jpg"]
+    assert Image.open("out/a.jpg").size == (37, 30)
+    assert len(read_video(Path("out/clip.mp4"))[1]) == 3
+    with av.open("out/clip.mp4") as reader:  # The most compatible format.
+        codec = reader.streams.video[0].codec_context
+        assert (codec.name, codec.pix_fmt) == ("h264", "yuv420p")
+    out, error = capsys.readouterr()
+    assert "broken.jpg: not a supported picture" in error and error.count("\n") == 1
+    assert " 3 files: out\nbefore and after: out/sheet.jpg\n" in out
+
+
+def test_the_command_writes_the_output_of_the_function(command, method):
+    function, network = method
+    flags = ["--strength", "0.8", "--stroke-size", "2", "--preserve-color", "--size", 40, "--threads", 1]
+    assert command("photos/holiday/b.PNG", "-o", "out.png", *flags) == 0
+    photograph = images.resize(images.load("photos/holiday/b.PNG"), 40)
+    expected = function(photograph, network, strength=0.8, stroke_size=2, preserve_color=True)
+    # The command may use another memory format, which changes rounding errors.
+    difference = levels(Image.open("out.png"), expected)
+    assert difference.max() <= 1 and np.mean(difference != 0) < 0.01
+
+
+def test_existing_results_are_kept_and_noticed_before_a_network_is_loaded(command, capsys):
+    Path("out").mkdir()
+    Path("out/a.jpg").write_bytes(b"mine")
+    assert command("photos/a.jpg", "-o", "out", "-w", "missing") == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    assert command("photos", "-o", "out", "--format", "jpg") == 0
+    assert "skipped results that already exist: 1" in capsys.readouterr().out
+    assert Path("out/a.jpg").read_bytes() == b"mine" and Path("out/holiday/b.jpg").is_file()
+    assert command("photos", "-o", "out", "--overwrite") == 0
+    assert Image.open("out/a.jpg").size == (37, 30)
+
+
+@pytest.mark.parametrize("method", ["stylize"], indirect=True)
+def test_smoothing_changes_frames_after_the_first_and_can_be_disabled(command, pictures):
+    frames = [np.array(pictures[0].resize((64, 48))) for _ in range(6)]
+    for frame in frames[1::2]:
+        frame[10:30, 10:30] = 255
+    video = write_video(Path("clip.mp4"), frames, sound=None)
+    for share in ("0", "0.9"):
+        assert command(video, "-o", f"{share}.mp4", "--smoothing", share) == 0
+    alone, smooth = (read_video(Path(f"{share}.mp4"))[1] for share in ("0", "0.9"))
+    # The first frames differ only by compression, which depends on later frames.
+    first, second = (levels(alone[i], smooth[i]).mean() for i in (0, 1))
+    assert second > 10 and second > 3 * first
+
+
+@pytest.mark.parametrize("method", ["translate"], indirect=True)
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["nowhere.jpg"], "no file or folder nowhere.jpg"),
+        (["photos/a.jpg", "-o", "photos/a.jpg/out"], "photos/a.jpg"),
+        (["photos/a.jpg", "-o", "photos/a.jpg"], "photos/a.jpg is also an input and is never replaced"),
+        (["photos/a.jpg", "-o", "x.gif"], "x.gif: GIF is only read, not written; use another suffix, such as .png"),
+        (["photos/a.jpg", "--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_exit_code_2(command, capsys, args, says):
+    assert command(*args) == 2
+    assert says in one_error(capsys, "cyclegan") and not Path("x.gif").exists()
+
+
+@pytest.mark.parametrize("method", ["stylize"], indirect=True)
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "no input: give a picture, a folder or a video, such as photo.jpg"),
+        (["p.jpg", "--strength", "1.5"], "--strength must be in [0, 1], got 1.5"),
+        (["p.jpg", "--smoothing", "1"], "--smoothing must be in [0, 1), got 1"),
+        (["p.jpg", "--tile", "10"], "--tile must be at least 64, got 10"),
+        (["p.jpg", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["p.jpg", "--size", "0"], "--size must be at least 1, got 0"),
+        (["p.jpg", "--styles", "x"], "Unrecognized options: --styles"),
+    ],
+)
+def test_wrong_flags_are_explained_with_exit_code_2(command, capsys, args, says):
+    assert command(*args) == 2
+    assert says in flag_error(capsys)
