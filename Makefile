@@ -30,7 +30,7 @@ demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg pai
 app: $(VENV)/installed  ## serve a web page that paints photographs; PORT=8000 sets the port, HOST=0.0.0.0 lets others in
 	$(BIN)/python app.py --host "$$HOST" --port "$$PORT"
 
-gallery: $(VENV)/installed  ## generate the pictures of the README (a quarter of an hour)
+gallery: $(VENV)/installed  ## generate the pictures of README and docs (a quarter of an hour)
 	$(BIN)/python benchmarks/gallery.py
 
 notebooks: $(VENV)/installed  ## run both notebooks and save their output
