@@ -17,9 +17,10 @@ help:  ## list the targets
 
 $(VENV)/installed: requirements.lock setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	awk '/^uv==/, !/\\$$/' requirements.lock > $(VENV)/uv.lock  # With its hashes, as all that it installs.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.lock
 	$(BIN)/uv pip sync --python $(BIN)/python --quiet --compile-bytecode requirements.lock
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --editable .
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg paints yours, SIZE=1200 sets its longer side
@@ -29,7 +30,7 @@ demo: $(VENV)/installed  ## paint a photograph like Van Gogh; PHOTO=mine.jpg pai
 app: $(VENV)/installed  ## serve a web page that paints photographs; PORT=8000 sets the port, HOST=0.0.0.0 lets others in
 	$(BIN)/python app.py --host "$$HOST" --port "$$PORT"
 
-gallery: $(VENV)/installed  ## generate the pictures of the README (a quarter of an hour)
+gallery: $(VENV)/installed  ## generate the pictures of README and docs (a quarter of an hour)
 	$(BIN)/python benchmarks/gallery.py
 
 notebooks: $(VENV)/installed  ## run both notebooks and save their output

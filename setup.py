@@ -93,6 +93,7 @@ setup(
             "pillow-heif>=0.22",
             "gradio>=6.29",
             "playwright>=1.50",
+            "uv>=0.9",
         ],
     },
     entry_points={

@@ -59,7 +59,7 @@ KINDS = {
 
 def training(device: torch.device, ngf: int, size: int) -> Variants:
     """A training step of CycleGAN at batch size 1."""
-    config = TrainConfig("", ngf=ngf, n_blocks=6, crop_size=size, load_size=size)
+    config = TrainConfig.from_preset("paper", dataroot="", ngf=ngf, n_blocks=6, crop_size=size, load_size=size)
     state, step, amp = build_state(config, device), plain.cyclegan_step(config, device), use_bfloat16("auto", device)
     real_x, real_y = (torch.rand(1, 3, size, size, device=device) * 2 - 1 for _ in "xy")
     x, y = to_device(real_x, device), to_device(real_y, device)

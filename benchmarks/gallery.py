@@ -1,21 +1,24 @@
-"""Generate the pictures of the README from photographs included in packages: `make gallery`.
+"""Generate the pictures of README and docs from photographs that packages ship: `make gallery`.
 
-python benchmarks/gallery.py [SHEET ...] [--photographs MINE.jpg ...] [--styles NAME ...] [--size 512] [-o docs]
+python benchmarks/gallery.py [PICTURE ...] [-o docs]
 
-methods: one photograph, all three methods. cyclegan: before and after. objectives: CycleGAN's networks. gatys, johnson:
-photographs in all styles, by optimization and in one pass. compare (on request only): gatys below johnson.
+PICTURE: before-after, detail, methods, johnson, objectives, back, own-style or check. The default is all.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import runpy
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 from tqdm import tqdm
 
+from cyclegan.check import check as check_data
+from cyclegan.options import CheckConfig
 from cyclegan.translate import load_generator, translate
 from gatys.options import StylizeConfig
 from gatys.styles import load_preset
@@ -25,7 +28,7 @@ from johnson.stylize import load_network, stylize
 from stylekit.pictures import images
 from stylekit.pictures.sheet import contact_sheet
 
-CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT = (
+CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, _ = PHOTOGRAPHS = tuple(
     str(files(package) / name)
     for package, name in (
         ("sklearn.datasets.images", "china.jpg"),
@@ -36,15 +39,17 @@ CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT = (
         ("skimage.data", "astronaut.png"),
     )
 )
-PAINTER = ["starry-night", "wheat-field-with-cypresses", "sunflowers", "van-gogh"]
-STYLES = [*PAINTER, "mosaic"]
+ROOT = Path(__file__).parent.parent
+STYLES = ["starry-night", "wheat-field-with-cypresses", "sunflowers", "van-gogh", "mosaic"]
 OBJECTIVES = ["landscape2vangogh-cycle", "landscape2vangogh"]
 
-Rows = Iterator[list[Image.Image]]
+
+def load(path: str, size: int = 512) -> Image.Image:
+    return images.resize(images.load(path), size)
 
 
-def by_cyclegan(photograph: Image.Image, name: str = "landscape2vangogh") -> Image.Image:
-    return images.to_image(translate(images.to_tensor(photograph), load_generator(name)))
+def by_cyclegan(photograph: Image.Image, name: str = "landscape2vangogh", stroke_size: float = 1.0) -> Image.Image:
+    return images.to_image(translate(images.to_tensor(photograph), load_generator(name), stroke_size=stroke_size))
 
 
 def by_gatys(photograph: Image.Image, style: str) -> Image.Image:
@@ -53,69 +58,83 @@ def by_gatys(photograph: Image.Image, style: str) -> Image.Image:
     return images.to_image(stylized)
 
 
-def by_johnson(photograph: Image.Image, style: str, runs: Path | None = None) -> Image.Image:
-    return images.to_image(stylize(images.to_tensor(photograph), load_network(runs / style if runs else style)))
+def by_johnson(photograph: Image.Image, style: str) -> Image.Image:
+    return images.to_image(stylize(images.to_tensor(photograph), load_network(style)))
+
+
+def large_pair() -> tuple[Image.Image, Image.Image]:
+    """The cat at twice its size, and its painting."""
+    photograph = images.load(CHELSEA)
+    photograph = photograph.resize((2 * photograph.width, 2 * photograph.height), Image.Resampling.BICUBIC)
+    return photograph, by_cyclegan(photograph, stroke_size=1.5)
+
+
+def before_after() -> Image.Image:
+    return contact_sheet([large_pair()], height=400)
+
+
+def detail() -> Image.Image:
+    return large_pair()[1].crop((110, 90, 890, 470))
+
+
+def methods() -> Image.Image:
+    photograph = load(ROCKET)
+    row = [photograph, by_cyclegan(photograph), *(f(photograph, STYLES[0]) for f in (by_gatys, by_johnson))]
+    return contact_sheet([row], ["photograph", "cyclegan", "gatys", "johnson"], 240)
+
+
+def johnson() -> Image.Image:
+    rows = [[load(path), *(by_johnson(load(path), style) for style in STYLES)] for path in tqdm(PHOTOGRAPHS)]
+    return contact_sheet(rows, ["photograph", *STYLES], 150)
+
+
+def objectives() -> Image.Image:
+    rows = [[load(path), *(by_cyclegan(load(path), name) for name in OBJECTIVES)] for path in tqdm(PHOTOGRAPHS)]
+    return contact_sheet(rows, ["photograph", *OBJECTIVES], 180)
+
+
+def back() -> Image.Image:
+    paintings = [by_cyclegan(load(path)) for path in (FLOWER, CHINA)]
+    row = [picture for painting in paintings for picture in (painting, by_cyclegan(painting, "vangogh2landscape"))]
+    return contact_sheet([row], ["painting", "photograph"] * 2, 240)
+
+
+def own_style() -> Image.Image:
+    """The mosaic that `recipes/mosaic.py` draws, and what the network that learned it makes of two photographs."""
+    row = [runpy.run_path(str(ROOT / "recipes" / "mosaic.py"))["draw"]()]
+    for path in (FLOWER, COFFEE):
+        row += [load(path), by_johnson(load(path), "mosaic")]
+    return contact_sheet([row], ["style", *["photograph", "stylized"] * 2], 220)
+
+
+def check() -> Image.Image:
+    """The sheet of `cyclegan check` for the photographs and their paintings."""
+    with TemporaryDirectory() as folder:
+        for path in PHOTOGRAPHS:
+            for side, picture in (("A", load(path)), ("B", by_cyclegan(load(path)))):
+                images.save(picture, Path(folder, f"train{side}", f"{Path(path).stem}.png"))
+        sheet = Path(folder, "check.png")
+        check_data(CheckConfig(dataroot=folder, output=sheet))
+        return images.load(sheet)
+
+
+PICTURES: dict[str, Callable[[], Image.Image]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (before_after, detail, methods, johnson, objectives, back, own_style, check)
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "sheets", nargs="*", metavar="SHEET", default=["methods", "cyclegan", "objectives", "gatys", "johnson"]
-    )
-    parser.add_argument("--photographs", nargs="+")
-    parser.add_argument("--styles", nargs="+", help="all that are bundled; gatys: those of Van Gogh")
-    parser.add_argument("--runs", type=Path, help="use Johnson's networks from RUNS/STYLE")
-    parser.add_argument("--size", type=int, default=512, help="longer side of the photographs")
-    parser.add_argument("--height", type=int, help="height of each picture on a sheet")
-    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent.parent / "docs")
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", default=list(PICTURES))
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs")
     options = parser.parse_args()
-
-    def photographs(*default: str, size: int = options.size) -> Iterator[Image.Image]:
-        for path in tqdm(options.photographs or default, unit="photograph", disable=None):
-            yield images.resize(images.load(path), size)
-
-    def methods() -> Rows:
-        for photograph in photographs(CHINA):
-            yield [photograph, by_cyclegan(photograph), *(f(photograph, STYLES[0]) for f in (by_gatys, by_johnson))]
-
-    def cyclegan() -> Rows:
-        pairs = [[photograph, by_cyclegan(photograph)] for photograph in photographs(CHINA, ASTRONAUT, FLOWER, COFFEE)]
-        for first, second in zip(pairs[::2], pairs[1::2], strict=True):
-            yield [*first, *second]
-
-    def objectives() -> Rows:
-        for photograph in photographs(CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT):
-            yield [photograph, *(by_cyclegan(photograph, name) for name in OBJECTIVES)]
-
-    def gatys() -> Rows:
-        for photograph in photographs(CHINA, ROCKET, CHELSEA):
-            yield [photograph, *(by_gatys(photograph, style) for style in options.styles or PAINTER)]
-
-    def johnson() -> Rows:
-        for photograph in photographs(CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT):
-            yield [photograph, *(by_johnson(photograph, style, options.runs) for style in options.styles or STYLES)]
-
-    def compare() -> Rows:
-        for photograph in photographs(CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT):
-            yield [photograph, *(by_johnson(photograph, style, options.runs) for style in options.styles or STYLES)]
-            yield [photograph, *(by_gatys(photograph, style) for style in options.styles or STYLES)]
-
-    titles = {
-        "methods": ["photograph", "cyclegan", "gatys", "johnson"],
-        "cyclegan": ["before", "after"] * 2,
-        "objectives": ["photograph", *OBJECTIVES],
-        "gatys": ["photograph", *(options.styles or PAINTER)],
-        "johnson": ["photograph", *(options.styles or STYLES)],
-        "compare": ["photograph", *(options.styles or STYLES)],
-    }
-    makers = {maker.__name__: maker for maker in (methods, cyclegan, objectives, gatys, johnson, compare)}
-    for name in options.sheets:
-        if name not in makers:
-            parser.error(f"no sheet {name}; expected one of {', '.join(makers)}")
-    for name in options.sheets:
+    for name in options.pictures:
+        if name not in PICTURES:
+            parser.error(f"no picture {name}; expected one of {', '.join(PICTURES)}")
+    for name in options.pictures:
         path = options.output / f"{name}.jpg"
-        height = options.height or (180 if name in ("johnson", "objectives") else 240)
-        images.save(contact_sheet(makers[name](), titles[name], height), path)
+        PICTURES[name]().save(path, quality=80, optimize=True)
         print(f"wrote {path}")
 
 

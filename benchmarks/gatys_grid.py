@@ -43,7 +43,7 @@ def main() -> None:
         for layer in tqdm(CONTENT_LAYERS, "content layers")
     ]
     titles = ["content at", *(f"beta / alpha = {beta / base.alpha:g}" for beta in ratios)]
-    images.save(contact_sheet(rows, titles, 192), DOCS / "gatys-content.jpg")
+    contact_sheet(rows, titles, 192).save(DOCS / "gatys-content.jpg", quality=75)
 
     initial_images = {"content": "from the photograph", "noise": "from white noise"}
     rows = [
@@ -51,7 +51,7 @@ def main() -> None:
         for init, text in initial_images.items()
     ]
     titles = ["", *(f"style up to {layer}" for layer in STYLE_LAYERS)]
-    images.save(contact_sheet(rows, titles, 192), DOCS / "gatys-style-layers.jpg")
+    contact_sheet(rows, titles, 192).save(DOCS / "gatys-style-layers.jpg", quality=85)
     print(f"wrote {DOCS / 'gatys-content.jpg'} and {DOCS / 'gatys-style-layers.jpg'}")
 
 

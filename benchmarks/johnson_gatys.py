@@ -47,19 +47,19 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the results")
     options = parser.parse_args()
 
-    config = TrainConfig(options.folder, style=(options.style,), pixel_weight=0)
+    config = TrainConfig.from_preset("paper", dataroot=str(options.folder), style=(options.style,), pixel_weight=0)
     preset = load_preset(options.style)
     network = load_network(options.weights or options.style)
     network.keep_colors = None  # To this loss, the colors of the photograph are wrong.
     paths = evenly_spaced(find_photographs(options.folder), options.count)
     photographs = [images.to_tensor(images.resize(images.load(path), options.size)) for path in paths]
     loss_network = build_network(gatys_config(config, options.size))
-    grams = {layer: preset.at(config.style_size)[layer] for layer in config.style_layers}
+    grams = {layer: preset.at(config.style_size)[layer] for layer in config.losses.style_layers}
 
     @torch.no_grad()
     def loss(stylized: Tensor, photograph: Tensor) -> float:
-        features, content = loss_network(stylized), loss_network(photograph)[config.content_layer]
-        return float(sum(perceptual_loss(stylized, photograph, features, content, grams, config).values()))
+        features, content = loss_network(stylized), loss_network(photograph)[config.losses.content_layer]
+        return float(sum(perceptual_loss(stylized, photograph, features, content, grams, config.losses).values()))
 
     results: dict[str, Any] = {"style": options.style, "size": options.size, "count": len(photographs)}
     results["photographs"] = statistics.mean(loss(p, p) for p in photographs)
@@ -109,15 +109,16 @@ def main() -> None:
 
 def gatys_config(config: TrainConfig, size: int, start: str = "content") -> StylizeConfig:
     """The same objective, at one scale."""
+    losses = config.losses
     return StylizeConfig(
         size=size,
         min_size=size,
         steps=STEPS[-1],
         init=start,
         style_scale=config.style_size / size,
-        beta=2 * len(config.style_layers) * config.style_weight / config.content_weight,
-        content_layer=config.content_layer,
-        style_layers=config.style_layers,
+        beta=2 * len(losses.style_layers) * losses.style_weight / losses.content_weight,
+        content_layer=losses.content_layer,
+        style_layers=losses.style_layers,
     )
 
 

@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pictures(Path(folder))
         loaders = {
-            f"--augment {augment:6} --cache {'on ' if cached else 'off'} --num-workers {workers}": ours(
+            f"--augment {augment:6}, {'cached' if cached else 'read each time'}, --num-workers {workers}": ours(
                 paths, augment, cached, workers
             )
             for augment in ("paper", "strong")

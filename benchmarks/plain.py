@@ -75,14 +75,14 @@ def johnson_network(width: int, n_blocks: int) -> nn.Sequential:
 
 def cyclegan_step(config: TrainConfig, device: torch.device) -> Callable[[Tensor, Tensor], list[float]]:
     """A training step of CycleGAN: each network is called once per purpose, and each loss is read at once."""
-    G, F = (cyclegan_generator(config.ngf, config.n_blocks).to(device) for _ in "GF")
-    D_X, D_Y = (PatchDiscriminator(config.ndf, config.n_layers_d).to(device) for _ in "XY")
+    G, F = (cyclegan_generator(config.generator.ngf, config.generator.n_blocks).to(device) for _ in "GF")
+    D_X, D_Y = (PatchDiscriminator(config.discriminator.ndf, config.discriminator.n_layers_d).to(device) for _ in "XY")
     discriminators = [*D_X.parameters(), *D_Y.parameters()]
     optimizer_g, optimizer_d = (
-        torch.optim.Adam(parameters, config.lr, betas=(0.5, 0.999))
+        torch.optim.Adam(parameters, config.schedule.lr, betas=(0.5, 0.999))
         for parameters in ([*G.parameters(), *F.parameters()], discriminators)
     )
-    pool_x, pool_y = ImagePool(config.pool_size), ImagePool(config.pool_size)
+    pool_x, pool_y = (ImagePool(config.losses.pool_size) for _ in "xy")
 
     def step(real_x: Tensor, real_y: Tensor) -> list[float]:
         for parameter in discriminators:

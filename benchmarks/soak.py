@@ -1,9 +1,10 @@
 """Stop trainings in every way that a machine knows, resume them, and compare them with runs that nothing stopped.
 
 Processes are killed at random moments, and while they write: this program watches the folder for temporary files. They
-also get signals, full disks, folders that become read-only, data that disappears, and killed data loading processes. At
-the end every file of a run must be, byte for byte, that of a run which nothing stopped. docs/reliability.md quotes the
-tally. POSIX only, since trainings are forked from a process that has imported everything.
+also get signals, full disks, folders that become read-only, data that disappears, killed data loading processes, and
+second processes that want the same folder. At the end every file of a run must be, byte for byte, that of a run which
+nothing stopped. docs/reliability.md quotes the tally. POSIX only, since trainings are forked from a process that has
+imported everything.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +46,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import cyclegan.cli
+import cyclegan.pretrain
 import cyclegan.train
 import johnson.cli
 import johnson.train
@@ -51,39 +54,17 @@ from stylekit.training import checkpoint
 from stylekit.training.log import read_metrics
 
 EPOCHS = 4
-OUTCOMES = ("goes on", "has to write what was due", "nothing saved yet", "already finished")
+OUTCOMES = ("resumes", "nothing saved yet", "already finished")
 
 AIMS = ("any moment", "any moment", "a file", "epochs", "samples")
 """When to kill: at any moment, or when temporary files appear in a folder."""
 
 COMMON = ("--crop-size", "32", "--load-size", "36", "--device", "cpu", "--amp", "off", "--n-epochs", str(EPOCHS))
-COMMON += (
-    "--n-epochs-decay",
-    "0",
-    "--n-samples",
-    "1",
-    "--print-freq",
-    "3",
-    "--save-latest-freq",
-    "4",
-    "--cache",
-    "off",
-)
-COMMON += ("--save-epoch-freq", "2", "--keep-epochs", "3", "--lr", "1e-3")
+COMMON += ("--n-epochs-decay", "0", "--print-freq", "1", "--save-epoch-freq", "2", "--lr", "1e-3")
 CYCLEGAN = (*COMMON, "--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--n-layers-d", "2", "--pool-size", "3")
-JOHNSON = (
-    *COMMON,
-    "--width",
-    "4",
-    "--n-blocks",
-    "1",
-    "--style",
-    "sunflowers",
-    "--style-size",
-    "128",
-    "--batch-size",
-    "1",
-)
+PRETRAIN = ("--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--max-minutes", "1000")
+JOHNSON = (*COMMON, "--width", "4", "--n-blocks", "1", "--style", "sunflowers", "--style-size", "128")
+JOHNSON += ("--batch-size", "1")
 
 
 @dataclass(frozen=True)
@@ -100,20 +81,17 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """CycleGAN with and without dropout and workers, with evaluation; Johnson with and without workers."""
+    """CycleGAN with and without noise and workers, with evaluation; pre-training; Johnson with and without workers."""
     train = functools.partial(Case, main=cyclegan.cli.train_main, data="data")
+    pretrain = functools.partial(Case, main=lambda args: cyclegan.cli.main(["pretrain", *args]), data="data")
     paint = functools.partial(Case, main=lambda args: johnson.cli.main(["train", *args]), data="data/trainA")
-    loading, workers = ("--num-workers", "0"), ("--num-workers", "2")
+    loading, workers, noise = ("--num-workers", "0"), ("--num-workers", "2"), ("--noise", "0.2")
     return [
         train("cyclegan", flags=(*CYCLEGAN, *loading), kills=0.2),
         train("cyclegan, workers", flags=(*CYCLEGAN, *workers), kills=0.2),
-        train("cyclegan, dropout", flags=(*CYCLEGAN, *loading, "--dropout"), kills=0.15),
-        train("cyclegan, dropout, workers", flags=(*CYCLEGAN, *workers, "--dropout"), kills=0.15),
-        train(
-            "cyclegan, dropout, evaluation",
-            flags=(*CYCLEGAN, *loading, "--dropout", "--eval-every", "2", "--eval-pictures", "2"),
-            kills=0.06,
-        ),
+        train("cyclegan, noise, workers", flags=(*CYCLEGAN, *noise, *workers), kills=0.2),
+        train("cyclegan, evaluation", flags=(*CYCLEGAN, *noise, *loading, "--eval-every", "2"), kills=0.06),
+        pretrain("pretrain", flags=(*COMMON, *PRETRAIN, *loading), kills=0.14),
         paint("johnson", flags=(*JOHNSON, *loading), kills=0.1),
         paint("johnson, workers", flags=(*JOHNSON, *workers), kills=0.1),
     ]
@@ -133,12 +111,13 @@ class Soak:
     compared: Counter[str] = field(default_factory=Counter)
     """Runs, files and values that are equal."""
 
-    def start(self, case: Case, name: str, runs: str = "runs") -> Training:
+    def start(self, case: Case, name: str, runs: str = "runs", output: str = "output.txt") -> Training:
         """Start or resume a training in a forked process."""
         folder = self.folder / runs / name
         flags = [*case.flags, "--dataroot", str(self.folder / case.data), "--checkpoints-dir", str(folder.parent)]
         flags += ["--name", name, *(["--resume"] if (folder / "last.pt").exists() else [])]
-        output = self.folder / "output.txt"
+        printed = self.folder / output
+        printed.write_bytes(b"")  # Nothing of the process before.
         sys.stdout.flush()
         process = os.fork()
         if process == 0:
@@ -147,7 +126,7 @@ class Soak:
                 os.setsid()
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Not ignored, as under nohup.
-                file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+                file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
                 os.dup2(file, 1)
                 os.dup2(file, 2)
                 code = case.main(flags)
@@ -159,7 +138,7 @@ class Soak:
                 with contextlib.suppress(OSError):
                     sys.stdout.flush()
                 os._exit(code)
-        return Training(process, folder, output)
+        return Training(process, folder, printed)
 
     def reference(self, case: Case) -> Path:
         """The folder of the run that nothing stops."""
@@ -235,6 +214,10 @@ class Training:
             return path.exists() and path.read_bytes().count(b"\n") >= lines
 
         return self.wait_for(enough)
+
+    def wait_for_new_line(self) -> bool:
+        """Wait until this process has logged a step."""
+        return self.wait_for(lambda: b", step " in self.output.read_bytes().partition(b"steps per epoch")[2])
 
 
 def kill_at_random(soak: Soak, case: Case, budget: int, whole: Path, duration: float) -> None:
@@ -321,11 +304,7 @@ def state(folder: Path) -> str:
         return "unreadable"
     if not (folder / "last.pt").exists():
         return "nothing saved yet"
-    saved = checkpoint.load(folder / "last.pt")
-    written = folder / ".written"
-    if not written.exists() or written.read_text() != f"step {saved['step']} after {saved['seconds']} s\n":
-        return "has to write what was due"
-    return "already finished" if saved["epoch"] == EPOCHS else "goes on"
+    return "already finished" if checkpoint.load(folder / "last.pt")["epoch"] == EPOCHS else "resumes"
 
 
 def differences(whole: Path, other: Path, compared: Counter[str]) -> Iterator[str]:
@@ -335,7 +314,7 @@ def differences(whole: Path, other: Path, compared: Counter[str]) -> Iterator[st
         yield f"{other.name}: missing {sorted(names - others)}, left over {sorted(others - names)}"
     for name in sorted(names & others):
         one, two = whole / name, other / name
-        if one.is_dir() or name in ("config.json", ".written"):  # Names, and the clock.
+        if one.is_dir() or one.name == "config.json":  # Names.
             continue
         if name.endswith("last.pt"):
             first, second = (flat(checkpoint.load(path)) for path in (one, two))
@@ -390,6 +369,52 @@ def stop_by_signals(soak: Soak, case: Case, whole: Path) -> None:
         said = "saved and stopped" if "stopped and saved" in text else "ended at once" if code else "had just finished"
         soak.stop(f"{number.name}{' twice' if times == 2 else ''}", case, f"{said}, exit code {code}")
         soak.finish(case, name, whole)
+
+
+def hand_over(soak: Soak, case: Case, whole: Path) -> None:
+    """Stop a process by a signal while a second one resumes: it is refused, or continues what the first has saved."""
+    name = f"{case.name.replace(', ', '-')}-handover"
+    for delay in (0.0, 0.01, 0.03, 0.1, 0.3):
+        first = soak.start(case, name)
+        if not first.wait_for((first.folder / "last.pt").exists) or not first.wait_for_new_line():
+            break
+        os.kill(first.process, signal.SIGTERM)
+        time.sleep(delay)
+        second = soak.start(case, name, output="second.txt")
+        first.wait()
+        saved = re.search(r"stopped and saved at step (\d+)", first.output.read_text(errors="replace"))
+        second.wait_for_new_line()
+        if second.running:
+            os.kill(second.process, signal.SIGTERM)
+        code, text = second.wait(), second.output.read_text(errors="replace")
+        begins = re.search(r"resuming .*, step (\d+)$", text, re.MULTILINE)
+        refused = code == 2 and text.count("error:") == 1 and "is in use by process" in text and "Traceback" not in text
+        finished = code == 2 and "is finished" in text
+        resumed = begins is not None and saved is not None and begins[1] == saved[1]
+        soak.expect(refused or finished or resumed, case, f"a second process after {delay} s: {code}", second)
+        did = "was refused" if refused else "found it finished" if finished else "resumed what was saved"
+        soak.stop(f"SIGTERM, and a second process after {delay * 1000:.0f} ms", case, f"it {did}")
+    soak.finish(case, name, whole)
+
+
+def start_two(soak: Soak, case: Case, whole: Path) -> None:
+    """Start two processes together, new and resumed: exactly one trains."""
+    name = f"{case.name.replace(', ', '-')}-two"
+    for what in ("new", "resumed"):
+        both = [soak.start(case, name), soak.start(case, name, output="second.txt")]
+        while all(training.running for training in both):
+            time.sleep(0.005)
+        loser, winner = sorted(both, key=lambda training: training.running)
+        text = loser.output.read_text(errors="replace")
+        soak.expect(loser.code == 2 and text.count("error:") == 1 and "is in use by process" in text, case,
+                    f"two {what} processes: one ended with {loser.code}", loser)  # fmt: skip
+        soak.expect(winner.wait_for_new_line(), case, f"two {what} processes: none trains", winner)
+        if winner.running:
+            os.kill(winner.process, signal.SIGTERM)
+        code = winner.wait()
+        soak.expect(code in (0, 128 + signal.SIGTERM), case, f"two {what} processes: {code}", winner)
+        soak.stop(f"two {what} processes at the same time", case, "one trained, the other was refused")
+    soak.finish(case, name, whole)
 
 
 def fill_the_disk(soak: Soak, case: Case, whole: Path, mounted: bool) -> None:
@@ -540,10 +565,12 @@ def main() -> int:
             budget = left if i == len(all_cases) - 1 else round(case.kills * options.kills)
             left -= budget
             kill_at_random(soak, case, budget, whole, duration)
-            if case.name in ("cyclegan, dropout, workers", "johnson"):
+            if case.name in ("cyclegan, noise, workers", "johnson"):
                 stop_by_signals(soak, case, whole)
                 take_the_data(soak, case, whole)
-            if case.name == "cyclegan, dropout":
+                hand_over(soak, case, whole)
+                start_two(soak, case, whole)
+            if case.name == "cyclegan":
                 with small_disk(folder / "small-disk", "12m") as mounted:
                     fill_the_disk(soak, case, whole, mounted)
                     if mounted:

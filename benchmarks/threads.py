@@ -22,7 +22,7 @@ from cyclegan.train import build_state, train_step
 from stylekit.devices import set_threads, to_device
 
 set_threads(int(sys.argv[2]))
-config = TrainConfig("", ngf=32, n_blocks=6, crop_size=128, load_size=143)
+config = TrainConfig.from_preset("paper", dataroot="", ngf=32, n_blocks=6, crop_size=128, load_size=143)
 state = build_state(config, torch.device("cpu"))
 x, y = (to_device(torch.rand(1, 3, 128, 128) * 2 - 1, "cpu") for _ in "xy")
 for _ in sys.stdin:

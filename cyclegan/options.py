@@ -215,6 +215,8 @@ class TrainConfig(UnpairedConfig):
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     losses: CycleLosses = field(default_factory=CycleLosses)
 
+    RENAMED: ClassVar = {"gan_loss": "gan_mode"}
+
     PRESETS: ClassVar = {
         "paper": {},
         "paint": {

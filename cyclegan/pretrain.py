@@ -47,7 +47,7 @@ from stylekit.training.optim import (
 )
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = (*(field.name for field in dataclasses.fields(GeneratorConfig)), "ndf")
+FIXED = (*(field.name for field in dataclasses.fields(GeneratorConfig)), "ndf", "direction")
 """Options that a run cannot change."""
 
 DISCRIMINATOR_LR = 0.5
@@ -66,7 +66,7 @@ def pretrain(config: PretrainConfig) -> Result:
 
     Under torchrun, call this in every process.
     """
-    with Run(config, ARCHITECTURE) as run:
+    with Run(config, FIXED) as run:
         data = load_data(config, run)
         state = build_state(config, run.device)
         run.restore(state)

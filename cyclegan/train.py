@@ -43,9 +43,9 @@ from stylekit.training.optim import (
 )
 from stylekit.training.run import Result, Run
 
-ARCHITECTURE = (
+FIXED = (
     *(field.name for field in dataclasses.fields(GeneratorConfig)),
-    *("ndf", "n_layers_d", "discriminator"),
+    *("ndf", "n_layers_d", "discriminator", "direction"),
 )
 """Options that a run cannot change."""
 
@@ -70,7 +70,7 @@ def train(config: TrainConfig) -> Result:
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
         torch.OutOfMemoryError: The device has too little memory for these options.
     """
-    with Run(config, ARCHITECTURE) as run:
+    with Run(config, FIXED) as run:
         if run.saved and run.saved["config"].get("one_way"):
             raise ValueError(
                 f"{run.folder}: an earlier version trained this run one way; go on with `cyclegan pretrain --init "

@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import torch
 import tyro
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import load_generator
 from stylekit import cli
 from stylekit.networks import weights
@@ -55,10 +56,9 @@ def average(config: AverageConfig) -> None:
     if any(other != shapes[0] for other in shapes[1:]):
         raise ValueError("the networks have different architectures; average fine-tuned copies of one network")
     mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
-    options = dict(cast("dict[str, Any]", generators[0]._hub_mixin_config))
-    if config.noise is not None:
-        options["noise"] = config.noise
-    network = Generator(**options)
+    options = weights.config_of(generators[0])
+    noise = options["noise"] if config.noise is None else config.noise
+    network = Generator(GeneratorConfig(**options | {"noise": noise}))
     network.load_state_dict(mean)
     weights.save(network, config.output)
 

@@ -51,7 +51,7 @@ ablation() {
 }
 rm -f $results/ablation/seconds.txt
 ablation base 1440
-ablation lsgan-to-log 1440 --gan-loss vanilla
+ablation lsgan-to-log 1440 --gan-mode vanilla
 ablation pool-0 1440 --pool-size 0
 ablation identity-0 1870 --lambda-identity 0
 ablation cycle-1 1440 --lambda-x 1 --lambda-y 1 --lambda-identity 5

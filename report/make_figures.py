@@ -31,6 +31,7 @@ import cyclegan.options
 import johnson.options
 from cyclegan.discriminators import PatchDiscriminator
 from cyclegan.models import Generator
+from cyclegan.perceptual import LAMBDA_TONE
 from cyclegan.translate import load_generator, translate
 from gatys.options import StylizeConfig
 from johnson.stylize import load_network, stylize
@@ -121,36 +122,36 @@ def main() -> None:
 
 def numbers() -> dict[str, str]:
     """Every number of the text, by the name of its macro."""
-    cycle, one_way = cyclegan.options.TrainConfig(dataroot=""), read_lines("losses/landscape2vangogh.jsonl")
-    style, optimize = johnson.options.TrainConfig("", style=("starry-night",)), StylizeConfig()
+    cycle = cyclegan.options.TrainConfig.from_preset("paper", dataroot="")
+    perceptual, one_way = cyclegan.options.PerceptualLosses(), read_lines("losses/landscape2vangogh.jsonl")
+    style = johnson.options.TrainConfig.from_preset("paper", dataroot="", style=("starry-night",))
+    optimize = StylizeConfig()
     found: dict[str, object] = {
         "GatysSteps": optimize.steps,
         "GatysBeta": f"{optimize.beta:g}",
         "GatysMinSize": optimize.min_size,
-        "JohnsonWidth": style.width,
-        "JohnsonBlocks": style.n_blocks,
-        "JohnsonContentWeight": f"{style.content_weight:g}",
-        "JohnsonStyleWeight": f"{style.style_weight:g}",
-        "JohnsonPixelWeight": f"{style.pixel_weight:g}",
-        "JohnsonRate": f"{style.lr:g}",
+        "JohnsonWidth": style.network.width,
+        "JohnsonBlocks": style.network.n_blocks,
+        "JohnsonContentWeight": f"{style.losses.content_weight:g}",
+        "JohnsonStyleWeight": f"{style.losses.style_weight:g}",
+        "JohnsonPixelWeight": f"{style.losses.pixel_weight:g}",
+        "JohnsonRate": f"{style.schedule.lr:g}",
         "JohnsonParameters": millions(load_network("starry-night")),
         "CycleParameters": millions(load_generator("landscape2vangogh-cycle")),
         "OneWayParameters": millions(load_generator("landscape2vangogh")),
         "PaperParameters": millions(Generator()),
         "PatchParameters": millions(PatchDiscriminator()),
         "CompactParameters": f"{count_values(bundled_file('vgg-compact/model.safetensors')) / 1e6:.1f}",
-        "LambdaCycle": f"{cycle.lambda_x:g}",
-        "LambdaIdentity": f"{cycle.lambda_identity:g}",
-        "LambdaContent": f"{cycle.lambda_content:g}",
-        "LambdaTone": f"{cycle.lambda_tone:g}",
-        "LambdaColor": f"{cycle.lambda_color:g}",
-        "LambdaStyle": f"{cycle.lambda_style:g}",
-        "LambdaWeave": f"{cycle.lambda_weave:g}",
-        "LearningRate": f"{cycle.lr:g}",
-        "BetaOne": f"{cycle.beta1:g}",
-        "PoolSize": cycle.pool_size,
-        "LoadSize": cycle.load_size,
-        "PaperEpochs": cycle.n_epochs + cycle.n_epochs_decay,
+        "LambdaCycle": f"{cycle.losses.lambda_x:g}",
+        "LambdaIdentity": f"{cycle.losses.lambda_identity:g}",
+        "LambdaContent": f"{perceptual.lambda_content:g}",
+        "LambdaTone": f"{LAMBDA_TONE:g}",
+        "LambdaWeave": f"{perceptual.lambda_weave:g}",
+        "LearningRate": f"{cycle.schedule.lr:g}",
+        "BetaOne": "0.5",
+        "PoolSize": cycle.losses.pool_size,
+        "LoadSize": cycle.data.load_size,
+        "PaperEpochs": cycle.schedule.n_epochs + cycle.schedule.n_epochs_decay,
         "OneWaySteps": f"{one_way[-1]['step']:,}",
         "StyleBefore": f"{one_way[0]['style_g']:.1f}",
         "StyleAfter": f"{np.mean([line['style_g'] for line in one_way[-10:]]):.2f}",

@@ -23,7 +23,7 @@ import tyro
 
 from stylekit import __version__
 from stylekit.atomic import check_writable
-from stylekit.options import ExportOptions, PictureOptions, RunConfig, RunName, flatten, nest
+from stylekit.options import ExportOptions, PictureOptions, RunConfig, RunName, nest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -150,7 +150,8 @@ def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any
     try:
         # The folder may have been moved or renamed.
         place = {"name": given.name, "checkpoints_dir": given.checkpoints_dir, "resume": True}
-        return TypeAdapter(options).validate_python(nest(options, flatten(json.loads(path.read_text())) | place))
+        saved = options.read_saved(json.loads(path.read_text()))
+        return TypeAdapter(options).validate_python(nest(options, saved | place))
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error)
         if isinstance(error, ValidationError):

@@ -137,6 +137,12 @@ Hidden: Any = tyro.conf.Suppress
 """Marks a field that presets and Python set, and that has no flag."""
 
 
+def hidden(options: type) -> set[str]:
+    """Names of the options that have no flag."""
+    hints = get_type_hints(options, include_extras=True)
+    return {name for name, hint in hints.items() if Hidden in getattr(hint, "__metadata__", ())}
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Pictures and how they are cropped."""
@@ -289,6 +295,9 @@ class RunConfig(RunName):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {}, "paint": {}}
     """What each preset changes, by the names of the options without their groups."""
 
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    """Names of options in earlier versions, and those of today."""
+
     PROJECT: ClassVar[str] = "image-translation"
     """Default project in Weights & Biases."""
 
@@ -298,8 +307,23 @@ class RunConfig(RunName):
 
         Args:
             given: Other values, by the names of the options without their groups.
+
+        Raises:
+            TypeError: There is no option of a given name.
+            ValueError: There is no such preset, or a value is not valid.
         """
-        return _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
+        if preset not in cls.PRESETS:
+            raise ValueError(f"--preset {preset}: expected {' or '.join(cls.PRESETS)}")
+        options = _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
+        if unknown := sorted(given.keys() - flatten(options.plain()).keys() - {"resume"}):
+            raise TypeError(f"{cls.__name__} has no option {', '.join(unknown)}")
+        return options
+
+    @classmethod
+    def read_saved(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Saved options without their groups, under the names of this version."""
+        values = flatten(saved)
+        return values | {new: values[old] for old, new in cls.RENAMED.items() if old in values}
 
     def plain(self) -> dict[str, Any]:
         """The options as JSON values in their groups, without `resume`, which is no property of the run."""
@@ -312,7 +336,7 @@ class RunConfig(RunName):
 
         Options that are newer than the saved ones had their defaults.
         """
-        now, before = flatten(self.plain()), flatten(saved)
+        now, before = flatten(self.plain()), self.read_saved(saved)
         defaults = flatten(_build(type(self), {}).plain())
         return [
             f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(before.get(key, defaults[key]))})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+import json
 import math
 import os
 import random
@@ -10,8 +12,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +32,7 @@ os.environ["WANDB_MODE"] = "offline"
 torch.set_num_threads(1)
 
 TINY = ("--ngf", "4", "--ndf", "4", "--n-blocks", "1", "--n-layers-d", "2", "--crop-size", "32", "--load-size", "36")
-TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off", "--n-samples", "1")
+TINY += ("--num-workers", "0", "--device", "cpu", "--amp", "off")
 """Flags of a CycleGAN training that takes a moment."""
 
 
@@ -106,6 +110,44 @@ def threads() -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+def assert_same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> None:
+    """Two state dicts have the same tensors, bit for bit."""
+    assert one.keys() == other.keys()
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def assert_descends(
+    state: object, network: str, optimizer: str, loss: Callable[[Any], float], epsilon: float, rel: float
+) -> None:
+    """A training step moves a network down the gradient of its loss.
+
+    Args:
+        state: A training state.
+        network: The attribute of the state that is trained, by `optimizer`.
+        loss: Makes a training step, returns the sum of the terms that it logged.
+        epsilon: Length of the steps of the finite difference.
+        rel: Relative tolerance.
+    """
+    # The step of SGD with learning rate 1 is the negative gradient.
+    setattr(state, optimizer, torch.optim.SGD(getattr(state, network).parameters(), lr=1.0))
+    start = parameters_to_vector(getattr(state, network).parameters()).detach()
+
+    def step_from(place: torch.Tensor) -> tuple[float, torch.Tensor]:
+        moved = copy.deepcopy(state)
+        vector_to_parameters(place.clone(), getattr(moved, network).parameters())
+        return loss(moved), parameters_to_vector(getattr(moved, network).parameters()).detach()
+
+    change = step_from(start)[1] - start
+    length = change.norm()
+    ahead, behind = (step_from(start + sign * epsilon * change / length)[0] for sign in (1, -1))
+    assert (ahead - behind) / (2 * epsilon) == pytest.approx(-length.item(), rel=rel)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def run(*arguments: object, timeout: float = 300, **options: object) -> subprocess.CompletedProcess[str]:
     """Run a command of the library, as `python ARGUMENTS` in the repository, and wait for it."""
     return subprocess.run(
@@ -144,6 +186,12 @@ def flag_error(capsys: pytest.CaptureFixture[str]) -> str:
     error = capsys.readouterr().err
     assert "Traceback" not in error and "Error" not in error.split()[0], error
     return re.sub(r"[\s│╭╮╰╯─]+", " ", error)
+
+
+def flags_and_boxes(capsys: pytest.CaptureFixture[str]) -> tuple[int, set[str]]:
+    """The number of flags that --help has shown, and the titles of its boxes."""
+    text = re.sub(r"[│╭─]", " ", capsys.readouterr().out)
+    return len(re.findall(r"^ {1,3}--\w", text, re.M)), set(re.findall(r"^ +(\w+) options", text, re.M))
 
 
 def command(arguments: Sequence[object]) -> list[str]:

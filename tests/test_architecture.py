@@ -38,9 +38,9 @@ PROGRAMS = {
 # A module of a method imports modules of the same layer or below, and no cli.py.
 LAYERS = {
     3: ("cli",),
-    2: ("train", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
+    2: ("train", "pretrain", "initial", "stylize", "translate", "diagnose", "evaluate", "fetch", "check"),
     1: tuple(
-        "models discriminators diffaugment losses pool style data optim objective regions styles".split()  # noqa: SIM905
+        "models discriminators diffaugment losses perceptual pool data optim objective regions styles".split()  # noqa: SIM905
     ),
     0: ("options", "official"),
 }
@@ -56,7 +56,7 @@ STYLEKIT_LAYERS = {
     0: ("devices", "distributed", "atomic", "options", "interrupt"),
 }
 
-# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's one-sided stage has its style loss.
+# Johnson et al. minimize the objective of Gatys et al.; CycleGAN's pre-training has its style loss.
 ALLOWED_METHODS = {
     "johnson": {"gatys", "gatys.losses", "gatys.objective", "gatys.styles", "gatys.options"},
     "cyclegan": {"gatys", "gatys.losses"},
@@ -180,7 +180,7 @@ def test_cyclegan_reaches_its_training_step_within_five_calls(dataset, tmp_path,
 def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, frames):
     flags = ["--dataroot", dataset, "--style", "sunflowers", "--style-size", 128, "--checkpoints-dir", tmp_path]
     flags += ["--width", 4, "--n-blocks", 1, "--crop-size", 32, "--load-size", 36, "--batch-size", 1, "--amp", "off"]
-    flags += ["--num-workers", 0, "--device", "cpu", "--n-samples", 0, "--max-steps", 1]
+    flags += ["--num-workers", 0, "--device", "cpu", "--max-steps", 1]
     assert johnson.cli.main(["train", *map(str, flags)]) == 0
     assert len(frames) == 1 and len(frames[0]) <= 5, names(frames[0])
 
@@ -190,7 +190,7 @@ def test_johnson_reaches_its_training_step_within_five_calls(dataset, tmp_path, 
     [
         (
             "cyclegan.cli.main",
-            ([], ["train"], ["translate"], ["evaluate"], ["export"], ["weights"], ["fetch"], ["check"]),
+            ([], ["train"], ["pretrain"], ["translate"], ["evaluate"], ["export"], ["weights"], ["fetch"], ["check"]),
         ),
         ("cyclegan.cli.train_main", ([],)),
         ("johnson.cli.main", ([], ["train"], ["stylize"], ["export"], ["styles"])),
@@ -261,7 +261,12 @@ def test_every_option_has_a_help_text():
             if not isinstance(definition, ast.ClassDef):
                 continue
             for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
-                if isinstance(statement, ast.AnnAssign):
+                # The title of a group is the docstring of its class.
+                group = isinstance(kind := getattr(statement, "annotation", None), ast.Name) and (
+                    kind.id == "ClassVar"
+                    or kind.id.endswith(("Data", "Config", "Losses", "Schedule", "Machine", "Output"))
+                )
+                if isinstance(statement, ast.AnnAssign) and not group:
                     text = following.value if isinstance(following, ast.Expr) else None
                     documented = isinstance(text, ast.Constant) and isinstance(text.value, str)
                     assert documented, f"{definition.name}.{ast.unparse(statement.target)}"
@@ -284,6 +289,7 @@ DOCUMENTS = [ROOT / "README.md", *ROOT.glob("[A-Z]*.md"), *ROOT.glob("[a-z]*/REA
 DOCUMENTS += sorted((ROOT / "weights").glob("*/**/README.md"))
 DOCUMENTS = list(dict.fromkeys(DOCUMENTS))
 README = ROOT / "README.md"
+GUIDES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(document: Path, *languages: str) -> list[str]:
@@ -292,23 +298,19 @@ def blocks(document: Path, *languages: str) -> list[str]:
 
 
 def shell_commands(document: Path) -> list[list[str]]:
-    """The commands of a document, split into words."""
+    """The commands of a document, split into words, without variables that are set for them."""
     lines = "\n".join(blocks(document, "bash", "sh", "console")).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
+    commands = [shlex.split(re.sub(r"^([A-Z_]+=\S+ )+", "", line), comments=True) for line in lines]
+    return [words for words in commands if words]
 
 
 def program_calls(document: Path) -> list[tuple[str, list[str]]]:
     """The calls of the library's programs in a document: program and arguments."""
     calls = []
     for words in shell_commands(document):
-        if words[0] in METHODS:
-            calls.append((words[0], words[1:]))
-        elif words[0] in ("python", "torchrun") and "train.py" in words:
-            calls.append(("train.py", words[words.index("train.py") + 1 :]))
-        elif words[:2] == ["python", "app.py"]:
-            calls.append(("app.py", words[2:]))
-        elif words[:2] == ["python", "-m"] and words[2] in METHODS:
-            calls.append((words[2], words[3:]))
+        starts = [i for i, word in enumerate(words) if word in PROGRAMS]
+        if starts and (starts[0] == 0 or words[0] in ("python", "torchrun", "docker")):
+            calls.append((words[starts[0]], words[starts[0] + 1 :]))
     return calls
 
 
@@ -328,13 +330,15 @@ def only_parse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
         return wrapper
 
+    defaults = cli.training_defaults
+
     def resumed(options, prog, args):
         if "--resume" not in args:
-            return None
+            return defaults(options, prog, args)
         style = {"style": ("painting.jpg",)} if options is johnson.options.TrainConfig else {}
-        return options(dataroot="photographs", **style)
+        return options.from_preset("paper", dataroot="photographs", **style)
 
-    monkeypatch.setattr(cli, "resumed_options", resumed)
+    monkeypatch.setattr(cli, "training_defaults", resumed)
     for name in ("parse", "parse_command"):
         monkeypatch.setattr(cli, name, ending(getattr(cli, name)))
 
@@ -351,8 +355,10 @@ def test_the_commands_in_the_documents_exist(document, only_parse, capsys):
         pytest.fail(f"{program} {shlex.join(args)} did not parse its flags with stylekit.cli")
 
 
-def test_the_readme_shows_every_program():
-    assert {program for program, _ in program_calls(README)} == set(PROGRAMS)
+def test_the_readme_is_short_and_the_guides_show_every_program():
+    assert len(README.read_text().split()) <= 900
+    assert "\\\n" not in "".join(blocks(README, "bash"))
+    assert {program for guide in GUIDES for program, _ in program_calls(guide)} == set(PROGRAMS)
 
 
 def test_the_flags_of_the_sweep_exist(only_parse):
@@ -365,31 +371,43 @@ def test_the_flags_of_the_sweep_exist(only_parse):
             cyclegan.cli.train_main(["--wandb", *flags])
 
 
-def test_the_imports_in_the_readme_exist():
+def test_the_imports_in_the_guides_exist():
     imported = [
         node
-        for block in blocks(README, "python")
+        for guide in GUIDES
+        for block in blocks(guide, "python")
         for node in ast.walk(ast.parse(block))
         if isinstance(node, ast.ImportFrom)
     ]
-    assert imported
+    assert len(imported) > 4
     for node in imported:
         for alias in node.names:
-            found = hasattr(import_module(node.module), alias.name) or f"{node.module}.{alias.name}" in MODULES
-            assert found, ast.unparse(node)
+            assert hasattr(import_module(node.module), alias.name), ast.unparse(node)
+
+
+@pytest.mark.parametrize("guide", GUIDES[1:], ids=lambda path: path.stem)
+def test_a_guide_begins_with_a_command(guide):
+    assert re.match(r"# .+\n\n(?:[^#`]+\n\n)?```bash\n", guide.read_text())
 
 
 def test_the_readme_shows_the_two_commands():
     assert {("make", "demo"), ("make", "test")} <= {tuple(words[:2]) for words in shell_commands(README)}
 
 
+def anchors(document: Path) -> set[str]:
+    """What links to the headings of a document end with."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_links_files_and_make_targets_in_the_documents_exist(document):
-    text = document.read_text()
-    for markdown, html in re.findall(r"\]\(([^)#\s]+)[^)]*\)|src=\"([^\"]+)\"", text):
-        target = markdown or html
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
         if "://" not in target:
-            assert (document.parent / target).exists(), target
+            path, _, anchor = target.partition("#")
+            linked = document.parent / path if path else document
+            assert linked.exists(), target
+            assert not anchor or anchor in anchors(linked), target
     makefile = (ROOT / "Makefile").read_text()
     for words in shell_commands(document):
         if words[0] == "make":
@@ -428,6 +446,9 @@ def test_every_page_can_be_reached():
     pages = re.findall(r"\S+\.md", str(yaml.safe_load(text)["nav"]))
     written = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
     assert sorted(page.strip("'") for page in pages) == sorted(written)
+    text = "".join(path.read_text() for path in [*DOCUMENTS, *(ROOT / "report").glob("*.tex")])
+    unused = [path.name for path in (ROOT / "docs").glob("*.jpg") if path.stem not in text]
+    assert not unused
 
 
 def test_links_between_names_lead_somewhere():

@@ -12,14 +12,16 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import bench, plain
 from benchmarks.measure import alternate, write_section
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (Generator(4, 1), plain.cyclegan_generator(4, 1)),
-        (TransformerNet(4, 1, skip=False, noise=0), plain.johnson_network(4, 1)),
+        (Generator(GeneratorConfig(4, 1)), plain.cyclegan_generator(4, 1)),
+        (TransformerNet(NetworkConfig(4, 1, skip=False, noise=0)), plain.johnson_network(4, 1)),
     ],
 )
 def test_the_plain_networks_compute_the_same_as_ours(ours, theirs):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, exit_code, flag_error, one_error
+from conftest import TINY, exit_code, flag_error, flags_and_boxes, one_error, read_lines
 
 from cyclegan import cli
-from cyclegan.options import TrainConfig
+from cyclegan.options import PretrainConfig, TrainConfig
+from stylekit.options import flatten
 from stylekit.training.run import Result
 
 
@@ -25,6 +26,7 @@ def trained(monkeypatch, tmp_path):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cyclegan.train.train", train)
+    monkeypatch.setattr("cyclegan.pretrain.pretrain", train)
     return configs
 
 
@@ -32,38 +34,55 @@ def train(*args):
     return exit_code(cli.main, "train", *args)
 
 
+def paper(**options):
+    return TrainConfig.from_preset("paper", dataroot="data", **options)
+
+
 def test_train_py_and_cyclegan_train_are_the_same_command(trained):
-    flags = ["--dataroot", "data", "--ngf", "32", "--upsample", "transposed", "--no-dropout"]
+    flags = ["--dataroot", "data", "--ngf", "32", "--upsample", "transposed", "--no-antialias"]
     assert train(*flags) == 0
     assert exit_code(cli.train_main, *flags) == 0
-    assert trained == [TrainConfig(dataroot="data", ngf=32, upsample="transposed")] * 2
+    assert trained == [paper(ngf=32, upsample="transposed")] * 2
+
+
+def test_a_preset_sets_defaults_and_a_flag_wins(trained):
+    assert train("--dataroot", "data", "--preset", "paint", "--ngf", 16) == 0
+    assert exit_code(cli.main, "pretrain", "--dataroot", "data", "--palette", 0, "--direction", "BtoA") == 0
+    assert trained == [
+        TrainConfig.from_preset("paint", dataroot="data", ngf=16),
+        PretrainConfig.from_preset("paint", dataroot="data", palette=0, direction="BtoA"),
+    ]
+    assert (trained[0].preset, trained[0].generator.keep_colors, trained[0].generator.ngf) == ("paint", 0.6, 16)
+
+
+@pytest.mark.parametrize(("command", "most"), [("train", 45), ("pretrain", 40)])
+def test_training_has_few_flags_in_titled_boxes(capsys, command, most):
+    assert exit_code(cli.main, command, "--help") == 0
+    flags, boxes = flags_and_boxes(capsys)
+    assert 30 < flags <= most
+    assert {"data", "schedule", "machine", "output", "generator", "losses"} <= boxes
 
 
 def test_the_flags_of_the_authors_code_are_accepted(trained):
     flags = "--dataroot data --lambda_A 5 --lambda_B 6 --lambda_identity 1 --gan_mode vanilla --n_layers_D 2 --ngf 8"
-    flags += " --n_epochs 3 --n_epochs_decay 4 --num_threads 1 --load_size 300 --crop_size 128 --serial_batches"
+    flags += " --n_epochs 3 --n_epochs_decay 4 --num_threads 1 --load_size 300 --crop_size 128 --use_wandb"
     assert train(*flags.split()) == 0
-    options = {"lambda_x": 5, "lambda_y": 6, "lambda_identity": 1, "gan_loss": "vanilla", "n_layers_d": 2}
+    options = {"lambda_x": 5, "lambda_y": 6, "lambda_identity": 1, "gan_mode": "vanilla", "n_layers_d": 2}
     options |= {"n_epochs": 3, "n_epochs_decay": 4, "num_workers": 1, "load_size": 300, "crop_size": 128, "ngf": 8}
-    assert trained == [TrainConfig(dataroot="data", serial_batches=True, **options)]
-
-
-def test_the_flags_of_wandb_are_accepted(trained):
-    assert train("--dataroot", "data", "--use_wandb", "--wandb_project_name", "mine", "--wandb-mode", "offline") == 0
-    assert (trained[0].wandb, trained[0].wandb_project, trained[0].wandb_mode) == (True, "mine", "offline")
+    assert trained == [paper(wandb=True, **options)]
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--continue_train", "--continue-train"])
 def test_a_resumed_run_has_its_saved_options_unless_they_are_given_again(trained, flag):
-    saved = TrainConfig(dataroot="data", name="mine", ngf=32, lambda_x=5, augment="strong", max_minutes=10)
+    saved = paper(name="mine", ngf=32, lambda_x=5.0, augment="strong", max_minutes=10.0)
     Path("checkpoints/mine").mkdir(parents=True)
     Path("checkpoints/mine/config.json").write_text(json.dumps(saved.plain()))
     assert train("--name", "mine", flag) == 0
     assert train("--name", "mine", flag, "--lambda_A", 7, "--dataroot", "moved", "--max-minutes", "None") == 0
-    first, second = (config.plain() for config in trained)
     assert all(config.resume for config in trained)
-    assert first == saved.plain()
-    assert second == saved.plain() | {"lambda_x": 7, "dataroot": "moved", "max_minutes": None}
+    first, second = (flatten(config.plain()) for config in trained)
+    assert first == flatten(saved.plain())
+    assert second == first | {"lambda_x": 7, "dataroot": "moved", "max_minutes": None}
 
 
 def test_a_run_is_resumed_from_the_command_line_with_and_without_its_options(dataset, tmp_path, capsys):
@@ -78,9 +97,8 @@ def test_a_run_is_resumed_from_the_command_line_with_and_without_its_options(dat
     assert "options that differ from the saved ones: --max-steps 3 (was 2), --lambda-x 5.0 (was 10.0)\n" in (
         capsys.readouterr().out
     )
-    lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
-    assert json.loads((tmp_path / "mine" / "config.json").read_text())["lambda_x"] == 5
+    assert [line["step"] for line in read_lines(tmp_path / "mine" / "metrics.jsonl")] == [1, 2, 3]
+    assert json.loads((tmp_path / "mine" / "config.json").read_text())["losses"]["lambda_x"] == 5
 
 
 def test_a_run_that_does_not_exist_cannot_be_resumed(trained, capsys):
@@ -93,10 +111,15 @@ def test_a_run_that_does_not_exist_cannot_be_resumed(trained, capsys):
 
 @pytest.mark.parametrize(
     ("main", "args", "expected"),
-    [(cli.main, ["train"], "cyclegan train --name mine"), (cli.train_main, [], "python train.py --name mine")],
+    [
+        (cli.main, ["train"], "cyclegan train --name mine"),
+        (cli.main, ["pretrain"], "cyclegan pretrain --name mine"),
+        (cli.train_main, [], "python train.py --name mine"),
+    ],
 )
 def test_a_stopped_run_shows_how_to_resume_it(trained, monkeypatch, capsys, main, args, expected):
-    monkeypatch.setattr("cyclegan.train.train", lambda config: Result(Path("x"), 7, signal.SIGINT))
+    for function in ("train.train", "pretrain.pretrain"):
+        monkeypatch.setattr(f"cyclegan.{function}", lambda config: Result(Path("x"), 7, signal.SIGINT))
     assert exit_code(main, *args, "--dataroot", "data", "--name", "mine") == 130
     assert capsys.readouterr().out == f"stopped and saved at step 7; resume with\n    {expected} --resume\n"
     assert exit_code(main, *args, "--dataroot", "data", "--name", "mine", "--checkpoints-dir", "runs") == 130
@@ -142,11 +165,17 @@ def test_the_threads_of_a_training_can_be_set(monkeypatch, threads):
         (["translate", "photo.jpg", "--direction", "back"], ["invalid choice 'back'", "'x2y', 'y2x'"]),
         (["train"], ["--dataroot"]),
         (["train", "--dataroot", "data", "--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
-        (["train", "--dataroot", "data", "--gan-loss", "wgan"], ["invalid choice 'wgan'", "'lsgan', 'vanilla'"]),
+        (["train", "--dataroot", "data", "--gan_mode", "wgan"], ["invalid choice 'wgan'", "'lsgan', 'vanilla'"]),
+        (["train", "--dataroot", "data", "--threads", "0"], ["--threads must be at least 1, got 0"]),
+        (["pretrain", "--dataroot", "data", "--palette", "2"], ["--palette 2: expected a value from 0 to 1"]),
+        (["train", "--dataroot", "data", "--limit", "4"], ["--limit"]),  # For presets and Python only.
         (["train", "--dataroot", "data", "--crop-size", "30"], ["--crop-size 30: expected a multiple of 4"]),
         (["weights", "--all"], ["--all"]),
-        (["translte", "photo.jpg"], ["translte", "Available subcommands: train, translate, evaluate, export, weights"]),
-        ([], ["Expected one of {train, translate, evaluate, export, weights, fetch, check}"]),
+        (
+            ["translte", "photo.jpg"],
+            ["translte", "Available subcommands: train, pretrain, translate, evaluate, export, weights"],
+        ),
+        ([], ["Expected one of {train, pretrain, translate, evaluate, export, weights, fetch, check}"]),
     ],
 )
 def test_wrong_flags_are_explained(trained, capsys, args, messages):

@@ -1,6 +1,12 @@
 import torch
 
-from cyclegan.discriminators import DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator
+from cyclegan.discriminators import (
+    DiscriminatorPair,
+    Discriminators,
+    FeatureDiscriminator,
+    PatchDiscriminator,
+    discriminator_class,
+)
 from stylekit.networks.blocks import InstanceNorm2d, count_parameters
 
 
@@ -24,21 +30,26 @@ def test_a_score_of_the_discriminator_depends_on_70_pixels():
     assert rows.max() - rows.min() + 1 == 70
 
 
-def test_each_discriminator_gets_its_own_domain():
-    pair = DiscriminatorPair(PatchDiscriminator(4, 2), PatchDiscriminator(4, 2))
-    x, y = torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32)
-    (scores_x,), (scores_y,) = pair(x, y)
-    torch.testing.assert_close(scores_x, pair.D_X(x))
-    torch.testing.assert_close(scores_y, pair.D_Y(y))
-    assert pair(None, y)[0] == ()
+def test_each_discriminator_scores_its_own_domain():
+    x, y = torch.rand(2, 1, 3, 32, 32)
+    one = DiscriminatorPair(PatchDiscriminator(4, 2), PatchDiscriminator(4, 2))
+    two = DiscriminatorPair(*(PatchDiscriminator(4, 2) for _ in "xy"), *(FeatureDiscriminator(4).eval() for _ in "xy"))
+    assert list(one.named()) == ["D_X", "D_Y"]
+    assert list(two.named()) == ["D_X", "D_Y", "D_X_features", "D_Y_features"]
+    torch.testing.assert_close(one(x, y), ((one.D_X(x),), (one.D_Y(y),)))
+    torch.testing.assert_close(two(x, y), ((two.D_X(x), two.extra_x(x)), (two.D_Y(y), two.extra_y(y))))
+    torch.testing.assert_close(Discriminators([two.D_Y, two.extra_y])(y), two(x, y)[1])
 
 
-def test_two_discriminators_of_a_domain_both_give_scores():
-    pair = DiscriminatorPair(*(PatchDiscriminator(4, 2) for _ in "xy"), *(FeatureDiscriminator(4).eval() for _ in "xy"))
-    y = torch.rand(1, 3, 32, 32)
-    patch, heads = pair(None, y)[1]
-    torch.testing.assert_close(patch, pair.D_Y(y))
-    torch.testing.assert_close(heads, pair.extra_y(y))
+def test_a_folder_tells_which_discriminator_it_holds(tmp_path):
+    for network, name in ((PatchDiscriminator(4, 2), "patch"), (FeatureDiscriminator(4), "feature")):
+        network.save_pretrained(tmp_path / name)
+        assert discriminator_class(tmp_path / name) is type(network)
+    for i, config in enumerate(("{}", "[]", "{")):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "config.json").write_text(config)
+        assert discriminator_class(tmp_path / str(i)) is None
+    assert discriminator_class(tmp_path / "nowhere") is None
 
 
 def test_heads_on_features_have_one_score_each_and_leave_the_vgg_alone(tmp_path):

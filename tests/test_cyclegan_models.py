@@ -7,11 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from cyclegan.models import Cycle, Generator, GeneratorPair
-from stylekit.networks.blocks import InstanceNorm2d
-
-
-def count(network):
-    return sum(p.numel() for p in network.parameters())
+from cyclegan.options import GeneratorConfig
+from stylekit.networks.blocks import InstanceNorm2d, count_parameters
+from stylekit.networks.weights import config_of
 
 
 def official_layout(ngf, n_blocks, dropout=False):
@@ -42,25 +40,25 @@ def official_layout(ngf, n_blocks, dropout=False):
 @pytest.mark.parametrize(("n_blocks", "parameters"), [(9, 11_378_179), (6, 7_837_699)])
 def test_generator_has_the_published_number_of_parameters(n_blocks, parameters):
     with torch.device("meta"):
-        assert count(Generator(64, n_blocks, "transposed")) == parameters
-        assert count(Generator(64, n_blocks, "resize")) == parameters
+        assert count_parameters(Generator(GeneratorConfig(64, n_blocks, "transposed"))) == parameters
+        assert count_parameters(Generator(GeneratorConfig(64, n_blocks, "resize"))) == parameters
 
 
 @pytest.mark.parametrize("upsample", ["resize", "transposed"])
 def test_generator_keeps_the_size_and_its_output_is_in_range(upsample):
-    painted = Generator(4, 1, upsample)(torch.randn(2, 3, 16, 24))
+    painted = Generator(GeneratorConfig(4, 1, upsample))(torch.randn(2, 3, 16, 24))
     assert painted.shape == (2, 3, 16, 24)
     assert painted.abs().max() <= 1
 
 
 def test_weights_are_initialised_as_in_the_paper():
-    weight = Generator(32, 2).model[4].weight
+    weight = Generator(GeneratorConfig(32, 2)).model[4].weight
     assert abs(weight.std().item() - 0.02) < 0.001
 
 
 def test_a_limit_holds_for_all_features():
     torch.manual_seed(0)
-    network, free, found = Generator(4, 2, limit=1.5), Generator(4, 2), []
+    network, free, found = Generator(GeneratorConfig(4, 2, limit=1.5)), Generator(GeneratorConfig(4, 2)), []
     free.load_state_dict(network.state_dict())
     for module in network.modules():
         if isinstance(module, InstanceNorm2d):
@@ -69,29 +67,17 @@ def test_a_limit_holds_for_all_features():
     photograph[..., 8, 8] = 1  # A single value is many standard deviations away from the others.
     assert not torch.allclose(network(photograph), free(photograph))
     assert len(found) == 9 and max(found) == 1.5
-    assert "limit" in network._hub_mixin_config
+    assert config_of(network)["limit"] == 1.5
 
 
 def test_kept_colors_tell_a_bright_photograph_from_a_dark_one():
     torch.manual_seed(0)
-    keeping, forgetting = Generator(4, 1, keep_colors=0.5), Generator(4, 1)
+    keeping, forgetting = Generator(GeneratorConfig(4, 1, keep_colors=0.5)), Generator(GeneratorConfig(4, 1))
     keeping.load_state_dict(forgetting.state_dict())
     photograph = torch.rand(1, 3, 32, 32) - 0.5
     bright, dark = photograph + 0.4, photograph - 0.4
     torch.testing.assert_close(forgetting(bright), forgetting(dark), atol=1e-4, rtol=0)
     assert (keeping(bright) - keeping(dark)).mean().item() == pytest.approx(0.5 * 0.8, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"ngf": 0}, {"n_blocks": -1}, {"upsample": "bilinear"}, {"noise": -1}, {"noise_size": 0}, {"limit": -1},
-        {"keep_colors": 1.5},
-    ],
-)  # fmt: skip
-def test_arguments_out_of_range_are_rejected(arguments):
-    with pytest.raises(ValueError, match="got"):
-        Generator(**arguments)
 
 
 @pytest.mark.parametrize("dropout", [False, True])
@@ -142,7 +128,7 @@ def test_the_error_for_another_file_names_the_differences(tmp_path, change, says
 
 
 def test_a_generator_saved_in_half_precision_loads_in_single_precision(tmp_path):
-    network = Generator(4, 1, dropout=True).eval()
+    network = Generator(GeneratorConfig(4, 1, dropout=True)).eval()
     x = torch.rand(1, 3, 16, 16)
     painted = network(x)
     network.half().save_pretrained(tmp_path)
@@ -152,7 +138,7 @@ def test_a_generator_saved_in_half_precision_loads_in_single_precision(tmp_path)
 
 
 def test_the_generator_pair_computes_every_picture_of_the_cycle():
-    pair = GeneratorPair(Generator(4, 1), Generator(4, 1))
+    pair = GeneratorPair(Generator(GeneratorConfig(4, 1)), Generator(GeneratorConfig(4, 1)))
     real_x, real_y = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
     cycle = pair(real_x, real_y)
     expected = Cycle(
@@ -169,7 +155,7 @@ def test_the_generator_pair_computes_every_picture_of_the_cycle():
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_noise_is_new_in_training_and_the_same_in_eval_mode(size):
-    network = Generator(4, 1, noise=0.2, noise_size=size)
+    network = Generator(GeneratorConfig(4, 1, noise=0.2, noise_size=size))
     x = torch.rand(2, 3, 16, 16)
     assert not torch.equal(network(x), network(x))
     network.eval()
@@ -180,7 +166,7 @@ def test_noise_is_new_in_training_and_the_same_in_eval_mode(size):
     noisy = network.with_noise(x)
     assert noisy.shape == (2, 4, 16, 16) and torch.equal(noisy[:, :3], x)
     assert noisy[:, 3].std().item() == pytest.approx(0.2, rel=0.4)
-    assert Generator(4, 1).with_noise(x) is x
+    assert Generator(GeneratorConfig(4, 1)).with_noise(x) is x
 
 
 def test_antialiasing_makes_features_follow_a_shift_of_the_picture():
@@ -189,7 +175,7 @@ def test_antialiasing_makes_features_follow_a_shift_of_the_picture():
     def error(antialias):
         """How far features of a picture, shifted by half a position, are from shifted features; relative."""
         torch.manual_seed(0)
-        model = Generator(4, 1, antialias=antialias).eval().model[:5]
+        model = Generator(GeneratorConfig(4, 1, antialias=antialias)).eval().model[:5]
         features, shifted = model(x), model(torch.roll(x, (1, 1), (2, 3)))
         between = functional.avg_pool2d(functional.pad(features, (1, 0, 1, 0), mode="reflect"), 2, 1)
         return ((shifted - between)[..., 4:-4, 4:-4].square().mean() / features.var()).item()

@@ -6,10 +6,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import exit_code, flag_error, one_error
+from conftest import exit_code, flag_error, flags_and_boxes, one_error, read_lines
 
 from johnson import cli
 from johnson.options import TrainConfig
+from stylekit.options import flatten
 from stylekit.training.run import Result
 
 DATA = ("--dataroot", "data", "--style", "painting.jpg")
@@ -34,10 +35,18 @@ def train(*args):
 
 
 def test_flags_become_options(trained):
-    flags = ["--style", "a.jpg", "b.jpg", "--style-weights", "2", "1", "--no-skip", "--width", "16"]
+    flags = ["--style", "a.jpg", "b.jpg", "--width", "16"]
     assert train("--dataroot", "data", *flags) == 0
-    options = {"style": ("a.jpg", "b.jpg"), "style_weights": (2, 1), "skip": False, "width": 16}
-    assert trained == [TrainConfig(dataroot="data", **options)]
+    assert train("--dataroot", "data", "--preset", "paint", *flags) == 0
+    options = {"dataroot": "data", "style": ("a.jpg", "b.jpg"), "width": 16}
+    assert trained == [TrainConfig.from_preset(preset, **options) for preset in ("paper", "paint")]
+
+
+def test_training_has_few_flags_in_titled_boxes(capsys):
+    assert train("--help") == 0
+    flags, boxes = flags_and_boxes(capsys)
+    assert 30 < flags <= 40
+    assert {"data", "schedule", "machine", "output", "network", "losses"} <= boxes
 
 
 def test_names_from_other_projects_are_accepted(trained):
@@ -46,30 +55,30 @@ def test_names_from_other_projects_are_accepted(trained):
     )
     assert train(*flags.split(), "--init_weights", "van-gogh", "--use_wandb") == 0
     options = {"style": ("painting.jpg",), "n_epochs": 3, "lr": 0.01, "crop_size": 128, "val_dataroot": "val"}
-    assert trained == [TrainConfig(dataroot="data", init="van-gogh", wandb=True, **options)]
+    assert trained == [TrainConfig.from_preset("paper", dataroot="data", init="van-gogh", wandb=True, **options)]
     assert train("--dataset", "data", "--style", "painting.jpg") == 0
-    assert trained[1].dataroot == "data"
+    assert trained[1].data.dataroot == "data"
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--continue_train"])
 def test_a_resumed_run_has_its_saved_options_unless_they_are_given_again(trained, flag):
-    options = {"style": ("a.jpg", "b.jpg"), "style_weights": (2.0, 1.0), "skip": False, "lr": 0.5}
-    saved = TrainConfig(dataroot="data", name="mine", **options)
+    options = {"style": ("a.jpg", "b.jpg"), "skip": False, "lr": 0.5}
+    saved = TrainConfig.from_preset("paint", dataroot="data", name="mine", **options)
     Path("checkpoints/mine").mkdir(parents=True)
     Path("checkpoints/mine/config.json").write_text(json.dumps(saved.plain()))
     assert train("--name", "mine", flag) == 0
-    assert train("--name", "mine", flag, "--lr", 0.1, "--style-weights", 1, 1, "--skip") == 0
-    first, second = (config.plain() for config in trained)
+    assert train("--name", "mine", flag, "--lr", 0.1, "--style", "b.jpg") == 0
     assert all(config.resume for config in trained)
-    assert first == saved.plain()
-    assert second == saved.plain() | {"lr": 0.1, "style_weights": [1, 1], "skip": True}
+    first, second = (flatten(config.plain()) for config in trained)
+    assert first == flatten(saved.plain())
+    assert second == first | {"lr": 0.1, "style": ["b.jpg"]}
 
 
 def test_a_run_is_resumed_from_the_command_line_without_its_painting(dataset, tmp_path, pictures, capsys):
     pictures[8].save(tmp_path / "painting.png")
     where = ["--name", "mine", "--checkpoints-dir", tmp_path]
     flags = ["--width", 4, "--n-blocks", 1, "--crop-size", 32, "--load-size", 36, "--batch-size", 2, "--num-workers", 0]
-    flags += ["--device", "cpu", "--amp", "off", "--n-samples", 0, "--style-size", 48, "--print-freq", 1]
+    flags += ["--device", "cpu", "--amp", "off", "--style-size", 48, "--print-freq", 1]
     flags += ["--dataroot", dataset / "trainA", "--style", tmp_path / "painting.png", *where]
     assert train(*flags, "--max-steps", 1) == 0
     (tmp_path / "painting.png").unlink()
@@ -79,8 +88,7 @@ def test_a_run_is_resumed_from_the_command_line_without_its_painting(dataset, tm
     assert "at epoch 1, step 1" in out and "options that differ from the saved ones: --max-steps 2 (was 1)\n" in out
     assert train(*flags, "--resume", "--max-steps", 3, "--lr", 0.5) == 0
     assert "saved ones: --max-steps 3 (was 2), --lr 0.5 (was 0.001)\n" in capsys.readouterr().out
-    lines = (tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    assert [line["step"] for line in read_lines(tmp_path / "mine" / "metrics.jsonl")] == [1, 2, 3]
 
 
 def test_a_stopped_run_shows_how_to_resume_it(trained, monkeypatch, capsys):
@@ -108,7 +116,8 @@ def test_out_of_memory_names_smaller_options(monkeypatch, capsys):
         (["stylize"], ["no input: give a picture, a folder or a video, such as photo.jpg"]),
         (["stylize", "photo.jpg", "--stile", "x"], ["--stile", "Perhaps you meant", "--style"]),
         (["stylize", "photo.jpg", "--strength", "1.5"], ["--strength must be in [0, 1], got 1.5"]),
-        (["train", "--dataroot", "data"], ["no style: add --style with a painting or a name listed by `gatys styles`"]),
+        (["train", "--dataroot", "data"], ["Missing from johnson train", "--style", "(see `gatys styles`)"]),
+        (["train", *DATA, "--style"], ["no style: add --style with a painting or a name listed by `gatys styles`"]),
         (["train", *DATA, "--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
         (["train", *DATA, "--optimizer", "sgd"], ["invalid choice 'sgd'", "'muon', 'adam'"]),
         (["styles", "--all"], ["--all"]),

@@ -11,13 +11,14 @@ from gatys.losses import gram_matrix
 from johnson.cli import main
 from johnson.evaluate import style_distances
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from stylekit.networks import weights
 
 
 @pytest.fixture
 def network(tmp_path):
     torch.manual_seed(0)
-    weights.save(TransformerNet(4, 1), tmp_path / "network")
+    weights.save(TransformerNet(NetworkConfig(4, 1)), tmp_path / "network")
     return tmp_path / "network"
 
 

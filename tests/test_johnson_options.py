@@ -1,10 +1,15 @@
 """Options of Johnson et al.'s method: validation and contradictions."""
 
+import dataclasses
+
 import pytest
 
 from johnson.options import StylizeConfig, TrainConfig
+from stylekit.options import flatten
 
-STYLE = {"style": ("painting.jpg",)}
+
+def train(**options):
+    return TrainConfig.from_preset("paper", **({"dataroot": "data", "style": ("painting.jpg",)} | options))
 
 
 @pytest.mark.parametrize(
@@ -18,20 +23,15 @@ STYLE = {"style": ("painting.jpg",)}
         ({"content_weight": -1.0}, "--content-weight must be 0 or more, got -1.0"),
         ({"style_weight": float("inf")}, "--style-weight must be 0 or more, got inf"),
         ({"pixel_weight": -1.0}, "--pixel-weight must be 0 or more, got -1.0"),
-        ({"tv_weight": -1.0}, "--tv-weight must be 0 or more, got -1.0"),
+        ({"keep_colors": 2.0}, "--keep-colors 2: expected a value from 0 to 1"),
+        ({"limit": -1.0}, "--limit must be 0 or more, got -1.0"),
+        ({"upsample": "transposed"}, "upsample must be nearest or bilinear, got 'transposed'"),
         (
             {"content_weight": 0.0, "style_weight": 0.0, "pixel_weight": 0.0},
             "--content-weight, --style-weight and --pixel-weight are all 0: nothing to train",
         ),
-        ({"style_weights": (1.0, 2.0)}, "--style-weights: got 2 weights for 1 styles"),
-        ({"style_weights": (0.0,)}, "--style-weights must not be negative or all 0, got 0.0"),
         ({"style_layers": ("relu1_1", "relu1_1")}, "--style-layers: expected at least one layer and no duplicates"),
         ({"style_layers": ()}, "--style-layers: expected at least one layer and no duplicates"),
-        ({"layer_weights": (1.0, 2.0)}, "--layer-weights: got 2 weights for 4 style layers"),
-        (
-            {"layer_weights": (1.0, -1.0, 1.0, 1.0)},
-            "--layer-weights must not be negative or all 0, got 1.0 -1",
-        ),
         ({"vgg_weights": "x.pth"}, "--vgg-weights does not apply to the compact network"),
         ({"crop_size": 30}, "--crop-size 30: expected a multiple of 4, at least 16 with the loss network"),
         ({"crop_size": 12}, "--crop-size 12: expected a multiple of 4, at least 16 with the loss network"),
@@ -41,24 +41,28 @@ STYLE = {"style": ("painting.jpg",)}
 )
 def test_invalid_options_of_a_training_are_refused(options, message):
     with pytest.raises(ValueError) as raised:
-        TrainConfig(dataroot="data", **(STYLE | options))
+        train(**options)
     assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"style": ("a.jpg", "b.jpg"), "style_weights": (0.0, 1.0)},
-        {"layer_weights": (0.0, 0.0, 0.0, 1.0)},
+        {"style": ("a.jpg", "b.jpg")},
         {"content_weight": 0.0, "style_weight": 0.0},
-        {"style_layers": ("relu1_1",), "layer_weights": (2.0,)},
+        {"style_layers": ("relu1_1",)},
         {"loss_network": "vgg16", "vgg_weights": "x.pth"},
         {"noise": 0.0, "n_blocks": 0, "crop_size": 16},
     ],
 )
 def test_unusual_options_of_a_training_are_accepted(options):
-    config = TrainConfig(dataroot="data", **(STYLE | options))
-    assert {name: getattr(config, name) for name in options} == options
+    assert options.items() <= flatten(dataclasses.asdict(train(**options))).items()
+
+
+def test_the_preset_that_paints_differs_from_the_default_and_a_value_that_is_given_wins():
+    config = TrainConfig.from_preset("paint", dataroot="data", style=("painting.jpg",), batch_size=2)
+    assert (config.network.limit, config.losses.weave_weight, config.data.batch_size) == (3, 2, 2)
+    assert train().network.limit == train().losses.weave_weight == 0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import torch
 from conftest import official_johnson
 
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import load_network, stylize
 from stylekit.networks import weights
 from stylekit.pictures import images
@@ -11,7 +12,7 @@ from stylekit.pictures import images
 def test_noise_is_the_same_in_every_call_and_for_every_picture_of_a_batch():
     image = torch.full((2, 3, 64, 64), 0.5)
     torch.manual_seed(0)
-    plain, noisy = (TransformerNet(4, 1, noise=noise) for noise in (0.0, 1.0))
+    plain, noisy = (TransformerNet(NetworkConfig(4, 1, noise=noise)) for noise in (0.0, 1.0))
     assert stylize(image, plain).std((2, 3)).max() < 1e-3
     painted = stylize(image, noisy)
     assert painted.std((2, 3)).min() > 1e-2
@@ -20,7 +21,7 @@ def test_noise_is_the_same_in_every_call_and_for_every_picture_of_a_batch():
 
 
 def test_a_training_run_and_an_official_file_are_loaded(tmp_path):
-    network = TransformerNet(4, 1)
+    network = TransformerNet(NetworkConfig(4, 1))
     weights.save(network, tmp_path / "run" / "model")
     assert torch.equal(load_network(tmp_path / "run").model[1].weight, network.model[1].weight)
     torch.save(official_johnson(4), tmp_path / "mosaic.pth")

@@ -3,6 +3,7 @@ import torch
 from conftest import load_recipe
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from stylekit.networks import weights
 
 recipe = load_recipe("average")
@@ -10,7 +11,7 @@ recipe = load_recipe("average")
 
 def test_generators_are_averaged(tmp_path):
     torch.manual_seed(0)
-    networks = [Generator(4, 1, noise=0.2) for _ in range(3)]
+    networks = [Generator(GeneratorConfig(4, 1, noise=0.2)) for _ in range(3)]
     paths = [str(tmp_path / str(i)) for i in range(3)]
     for network, path in zip(networks, paths, strict=True):
         weights.save(network, tmp_path / path)
@@ -25,7 +26,7 @@ def test_generators_are_averaged(tmp_path):
 
 def test_different_architectures_are_refused(tmp_path):
     for blocks in (1, 2):
-        weights.save(Generator(4, blocks), tmp_path / str(blocks))
+        weights.save(Generator(GeneratorConfig(4, blocks)), tmp_path / str(blocks))
     with pytest.raises(ValueError, match="different architectures"):
         recipe.average(recipe.AverageConfig((str(tmp_path / "1"), str(tmp_path / "2")), tmp_path / "mean"))
     assert not (tmp_path / "mean").exists()

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pytest
@@ -19,20 +20,29 @@ from conftest import ROOT, command, exit_code, flag_error, one_error, run
 from PIL import Image
 
 from stylekit import __version__, cli
-from stylekit.options import RunConfig
+from stylekit.options import RunConfig, TrainingData, flatten
 from stylekit.pictures.jobs import Job, Outcome
 from stylekit.training.run import Result
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(RunConfig):
-    """Train something."""
+class Network:
+    """Architecture."""
 
     layers: tuple[str, ...] = ("relu1_1",)
     """Layers."""
 
     flip: bool = True
     """Flip pictures."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(RunConfig):
+    """Train something."""
+
+    network: Network = dataclasses.field(default_factory=Network)
+
+    PRESETS: ClassVar = {"paper": {}, "paint": {"lr": 0.25, "layers": ("relu3_1",), "flip": False, "batch_size": 3}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +60,12 @@ COMMANDS = {"train": Training, "list": Listing}
 def runs(tmp_path, monkeypatch):
     """The working directory, with a run in checkpoints/mine."""
     monkeypatch.chdir(tmp_path)
-    save(Training(dataroot="photographs", name="mine", lr=0.5, layers=("relu2_1", "relu3_1"), flip=False), tmp_path)
+    save(training(name="mine", lr=0.5, layers=("relu2_1", "relu3_1"), flip=False), tmp_path)
     return tmp_path
+
+
+def training(preset="paper", **given):
+    return Training.from_preset(preset, dataroot="photographs", **given)
 
 
 def save(config, root):
@@ -101,14 +115,10 @@ def test_ctrl_c_ends_a_command_without_a_message(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_defect_of_the_library_keeps_its_traceback():
-    with pytest.raises(KeyError):
-        failing(KeyError("weights"))([])
-    with pytest.raises(RuntimeError):
-        failing(RuntimeError("shape mismatch"))([])
-
-
-def test_a_command_that_succeeds_is_not_ended():
+def test_a_defect_of_the_library_keeps_its_traceback_and_success_is_not_ended():
+    for error in (KeyError("weights"), RuntimeError("shape mismatch")):
+        with pytest.raises(type(error)):
+            failing(error)([])
     with cli.exit_on_error("program"):
         result = 1 + 1
     assert result == 2
@@ -144,13 +154,12 @@ def test_the_developer_mode_of_python_shows_the_traceback_too(capsys, monkeypatc
 def test_flags_may_have_hyphens_or_underscores():
     for flags in (["--batch-size", 2, "--n-epochs", 3], ["--batch_size", 2, "--n_epochs", 3], ["--batch-size=2"]):
         config = parse("--dataroot", "photographs", *flags)
-        assert config.batch_size == 2 and config.n_epochs in (3, 100)
+        assert config.data.batch_size == 2 and config.schedule.n_epochs in (3, 100)
 
 
 def test_aliases_from_other_projects_are_accepted():
-    flags = ("--image_size", 64, "--num_threads", 0, "--use_wandb", "--wandb_project_name", "mine")
-    config = parse("--dataroot", "photographs", *flags)
-    assert (config.crop_size, config.num_workers, config.wandb, config.wandb_project) == (64, 0, True, "mine")
+    config = parse("--dataroot", "photographs", "--image_size", 64, "--num_threads", 0, "--use_wandb")
+    assert (config.data.crop_size, config.data.num_workers, config.output.wandb) == (64, 0, True)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,7 @@ def test_aliases_from_other_projects_are_accepted():
         (["--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
         (["--ngf", "2"], ["--ngf"]),
         (["--lr", "fast"], ["--lr", "fast"]),
+        (["--preset", "best"], ["--preset", "invalid choice 'best'", "'paper', 'paint'"]),
         (["--amp", "maybe"], ["invalid choice 'maybe'", "'auto', 'on', 'off'"]),
         (["--max-steps", "0"], ["--max-steps must be positive, got 0"]),
         (["--load-size", "20"], ["--load-size 20 is smaller than --crop-size 256; try --load-size 286"]),
@@ -181,20 +191,21 @@ def test_a_missing_flag_is_named_with_its_help(capsys):
 
 def test_a_command_is_chosen_by_name():
     config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--dataroot", "photographs", "--no-flip"])
-    assert config == Training(dataroot="photographs", flip=False)
+    assert config == training(flip=False)
     assert cli.parse_command(COMMANDS, "program", "About.", ["list", "a", "b"]) == Listing(names=("a", "b"))
 
 
-@pytest.mark.parametrize("args", [["trian"], ["trian", "--dataroot", "photographs"]])
-def test_an_unknown_command_names_those_available(capsys, args):
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "Expected one of {train, list}"),
+        (["trian"], "Available subcommands: train, list"),
+        (["trian", "--dataroot", "photographs"], "Available subcommands: train, list"),
+    ],
+)
+def test_an_unknown_or_missing_command_names_those_available(capsys, args, says):
     assert exit_code(parse_command, *args) == 2
-    error = flag_error(capsys)
-    assert "trian" in error and "Available subcommands: train, list" in error
-
-
-def test_a_missing_command_names_those_available(capsys):
-    assert exit_code(parse_command) == 2
-    assert "Expected one of {train, list}" in flag_error(capsys)
+    assert says in flag_error(capsys)
 
 
 def test_help_describes_the_commands_and_their_flags(capsys):
@@ -203,7 +214,10 @@ def test_help_describes_the_commands_and_their_flags(capsys):
     assert all(part in text for part in ("usage: program", "About the program.", "Train something.", "List something."))
     assert exit_code(parse_command, "train", "--help") == 0
     text = capsys.readouterr().out
-    assert "--layers" in text and "Flip pictures." in text and "--continue-train" in text
+    assert all(part in text for part in ("--layers", "Flip pictures.", "--continue-train", "Architecture."))
+    # With a preset, its values are the defaults that are shown.
+    assert exit_code(parse_command, "train", "--preset", "paint", "--help") == 0
+    assert re.search(r"--lr FLOAT\s+.*default: 0\.25", capsys.readouterr().out)
 
 
 def test_the_version_is_printed_without_a_command(capsys):
@@ -214,27 +228,45 @@ def test_the_version_is_printed_without_a_command(capsys):
     assert capsys.readouterr().out == f"program {__version__}\ntrain.py {__version__}\n"
 
 
+def test_a_flag_wins_over_the_preset_and_the_preset_over_defaults(tmp_path):
+    config = parse("--preset", "paint", "--dataroot", "photographs", "--lr", 0.1, "--flip")
+    assert config == training("paint", lr=0.1, flip=True)
+    assert (config.network.layers, config.data.batch_size, config.preset) == (("relu3_1",), 3, "paint")
+    assert parse("--dataroot", "photographs") == training() == Training(data=TrainingData("photographs"))
+    # Resumed, both are kept.
+    save(config, tmp_path)
+    where = ("--checkpoints-dir", tmp_path / "checkpoints")
+    place = {"checkpoints_dir": tmp_path / "checkpoints", "resume": True}
+    assert (
+        parse(*where, "--resume")
+        == parse(*where, "--resume", "--preset", "paint")
+        == dataclasses.replace(config, **place)
+    )
+
+
 def test_a_new_run_reads_no_saved_options(runs):
-    assert parse("--dataroot", "photographs", "--name", "mine").lr == RunConfig.lr
-    assert cli.resumed_options(Training, "train.py", ["--name", "mine"]) is None
+    assert parse("--dataroot", "photographs", "--name", "mine") == training(name="mine")
 
 
 @pytest.mark.parametrize("resume", ["--resume", "--continue-train", "--continue_train"])
-def test_a_resumed_run_keeps_its_options(runs, resume):
+@pytest.mark.parametrize("groups", [True, False], ids=["in groups", "of an earlier version"])
+def test_a_resumed_run_keeps_its_options(runs, resume, groups):
+    path = runs / "checkpoints" / "mine" / "config.json"
+    saved = json.loads(path.read_text())
+    if not groups:
+        path.write_text(json.dumps(flatten(saved) | {"an_option_that_is_gone": 1}))
     config = parse("--name", "mine", resume)
-    assert config.resume and config.dataroot == "photographs" and config.lr == 0.5
-    assert config.layers == ("relu2_1", "relu3_1") and config.flip is False
+    assert config == training(name="mine", lr=0.5, layers=("relu2_1", "relu3_1"), flip=False, resume=True)
 
 
 def test_options_given_to_a_resumed_run_take_precedence(runs):
     config = parse("--name=mine", "--resume", "--lr", 0.1, "--layers", "relu4_1", "--flip", "--max-steps", 9)
-    assert (config.lr, config.layers, config.flip, config.max_steps) == (0.1, ("relu4_1",), True, 9)
-    assert config.dataroot == "photographs"
+    assert config == training(name="mine", lr=0.1, layers=("relu4_1",), flip=True, max_steps=9, resume=True)
 
 
 def test_the_command_in_use_reads_the_saved_options(runs):
     config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--name", "mine", "--resume"])
-    assert config.lr == 0.5 and config.resume
+    assert config.schedule.lr == 0.5 and config.resume
     # The other commands do not have --resume.
     with pytest.raises(SystemExit):
         cli.parse_command(COMMANDS, "program", "About.", ["list", "--resume"])
@@ -244,13 +276,7 @@ def test_a_run_can_be_renamed_and_moved(runs):
     (runs / "elsewhere").mkdir()
     (runs / "checkpoints" / "mine").rename(runs / "elsewhere" / "other")
     config = parse("--checkpoints-dir", "elsewhere", "--name", "other", "--resume")
-    assert (config.name, config.checkpoints_dir, config.lr) == ("other", Path("elsewhere"), 0.5)
-
-
-def test_saved_options_that_no_longer_exist_are_ignored(runs):
-    path = runs / "checkpoints" / "mine" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"option_of_an_old_version": 1}))
-    assert parse("--name", "mine", "--resume").lr == 0.5
+    assert (config.name, config.checkpoints_dir, config.schedule.lr) == ("other", Path("elsewhere"), 0.5)
 
 
 def test_help_can_be_asked_for_while_resuming(runs, capsys):
@@ -275,15 +301,17 @@ def test_a_run_that_does_not_exist_cannot_be_resumed(runs):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "5", '{"lr": 1}', '{"dataroot": "x", "lr": "fast"}',
-                                     '{"dataroot": "x", "lr": -1}'])  # fmt: skip
-def test_damaged_options_of_a_run_are_refused(runs, content):
+                                     '{"dataroot": "x", "lr": -1}', '{"dataroot": "x", "preset": "best"}',
+                                     '{"data": {"dataroot": "x"}, "network": {"layers": 1}}'])  # fmt: skip
+def test_damaged_options_of_a_run_are_refused(runs, capsys, content):
     (runs / "checkpoints" / "mine" / "config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"checkpoints/mine/config\.json: damaged \(.+\); restore it"):
+    with pytest.raises(SystemExit), cli.exit_on_error("train.py"):
         parse("--name", "mine", "--resume")
+    assert re.search(r"checkpoints/mine/config\.json: damaged \(.+\); restore it", one_error(capsys, "train.py"))
 
 
 def test_every_trial_of_a_sweep_gets_its_own_folder(monkeypatch):
-    default, named = Training(dataroot="photographs"), Training(dataroot="photographs", name="mine")
+    default, named = training(), training(name="mine")
     assert cli.sweep_name(default) is default
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "trial7")
@@ -294,7 +322,7 @@ def test_every_trial_of_a_sweep_gets_its_own_folder(monkeypatch):
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])
 @pytest.mark.parametrize(("batch_size", "smaller_batch"), [(1, ""), (8, "--batch-size 4, ")])
 def test_out_of_memory_names_options_that_need_less(error, batch_size, smaller_batch):
-    config = Training(dataroot="photographs", batch_size=batch_size, crop_size=100)
+    config = training(batch_size=batch_size, crop_size=100)
     with pytest.raises(MemoryError) as raised, cli.training_hint(config, "--width 8"):
         raise error
     assert str(raised.value) == (
@@ -308,7 +336,7 @@ def test_networks_that_cannot_be_compiled_give_one_line_that_names_the_flag():
     # Importing PyTorch's compiler takes seconds, so its error is built here.
     failed = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
     error = failed("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 ...")
-    config = Training(dataroot="x", compile=True)
+    config = training(compile=True)
     with pytest.raises(ValueError, match="--compile: ") as raised, cli.training_hint(config, "--width 8"):
         raise error
     assert str(raised.value) == (
@@ -318,20 +346,15 @@ def test_networks_that_cannot_be_compiled_give_one_line_that_names_the_flag():
 
 
 def test_other_errors_of_training_are_not_changed():
-    with pytest.raises(RuntimeError, match="shape mismatch"), cli.training_hint(Training(dataroot="x"), "--width 8"):
+    with pytest.raises(RuntimeError, match="shape mismatch"), cli.training_hint(training(), "--width 8"):
         raise RuntimeError("shape mismatch")
-
-
-def test_a_finished_training_succeeds_silently(capsys):
-    assert cli.report_training(Result(Path("x"), 10, None), Training(dataroot="x"), "train.py") == 0
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("where", [{}, {"checkpoints_dir": Path("my runs")}])
 def test_a_stopped_training_shows_the_command_that_resumes_it(capsys, monkeypatch, tmp_path, number, where):
     monkeypatch.chdir(tmp_path)
-    config = Training(dataroot="photographs", name="first try", **where)
+    config = training(name="first try", **where)
     save(config, tmp_path)
     if where:
         (tmp_path / "checkpoints").rename(tmp_path / "my runs")
@@ -343,9 +366,10 @@ def test_a_stopped_training_shows_the_command_that_resumes_it(capsys, monkeypatc
     assert parse(*flags) == dataclasses.replace(config, resume=True)
 
 
-def test_only_the_main_process_shows_how_to_resume(capsys, monkeypatch):
+def test_a_finished_training_and_other_processes_say_nothing(capsys, monkeypatch):
+    assert cli.report_training(Result(Path("x"), 10, None), training(), "train.py") == 0
     monkeypatch.setenv("RANK", "1")
-    assert cli.report_training(Result(Path("x"), 10, 15), Training(dataroot="x"), "train.py") == 143
+    assert cli.report_training(Result(Path("x"), 10, 15), training(), "train.py") == 143
     assert capsys.readouterr().out == ""
 
 
@@ -363,14 +387,14 @@ def existing(path):
     path.touch()
 
 
-def test_existing_results_are_skipped_or_replaced(jobs, capsys):
+def test_existing_results_are_skipped_or_replaced_on_request(jobs, capsys):
     assert cli.select_jobs(jobs, Path("out"), False, False) == (jobs, None)
     assert cli.select_jobs(jobs, Path("out"), True, False) == (jobs, Path("out/sheet.jpg"))
     existing(jobs[0].target)
     assert cli.select_jobs(jobs, Path("out"), False, False) == (jobs[1:], None)
     assert "skipped results that already exist: 1" in capsys.readouterr().out
-    existing(jobs[1].target)
-    existing(Path("out/sheet.jpg"))
+    for path in (jobs[1].target, Path("out/sheet.jpg")):
+        existing(path)
     assert cli.select_jobs(jobs, Path("out"), True, True) == (jobs, Path("out/sheet.jpg"))
     assert capsys.readouterr().out == ""
 
@@ -384,12 +408,9 @@ def test_it_is_an_error_if_all_results_exist(jobs):
         cli.select_jobs(jobs, Path("out"), False, False)
 
 
-def test_the_sheet_of_a_single_file_is_next_to_it(jobs):
+def test_the_sheet_of_a_single_file_is_next_to_it_and_an_existing_one_is_not_replaced(jobs):
     single = [Job(Path("a.png"), Path("new.png"))]
     assert cli.select_jobs(single, Path("new.png"), True, False) == (single, Path("new-sheet.jpg"))
-
-
-def test_an_existing_sheet_is_not_replaced(jobs):
     existing(Path("out/sheet.jpg"))
     with pytest.raises(FileExistsError, match=r"out/sheet\.jpg already exists; add --overwrite"):
         cli.select_jobs(jobs, Path("out"), True, False)
@@ -410,26 +431,26 @@ def report(results, jobs, sheet=None):
     return cli.report_outcomes(results, jobs, Path("out"), sheet, "program translate", "translated")
 
 
-def test_the_report_counts_the_results_and_the_failures(jobs, capsys):
-    assert report(outcomes(jobs), jobs) == 0
-    assert report(outcomes(jobs[:1]), jobs[:1]) == 0
+def test_the_report_counts_the_results_and_names_where_they_are(jobs, capsys):
     videos = [*jobs, Job(Path("clip.mp4"), Path("out/clip.mp4"))]
-    assert report([*outcomes(jobs), Outcome(videos[2])], videos) == 0
-    assert report([Outcome(jobs[0], error="a.png: damaged"), *outcomes(jobs[1:])], jobs) == 1
-    out, error = capsys.readouterr()
-    assert out.splitlines() == [
-        "translated 2 pictures: out",
-        "translated 1 picture: out/a.png",
-        "translated 3 files: out",
-        "translated 1 picture: out",
-    ]
-    assert error == "program translate: a.png: damaged\n"
+    for results, planned, line in (
+        (outcomes(jobs), jobs, "translated 2 pictures: out\n"),
+        (outcomes(jobs[:1]), jobs[:1], "translated 1 picture: out/a.png\n"),
+        ([*outcomes(jobs), Outcome(videos[2])], videos, "translated 3 files: out\n"),
+    ):
+        assert report(results, planned) == 0
+        assert capsys.readouterr() == (line, "")
 
 
-def test_nothing_is_counted_if_everything_failed(jobs, capsys):
-    assert report([Outcome(job, error=f"{job.source}: damaged") for job in jobs], jobs, Path("out/sheet.jpg")) == 1
+def test_each_failure_is_reported_and_the_rest_counted(jobs, capsys):
+    failed = [Outcome(job, error=f"{job.source}: damaged") for job in jobs]
+    assert report([failed[0], *outcomes(jobs[1:])], jobs) == 1
+    assert capsys.readouterr() == ("translated 1 picture: out\n", "program translate: a.png: damaged\n")
+    assert report(failed, jobs, Path("out/sheet.jpg")) == 1
     out, error = capsys.readouterr()
     assert out == "" and error.count("damaged") == 2 and not Path("out/sheet.jpg").exists()
+    # A single picture that fails is invalid input.
+    assert report(failed[:1], jobs[:1]) == 2
 
 
 def test_the_contact_sheet_has_the_pictures_that_succeeded(jobs, capsys):
@@ -441,13 +462,10 @@ def test_the_contact_sheet_has_the_pictures_that_succeeded(jobs, capsys):
     assert capsys.readouterr().out == "translated 1 picture: out\nbefore and after: out/sheet.jpg\n"
 
 
-def test_the_contact_sheet_of_many_pictures_has_three_pairs_in_a_row(jobs):
+def test_the_contact_sheet_of_many_pictures_has_three_pairs_in_a_row_and_a_limit(jobs, capsys, monkeypatch):
     assert report(outcomes(jobs) * 4, jobs * 4, Path("out/sheet.jpg")) == 0
     page = Image.open("out/sheet.jpg")
     assert 6 * 256 < page.width < 7 * 256 and 3 * 256 < page.height < 4 * 256
-
-
-def test_the_contact_sheet_has_a_limit(jobs, capsys, monkeypatch):
     monkeypatch.setattr(cli, "SHEET_LIMIT", 2)
     assert report(outcomes(jobs) * 2, jobs * 2, Path("out/sheet.jpg")) == 0
     assert "before and after (the first 2): out/sheet.jpg" in capsys.readouterr().out
@@ -478,10 +496,6 @@ def test_idle_threads_sleep_unless_the_user_wants_otherwise(given, expected):
     # OpenMP reads the variable when PyTorch is imported.
     code = "import os, sys, cyclegan.cli, johnson.cli\nprint(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     assert run("-c", code, env=environment).stdout == f"{expected} False\n"
-
-
-def test_a_single_picture_that_fails_is_invalid_input(jobs, capsys):
-    assert report([Outcome(jobs[0], error="a.png: damaged")], jobs[:1]) == 2
 
 
 def test_names_with_control_characters_are_shown_and_not_obeyed(capsys):

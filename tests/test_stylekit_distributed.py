@@ -1,10 +1,18 @@
-"""Ranks, wrappers and collectives with a single process; tests of the methods start two."""
+"""Ranks, wrappers and collectives with a single process, and what two processes draw in a training."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import TensorDataset
 
 from stylekit import distributed
+from stylekit.options import RunConfig
+from stylekit.training.data import make_loader
+from stylekit.training.run import Run
 
 CPU = torch.device("cpu")
 
@@ -88,3 +96,34 @@ def test_one_process_agrees_with_itself():
         assert distributed.all_max(3, 0.5) == [3, 0.5]
         assert distributed.all_mean(torch.tensor([1.0, 2.5], requires_grad=True)) == [1.0, 2.5]
         assert distributed.gather({"pool": 1}) == [{"pool": 1}]
+
+
+def draw(folder: Path, steps: int, resume: bool = False) -> list[float]:
+    """Train nothing, and draw a random number in every step."""
+    options = dict(dataroot="unused", checkpoints_dir=folder, num_workers=0, device="cpu", amp="off")
+    config = RunConfig.from_preset("paper", **options, max_steps=steps, resume=resume, lr_policy="constant")
+    drawn = []
+    with Run(config, fixed=()) as training:
+        training.restore(SimpleNamespace(load_state_dict=lambda saved: None))
+        for _ in training.batches(make_loader(TensorDataset(torch.zeros(8)), 8, config, training.device)):
+            drawn.append(torch.rand(1).item())
+            training.log({"loss": torch.zeros(())}, 0.1)
+            if training.checkpoint_due:
+                training.save({}, {})
+    return drawn
+
+
+def test_every_process_and_step_draws_other_numbers_and_a_resumed_run_those_of_its_steps(tmp_path):
+    from conftest import run  # Here, since the processes do not need what it imports.
+
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", __file__)
+    result = run(*torchrun, tmp_path / "two", 4)
+    assert result.returncode == 0, result.stderr
+    first, second = ([float(n) for n in (tmp_path / f"two-{rank}").read_text().split()] for rank in (0, 1))
+    assert len({*first, *second}) == len(first) + len(second) == 8
+    assert draw(tmp_path / "one", 2) + draw(tmp_path / "one", 4, resume=True) == first
+
+
+if __name__ == "__main__":  # Started by torchrun.
+    numbers = draw(Path(sys.argv[1]), int(sys.argv[2]))
+    Path(f"{sys.argv[1]}-{distributed.rank()}").write_text(" ".join(map(str, numbers)))

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import stylize
 from stylekit import cli, distributed
 from stylekit.pictures import images, jobs, photographs
@@ -173,7 +175,7 @@ def test_an_empty_string_is_not_the_current_folder(tmp_path):
 def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder):
     picture = images.to_tensor(images.load("photos/a.jpg"))[..., :24, :16]
     images.save(picture, "photos/a.jpg")
-    networks = Generator(4, 1).eval(), TransformerNet(4, 1).eval()
+    networks = Generator(GeneratorConfig(4, 1)).eval(), TransformerNet(NetworkConfig(4, 1)).eval()
     jobs = plan_jobs(["photos/a.jpg"], Path("out"))
     process, measured = psutil.Process(), []
     for i in range(330):

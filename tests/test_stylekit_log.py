@@ -11,32 +11,60 @@ from PIL import Image
 from cyclegan.cli import train_main
 from cyclegan.options import TrainConfig
 from stylekit import cli
-from stylekit.training.log import Log, WandbOptions, format_duration, plot_losses, print0, read_figures, read_metrics
-
-OFFLINE = WandbOptions("mine", "a run", mode="offline")
+from stylekit.training.log import (
+    Log,
+    format_duration,
+    plot_evaluations,
+    plot_losses,
+    print0,
+    read_evaluations,
+    read_metrics,
+)
 
 
 def test_metrics_are_one_line_a_step(tmp_path):
-    log = Log(tmp_path, {})
+    log = Log(tmp_path, "a run", {})
     log.metrics(50, {"cycle_x": 1.5})
     log.metrics(100, {"cycle_x": 1.25, "lr": 2e-4})
     assert read_metrics(tmp_path) == [{"step": 50, "cycle_x": 1.5}, {"step": 100, "cycle_x": 1.25, "lr": 2e-4}]
 
 
 def test_a_resumed_run_drops_the_lines_after_its_checkpoint(tmp_path):
-    log = Log(tmp_path, {})
+    log = Log(tmp_path, "a run", {})
     for step in (10, 20, 30):
         log.metrics(step, {"cycle_x": 1.0})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "cyc')  # Killed while writing.
-    Log(tmp_path, {}, step=20).metrics(30, {"cycle_x": 2.0})
+    Log(tmp_path, "a run", {}, step=20).metrics(30, {"cycle_x": 2.0})
     assert [line["step"] for line in read_metrics(tmp_path)] == [10, 20, 30]
     assert read_metrics(tmp_path)[-1]["cycle_x"] == 2.0
 
 
+def test_files_with_the_names_of_earlier_versions_are_continued(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "figures.json").write_text('{"score": 0.5}')
+    (tmp_path / "figures.jsonl").write_text('{"step": 6, "epoch": 1}\n{"step": 12, "epoch": 2}\n')
+    Log(tmp_path, "a run", {}, step=6).evaluation(18, {"epoch": 3}, {})
+    assert [line["step"] for line in read_evaluations(tmp_path)] == [6, 18]
+    assert json.loads((tmp_path / "best" / "evaluation.json").read_text()) == {"score": 0.5}
+
+
+@pytest.mark.plots
+def test_the_plot_of_evaluations_has_a_panel_for_every_metric(tmp_path):
+    log = Log(tmp_path, "a run", {})
+    assert plot_evaluations(tmp_path) is None
+    for epoch in (1, 2):
+        kid = {"output": {"value": 1 / epoch, "low": 0.0, "high": 1.0}, "real": {"value": 0.1}, "untranslated": None}
+        log.evaluation(6 * epoch, {"epoch": epoch, "x2y": {"kid": kid, "halo": kid}, "y2x": {"kid": kid}}, {})
+    picture = Image.open(plot_evaluations(tmp_path)).convert("RGB")
+    colors = {color for _, color in picture.getcolors(100_000)}
+    # Lines in matplotlib's first two colors, blue and orange.
+    assert any(b > r + 80 for r, g, b in colors) and any(r > b + 80 for r, g, b in colors)
+
+
 @pytest.mark.plots
 def test_the_plot_shows_the_losses(tmp_path):
-    log = Log(tmp_path, {})
+    log = Log(tmp_path, "a run", {})
     assert plot_losses(tmp_path, {"cycle": ["cycle_x"]}) is None
     for step in range(1, 60):
         log.metrics(step, {"cycle_x": 10 / step, "d_x": 0.25})
@@ -49,7 +77,7 @@ def test_the_plot_shows_the_losses(tmp_path):
 
 def test_other_processes_write_and_print_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
-    log = Log(tmp_path, {}, wandb=OFFLINE)
+    log = Log(tmp_path, "a run", {}, project="mine")
     log.metrics(1, {"cycle_x": 1.0})
     log.close()
     print0("nothing")
@@ -66,9 +94,9 @@ def test_durations_are_hours_minutes_and_seconds(seconds, text):
 
 def test_without_the_option_wandb_is_not_imported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # Any import fails.
-    Log(tmp_path, {}).close()
+    Log(tmp_path, "a run", {}).close()
     with pytest.raises(ValueError, match="--wandb: Weights & Biases is not installed; try pip install wandb"):
-        Log(tmp_path, {}, wandb=OFFLINE)
+        Log(tmp_path, "a run", {}, project="mine")
 
 
 def records(folder: Path):
@@ -108,11 +136,11 @@ def test_an_offline_run_has_metrics_pictures_networks_and_options_and_is_continu
     (tmp_path / "G" / "config.json").write_text("{}")
     run_id = None
     for epoch in (1, 2):
-        log = Log(tmp_path, {"ngf": 4}, step=6 * (epoch - 1), wandb=OFFLINE, run_id=run_id)
+        log = Log(tmp_path, "a run", {"ngf": 4}, 6 * (epoch - 1), "mine", run_id)
         log.metrics(6 * epoch - 3, {"cycle_x": 1.0, "lr": 2e-4})
         log.metrics(6 * epoch, {"cycle_x": 0.5, "lr": 2e-4})
         log.pictures(6 * epoch, {"real x": [Image.new("RGB", (8, 8))], "G(x)": [Image.new("RGB", (8, 8))]})
-        log.figures(6 * epoch, {"epoch": epoch, "x2y": {}}, {"kid_x2y": 0.1})
+        log.evaluation(6 * epoch, {"epoch": epoch, "x2y": {}}, {"kid_x2y": 0.1})
         log.artifact("run", [tmp_path / "G"], ["latest", f"epoch-{epoch}"], {"step": 6 * epoch})
         log.close()
         run_id = log.run_id
@@ -128,9 +156,9 @@ def test_an_offline_run_has_metrics_pictures_networks_and_options_and_is_continu
     assert scalars[0] == {"train/step": 3, "train/cycle_x": 1.0, "train/lr": 2e-4}
     pictures = [line for line in logged if "val/G(x)" in line]
     assert [line["train/step"] for line in pictures] == [6, 12] and "val/real x" in pictures[0]
-    figures = [line for line in logged if "evaluation/kid_x2y" in line]
-    assert figures == [{"train/step": step, "evaluation/kid_x2y": 0.1} for step in (6, 12)]
-    assert [line["epoch"] for line in read_figures(tmp_path)] == [1, 2]
+    evaluations = [line for line in logged if "evaluation/kid_x2y" in line]
+    assert evaluations == [{"train/step": step, "evaluation/kid_x2y": 0.1} for step in (6, 12)]
+    assert [line["epoch"] for line in read_evaluations(tmp_path)] == [1, 2]
 
     everything = [record for folder in folders for record in records(folder)]
     metrics = {r.metric.name or r.metric.glob_name: r.metric.step_metric for r in everything if r.HasField("metric")}
@@ -153,7 +181,7 @@ def test_an_active_run_is_used_and_left_open(tmp_path):
     run = wandb.init(mode="offline", dir=str(tmp_path), project="mine")
     try:
         (tmp_path / "run").mkdir()
-        log = Log(tmp_path / "run", {"ngf": 4}, wandb=OFFLINE)
+        log = Log(tmp_path / "run", "a run", {"ngf": 4}, project="mine")
         log.metrics(1, {"cycle_x": 1.0})
         log.close()
         assert wandb.run is run and log.run_id == run.id and dict(run.config)["ngf"] == 4
@@ -162,13 +190,12 @@ def test_an_active_run_is_used_and_left_open(tmp_path):
         run.finish()
 
 
-def test_every_trial_of_a_sweep_has_its_own_folder(dataset, tmp_path, monkeypatch):
+def test_a_trial_of_a_sweep_has_a_folder_of_its_own(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
-    flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--max-steps", 1, "--n-samples", 0, "--dataroot", dataset]
-    for trial in ("t1", "t2"):
-        monkeypatch.setenv("WANDB_RUN_ID", trial)
-        assert exit_code(train_main, *flags) == 0
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"t1", "t2"}
+    monkeypatch.setenv("WANDB_RUN_ID", "t1")
+    flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--max-steps", 1, "--dataroot", dataset]
+    assert exit_code(train_main, *flags) == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["t1"]
 
 
 def test_an_error_of_weights_and_biases_does_not_stop_a_run(tmp_path, capsys):
@@ -178,7 +205,7 @@ def test_an_error_of_weights_and_biases_does_not_stop_a_run(tmp_path, capsys):
         def log(self, *_):
             raise ConnectionError("the network is down")
 
-    log = Log(tmp_path, {})
+    log = Log(tmp_path, "a run", {})
     log._run = Lost()
     log.metrics(1, {"cycle_x": 1.0})
     log.metrics(2, {"cycle_x": 1.0})
@@ -193,7 +220,7 @@ def test_online_without_an_account_says_what_to_do_and_leaves_nothing(dataset, t
     flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--wandb", "--max-steps", 1, "--dataroot", dataset]
     assert exit_code(train_main, *flags) == 2
     line = one_error(capsys, "train.py")
-    assert "not logged in; run `wandb login` or add --wandb-mode offline" in line
+    assert "not logged in; run `wandb login` or set WANDB_MODE=offline" in line
     assert not list((tmp_path / "runs").iterdir())
 
 
@@ -207,7 +234,7 @@ def test_the_sweep_file_names_flags_that_exist():
         value = parameter.get("value", parameter.get("values", [parameter.get("min")])[0])
         given.append(f"--{name}" if value is True else f"--{name}={value}")
     fixed = [word for word in sweep["command"] if word.startswith("--")]
-    assert cli.parse(TrainConfig, "train.py", [*given, *fixed]).wandb
+    assert cli.parse(TrainConfig, "train.py", [*given, *fixed]).output.wandb
 
 
 def test_lines_that_are_no_metrics_are_skipped(tmp_path):

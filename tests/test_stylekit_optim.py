@@ -2,16 +2,18 @@ import pytest
 import torch
 from torch import nn
 
-from stylekit.options import RunConfig
+from stylekit.options import Schedule
 from stylekit.training.optim import (
     Muon,
     build_ema,
     frozen,
+    learning_rate,
     load_optimizer,
     lr_factor,
     optimizer_step,
     orthogonalize,
     set_learning_rate,
+    warmup,
 )
 
 
@@ -49,14 +51,16 @@ def test_cosine_decays_over_half_a_period_and_constant_does_not_decay():
     assert lr_factor(1.0, 0.5, "constant") == 1
 
 
-def test_the_learning_rate_of_every_group_follows_the_epochs_of_decay():
-    weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
-    optimizers = [torch.optim.SGD([{"params": [weights[0]]}, {"params": [weights[1]]}]), torch.optim.Adam([weights[2]])]
-    config = RunConfig("photos", n_epochs=3, n_epochs_decay=1, lr=0.2)
+def test_the_learning_rate_follows_the_epochs_of_decay_in_every_group():
+    optimizer = torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))]} for _ in range(2)])
+    schedule = Schedule(n_epochs=3, n_epochs_decay=1, lr=0.2)
     for progress, expected in ((0.0, 0.2), (0.75, 0.2), (0.875, 0.1)):
-        assert set_learning_rate(optimizers, config, progress) == pytest.approx(expected)
-        rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-        assert rates == pytest.approx([expected] * 3)
+        set_learning_rate(optimizer, learning_rate(schedule, progress))
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected] * 2)
+
+
+def test_fine_tuning_reaches_the_full_rate_after_50_steps():
+    assert [warmup(step) for step in (0, 24, 49, 50, 999)] == pytest.approx([1 / 51, 25 / 51, 50 / 51, 1, 1])
 
 
 def test_the_moving_average_starts_as_a_copy_and_follows_the_weights():
@@ -160,36 +164,57 @@ def test_muon_goes_on_from_its_state():
     assert torch.equal(second, whole)
 
 
-@pytest.mark.parametrize("make", [lambda p: torch.optim.Adam(p, fused=True), Muon])
+MAKERS = [lambda p: torch.optim.Adam(p, fused=True), Muon]
+STATES = {
+    "the same": torch.Tensor.clone,
+    "strided": lambda value: torch.stack([value, value], -1)[..., 0],
+    "expanded": lambda value: value.reshape(-1)[0].as_strided(value.shape, (0,) * value.ndim),
+    "double": torch.Tensor.double,
+}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("kind", STATES)
+def test_a_state_is_copied_into_tensors_of_its_own(make, kind):
+    """A fused kernel writes beyond the memory of an expanded tensor."""
+    kernel, bias = (nn.Parameter(torch.ones(shape)) for shape in ((4, 2, 3, 3), (5,)))
+    optimizer = make([kernel, bias])
+    optimizer_step(optimizer, {"sum": kernel.sum() + bias.sum()})
+    saved = optimizer.state_dict()
+    given = {
+        number: {
+            name: STATES[kind](value) if isinstance(value, torch.Tensor) else value for name, value in state.items()
+        }
+        for number, state in saved["state"].items()
+    }
+    load_optimizer(optimizer, saved | {"state": given})
+    for parameter, number in ((kernel, 0), (bias, 1)):
+        for name, value in optimizer.state[parameter].items():
+            if isinstance(value, torch.Tensor):
+                assert value.is_contiguous() and value.dtype == torch.float32
+                assert value.untyped_storage().nbytes() == 4 * value.numel()
+                assert value.data_ptr() != given[number][name].data_ptr()
+                torch.testing.assert_close(value, given[number][name].float(), rtol=0, atol=0)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize(
     ("number", "change"),
     [
         (0, {"exp_avg": torch.zeros(1)}),
-        (0, {"exp_avg_sq": torch.zeros(2, 3, dtype=torch.float64)}),
-        (0, {"exp_avg": "none"}),
+        (0, {"exp_avg_sq": torch.zeros(3, 2)}),
+        (0, {"exp_avg_sq": None}),
         (0, {"step": torch.zeros(7)}),
         (9, {"exp_avg": torch.zeros(2, 3)}),
     ],
 )
-def test_the_state_of_another_optimiser_is_refused_before_a_kernel_writes_beyond_it(make, number, change):
+def test_the_state_of_another_optimizer_is_refused(make, number, change):
     parameter = nn.Parameter(torch.ones(2, 3))
     optimizer = make([parameter])
     optimizer_step(optimizer, {"sum": parameter.sum()})
     saved = optimizer.state_dict()
-    load_optimizer(optimizer, saved)
-    saved["state"][number] = saved["state"].get(number, {}) | change
-    with pytest.raises(ValueError, match="optimizer"):
-        load_optimizer(optimizer, saved)
-
-
-@pytest.mark.parametrize(("make", "name"), [(torch.optim.Adam, "exp_avg"), (Muon, "momentum")])
-def test_an_incomplete_state_of_an_optimiser_is_refused(make, name):
-    kernel = nn.Parameter(torch.ones(4, 2, 3, 3))
-    optimizer = make([kernel])
-    optimizer_step(optimizer, {"sum": kernel.sum()})
-    saved = optimizer.state_dict()
-    load_optimizer(optimizer, saved)
-    del saved["state"][0][name]
-    saved["state"][0]["step"] = 1
-    with pytest.raises(ValueError, match="the state of the optimizer does not fit parameter 0"):
+    state = saved["state"].get(number, {}) | change
+    saved["state"][number] = {name: value for name, value in state.items() if value is not None}
+    with pytest.raises((ValueError, RuntimeError), match=r"optimizer|broadcast|size|scalar"):
         load_optimizer(optimizer, saved)

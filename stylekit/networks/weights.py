@@ -22,6 +22,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor
 
 from stylekit.atomic import atomic_folder
+from stylekit.options import hidden
 
 N = TypeVar("N", bound=Any)
 
@@ -147,6 +148,7 @@ def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], give
     """
     copies = list(copies)
     different: dict[str, Any] = {}
+    without_flag: set[str] = set()
     for source, target in copies:
         expected = config_of(target)
         for name, value in config_of(source).items():
@@ -156,9 +158,13 @@ def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], give
             )
             if value != other and not may_differ:
                 different.setdefault(name, value)
+        if dataclasses.is_dataclass(config := target._hub_mixin_config):
+            without_flag |= hidden(type(config)) & different.keys()
     if different:
-        flags = " ".join(_flag(name, value) for name, value in different.items())
-        raise ValueError(f"{given}: its architecture differs from the options; add {flags}")
+        flags = " ".join(_flag(name, value) for name, value in different.items() if name not in without_flag)
+        rest = ", ".join(f"{name}={different[name]!r}" for name in different if name in without_flag)
+        needed = [f"add {flags}"] * bool(flags) + [f"{rest} has no flag: try --preset paint"] * bool(rest)
+        raise ValueError(f"{given}: its architecture differs from the options; {'; '.join(needed)}")
     for source, target in copies:
         target.load_state_dict(source.state_dict())
 

@@ -120,9 +120,9 @@ class Run:
         try:
             if distributed.is_main():
                 self._contexts.enter_context(_lock(self.folder))
-            # Behind the lock: another process may just have replaced it.
-            self.saved = _read_checkpoint(self.folder, self.config, self.fixed)
             self._contexts.enter_context(distributed.process_group(self.device))
+            # Behind the lock, for which the group waits: a process that held it may just have replaced the checkpoint.
+            self.saved = _read_checkpoint(self.folder, self.config, self.fixed)
         except BaseException:
             self._leave()
             raise
@@ -438,7 +438,7 @@ def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> d
         json.dumps(options)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a training checkpoint: its config is not plain ({error})") from error
-    if differences := config.differences(options, *fixed):
+    if differences := config.differences(options, "preset", *fixed):
         raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
     return saved
 

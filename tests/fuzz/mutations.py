@@ -169,6 +169,36 @@ def torch_files(draw: DrawFn, trees: Sequence[Any]) -> bytes:
 
 
 @st.composite
+def aliased_files(draw: DrawFn, tree: Any, names: Sequence[str]) -> bytes:
+    """Files of `torch.save` in which tensors of the named entries are views: of one value, strided, shared.
+
+    Fused optimizers write to every value of a tensor as if it had memory of its own.
+    """
+    root = copy.deepcopy(tree)
+    places = [
+        (container, key)
+        for container, key in _places([root[name]["state"] for name in names])
+        if isinstance(container[key], torch.Tensor)
+    ]
+    for container, key in draw(st.lists(st.sampled_from(places), min_size=1, max_size=6)):
+        shape, room = container[key].shape, torch.zeros(2 * container[key].numel())
+        match draw(st.sampled_from(["one value", "one of many", "overlapping", "strided", "shared", "integers"])):
+            case "one value":
+                container[key] = torch.zeros(1).as_strided(shape, (0,) * len(shape))
+            case "one of many":
+                container[key] = room.as_strided(shape, (0,) * len(shape))
+            case "overlapping":
+                container[key] = room.as_strided(shape, (1,) * len(shape))
+            case "strided":
+                container[key] = room[::2].view(shape)
+            case "shared":
+                container[key] = draw(st.sampled_from(places))[0].get(key)
+            case "integers":
+                container[key] = room[::2].long().view(shape)
+    return _torch(root, draw(st.booleans()))
+
+
+@st.composite
 def safetensors_files(draw: DrawFn, seeds: Sequence[bytes]) -> bytes:
     """Safetensors with a changed header, whose length is right, or damaged bytes."""
     content = draw(st.sampled_from(seeds))

@@ -41,6 +41,7 @@ from gatys.styles import check_preset, load_preset, make_preset, save_preset, st
 from johnson.stylize import load_network, stylize
 from stylekit import cli
 from stylekit.networks import weights
+from stylekit.options import flatten
 from stylekit.pictures import images, photographs
 from stylekit.pictures.animations import process_animation
 from stylekit.pictures.video import process_video
@@ -272,10 +273,11 @@ def _read_mask(path: Path) -> None:
 
 def _run_configs() -> SearchStrategy[File]:
     trees = [
-        cyclegan.options.TrainConfig(dataroot="data", name="run").plain(),
-        johnson.options.TrainConfig(dataroot="data", name="run", style=("painting.jpg",)).plain(),
+        cyclegan.options.TrainConfig.from_preset("paint", dataroot="data", name="run").plain(),
+        johnson.options.TrainConfig.from_preset("paper", dataroot="data", name="run", style=("painting.jpg",)).plain(),
     ]
-    return _files("config.json", mutations.json_files(trees))
+    # Earlier versions wrote options without groups.
+    return _files("config.json", mutations.json_files([*trees, *map(flatten, trees)]))
 
 
 def _read_run_config(path: Path) -> None:
@@ -283,15 +285,16 @@ def _read_run_config(path: Path) -> None:
     run.mkdir(parents=True)
     path.replace(run / "config.json")
     package = johnson if b'"style"' in (run / "config.json").read_bytes() else cyclegan
-    config = cli.resumed_options(package.options.TrainConfig, "fuzz", ["--resume", "--name", "run"])
-    assert config is not None and config.plain()
+    assert cli.training_defaults(package.options.TrainConfig, "fuzz", ["--resume", "--name", "run"]).plain()
 
 
 @functools.cache
 def _network(kind: str) -> tuple[dict[str, Any], bytes]:
     """config.json and model.safetensors of a tiny network."""
     torch.manual_seed(0)
-    network: Any = Generator(2, 1, noise=0.1) if kind == "cyclegan" else johnson.models.TransformerNet(2, 1)
+    network: Any = johnson.models.TransformerNet(johnson.options.NetworkConfig(2, 1))
+    if kind == "cyclegan":
+        network = Generator(cyclegan.options.GeneratorConfig(2, 1, noise=0.1))
     with tempfile.TemporaryDirectory() as folder:
         weights.save(network, Path(folder))
         return json.loads(Path(folder, "config.json").read_text()), Path(folder, "model.safetensors").read_bytes()
@@ -323,19 +326,9 @@ def _read_network(path: Path) -> None:
 @functools.cache
 def _run() -> tuple[cyclegan.options.TrainConfig, cyclegan.train.State]:
     """A run with the smallest networks, resumed."""
-    config = cyclegan.options.TrainConfig(
-        dataroot="data",
-        name="run",
-        ngf=1,
-        ndf=1,
-        n_blocks=0,
-        n_layers_d=1,
-        crop_size=32,
-        load_size=36,
-        device="cpu",
-        amp="off",
-        pool_size=2,
-        resume=True,
+    tiny = {"ngf": 1, "ndf": 1, "n_blocks": 0, "n_layers_d": 1, "crop_size": 32, "load_size": 36, "pool_size": 2}
+    config = cyclegan.options.TrainConfig.from_preset(
+        "paper", dataroot="data", name="run", device="cpu", amp="off", resume=True, **tiny
     )
     return config, cyclegan.train.build_state(config, torch.device("cpu"))
 
@@ -347,7 +340,7 @@ def _checkpoint() -> dict[str, Any]:
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         _step(optimizer)
     state.pool_x(torch.zeros(2, 3, 32, 32))
-    entries = {"config": config.plain(), "random": torch.get_rng_state(), "random_cuda": None, "wandb_run_id": None}
+    entries = {"config": config.plain(), "wandb_run_id": None}
     entries |= {"step": 3, "epoch": 1, "step_in_epoch": 1, "seconds": 1.5, "pipelines": pipelines.to_dict()}
     return dict(state.state_dict()) | entries
 
@@ -356,19 +349,27 @@ def _checkpoints() -> SearchStrategy[File]:
     return _files("last.pt", mutations.torch_files([_checkpoint()]))
 
 
+def _aliased_checkpoints() -> SearchStrategy[File]:
+    """Checkpoints whose optimizers have strided, expanded and shared tensors of the right shapes."""
+    return _files("last.pt", mutations.aliased_files(_checkpoint(), ("generator_optimizer", "discriminator_optimizer")))
+
+
 def _read_checkpoint(path: Path) -> None:
     config, state = _run()
     run = path.parent / "run"
     run.mkdir()
     path.replace(run / "last.pt")
-    resumed = Run(dataclasses.replace(config, checkpoints_dir=path.parent), cyclegan.train.ARCHITECTURE)
-    pipelines = resumed.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
-    if pipelines is not None:
-        pipelines_from_dict(pipelines, config.crop_size)
-    resumed.restore(state)
+    with Run(dataclasses.replace(config, checkpoints_dir=path.parent), cyclegan.train.FIXED) as resumed:
+        pipelines = resumed.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
+        if pipelines is not None:
+            pipelines_from_dict(pipelines, config.data.crop_size)
+        resumed.restore(state)
     # The first step of a resumed run.
     for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
         _step(optimizer)
+        for values in optimizer.state.values():
+            for value in values.values():
+                assert value.untyped_storage().nbytes() == value.numel() * value.element_size()
     for pool in (state.pool_x, state.pool_y):
         pool(torch.zeros(2, 3, 32, 32))
     state.ema.update_parameters(state.generators)
@@ -382,7 +383,7 @@ def _step(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _official() -> SearchStrategy[File]:
-    generator = Generator(2, 1, "transposed").state_dict()
+    generator = Generator(cyclegan.options.GeneratorConfig(2, 1, "transposed")).state_dict()
     old = {f"module.{name}": value for name, value in generator.items()}
     files = [
         _files("net_G.pth", mutations.torch_files([dict(generator), old])),
@@ -467,6 +468,7 @@ TARGETS = {
     "configurations of runs": Target(_run_configs, _read_run_config),
     "networks": Target(_networks, _read_network),
     "checkpoints": Target(_checkpoints, _read_checkpoint),
+    "aliased optimizer states": Target(_aliased_checkpoints, _read_checkpoint),
     "official files": Target(_official, _read_official),
     "safetensors": Target(_safetensors, weights.load_tensors),
     "presets": Target(_presets, _read_preset),
