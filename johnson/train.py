@@ -172,7 +172,8 @@ def build_state(
     if grams is None:
         grams = style_grams(config.style, config.style_size, losses.style_layers, loss_network)
     else:
-        _check_grams(grams, config, loss_network)
+        preset = Preset({config.style_size: dict(grams)}, loss_network.fingerprint)
+        check_preset(preset, loss_network, losses.style_layers)
     torch.manual_seed(config.schedule.seed)
     network = TransformerNet(config.network)
     if config.init is not None and not config.resume:
@@ -184,25 +185,6 @@ def build_state(
         optimizer=build_optimizer(network.parameters(), config.schedule),
         loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
-    )
-
-
-def _check_grams(grams: Mapping[str, Tensor], config: TrainConfig, loss_network: VGGFeatures) -> None:
-    """Check that the style in a checkpoint is one.
-
-    Raises:
-        ValueError: It is damaged, or does not fit the loss network.
-    """
-    for gram in grams.values():
-        if (
-            not isinstance(gram, Tensor)
-            or gram.ndim != 3
-            or gram.shape != (1, gram.shape[2], gram.shape[2])
-            or not gram.isfinite().all()
-        ):
-            raise ValueError("the style in the checkpoint is damaged; start a new run with another --name")
-    check_preset(
-        Preset({config.style_size: dict(grams)}, loss_network.fingerprint), loss_network, config.losses.style_layers
     )
 
 
