@@ -83,11 +83,8 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
     """The style of a painting, or the mean style of several paintings.
 
     Args:
-        pictures: Paintings. Each contributes only to the sizes that it reaches.
+        pictures: At least one painting. Each contributes only to the sizes that it reaches.
         network: Built with `normalize=True` and all layers that the preset should contain.
-
-    Raises:
-        ValueError: There are no pictures.
     """
     means: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}
@@ -107,10 +104,7 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:
-    """Write a preset as float16 low-rank factors A of its Gram matrices, G = A A^T / N.
-
-    The rank is the smallest that discards at most the fraction DISCARDED of the squared norm of G.
-    """
+    """Write a preset as float16 factors A of its Gram matrices, G = A A^T / N, of the lowest rank that DISCARDED allows."""
     tensors = {}
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():

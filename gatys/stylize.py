@@ -109,8 +109,7 @@ def stylize(
 
     Raises:
         FileNotFoundError: There is no such picture or preset.
-        ValueError: A picture or a combination of arguments is invalid; a preset was made with another network or lacks
-            a layer; a color of the content mask is missing in a style mask.
+        ValueError: An argument is invalid, or does not fit the others.
         FloatingPointError: The loss is infinite or NaN; try a smaller learning rate.
     """
     config = config or StylizeConfig()
@@ -137,12 +136,7 @@ def stylize(
 
 
 def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
-    """The network with the layers of `config`, its activations normalized as in Gatys et al.
-
-    Raises:
-        ValueError: A layer does not exist (the message lists those that do), or the weights do not fit.
-        OSError: The weights cannot be read or downloaded.
-    """
+    """The network with the layers of `config`, normalized as in Gatys et al.; raises what `VGGFeatures` raises."""
     layers = dict.fromkeys((config.content_layer, *config.style_layers))
     network = VGGFeatures(layers, config.network, config.vgg_weights, config.pooling, "replicate", normalize=True)
     return to_device(network, device)

@@ -55,11 +55,8 @@ def train(config: TrainConfig) -> Result:
     Raises:
         FileExistsError: The folder holds a run, and `resume` is not set.
         FileNotFoundError: There are no photographs, no such style, or no run to resume.
-        ValueError: Too many pictures are unreadable; the checkpoint is damaged or of another network; the run is
-            finished.
-        OSError: A file cannot be written; the last checkpoint is untouched.
+        ValueError: Too many pictures are unreadable; the checkpoint does not fit; the run is finished.
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
-        torch.OutOfMemoryError: The device has too little memory for these options.
     """
     with Run(config, FIXED) as run:
         # A resumed run does not need its painting, which may have been moved.
@@ -150,8 +147,7 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
         grams: The style, if it is known from a checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: A style or the weights of a network cannot be read or do not match, or a
-            layer does not exist.
+        FileNotFoundError, ValueError, OSError: A style or network cannot be read or does not fit.
     """
     losses = config.losses
     layers = dict.fromkeys((losses.content_layer, *losses.style_layers))
