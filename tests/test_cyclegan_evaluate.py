@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_image
 from cyclegan.cli import main
 from cyclegan.evaluate import Reference, find_direction, find_pictures, load_generators, score
 from cyclegan.models import Generator
-from cyclegan.options import EvaluateConfig
+from cyclegan.options import EvaluateConfig, GeneratorConfig
 from stylekit.measures.features import CompactVGG, Estimate
 from stylekit.measures.table import Metric
 from stylekit.networks import weights
@@ -23,7 +23,7 @@ from stylekit.pictures.images import to_tensor
 @pytest.fixture
 def network(tmp_path):
     torch.manual_seed(0)
-    weights.save(Generator(4, 1), tmp_path / "network")
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "network")
     return tmp_path / "network"
 
 
@@ -86,7 +86,7 @@ def test_the_baselines_of_the_distances_lie_around_the_output(collections, measu
 def test_a_run_is_measured_in_both_directions(dataset, tmp_path, capsys):
     for seed, name in enumerate(("G", "F")):
         torch.manual_seed(seed)
-        weights.save(Generator(4, 1), tmp_path / "run" / name)
+        weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "run" / name)
     for direction, counts in (("x2y", [2, 6, 2]), ("BtoA", [2, 8, 2])):
         out = tmp_path / f"{direction}.json"
         assert run("--dataroot", dataset, "-w", tmp_path / "run", "--direction", direction, "-o", out) == 0

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import load_generator
 from stylekit.networks import weights
 
@@ -12,14 +13,14 @@ from stylekit.networks import weights
 @pytest.fixture
 def network(tmp_path):
     torch.manual_seed(0)
-    weights.save(Generator(4, 1), tmp_path / "network")
+    weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "network")
     return tmp_path / "network"
 
 
 def test_a_training_run_provides_both_directions(tmp_path):
     torch.manual_seed(0)
     for name in ("G", "F"):
-        weights.save(Generator(4, 1), tmp_path / "run" / name)
+        weights.save(Generator(GeneratorConfig(4, 1)), tmp_path / "run" / name)
     forward, backward = (load_generator(tmp_path / "run", direction).state_dict() for direction in ("x2y", "y2x"))
     assert torch.equal(forward["model.1.weight"], load_generator(tmp_path / "run" / "G").state_dict()["model.1.weight"])
     assert not torch.equal(forward["model.1.weight"], backward["model.1.weight"])
@@ -31,7 +32,7 @@ def test_a_single_network_has_one_direction(network):
 
 
 def test_official_files_are_loaded(tmp_path):
-    network = Generator(4, 1, "transposed")
+    network = Generator(GeneratorConfig(4, 1, "transposed"))
     torch.save(network.state_dict(), tmp_path / "latest_net_G.pth")
     loaded = load_generator(tmp_path / "latest_net_G.pth")
     assert torch.equal(loaded.model[1].weight, network.model[1].weight) and not loaded.training
