@@ -104,7 +104,7 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:
-    """Write a preset: float16 factors A of its Gram matrices, G = A A^T / N, of the lowest rank that DISCARDED allows."""
+    """Write a preset as float16 factors A of its Gram matrices A A^T / N, of the lowest rank that DISCARDED allows."""
     tensors = {}
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
