@@ -60,11 +60,7 @@ class Pipelines(NamedTuple):
 
 
 def find_domain(dataroot: str | Path, split: str, domain: str) -> list[Path]:
-    """The sorted pictures of a split and a domain; empty if the data set has no such folder.
-
-    Raises:
-        FileNotFoundError: The folder `dataroot` does not exist.
-    """
+    """The sorted pictures of a split and a domain; empty if the data set has no such folder."""
     root = Path(dataroot)
     if not root.is_dir():
         raise FileNotFoundError(
@@ -116,11 +112,7 @@ def load_data(config: UnpairedConfig, run: Run) -> Data:
 
 
 def find_training_pictures(dataroot: str | Path, domain: str) -> list[Path]:
-    """The training pictures of a domain, "A" or "B".
-
-    Raises:
-        FileNotFoundError: The folder is missing or has no pictures.
-    """
+    """The training pictures of a domain, "A" or "B"; never none."""
     paths = find_domain(dataroot, "train", domain)
     if not paths:
         kinds = " ".join(sorted(suffix[1:] for suffix in images.FORMATS))
@@ -143,29 +135,23 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
         FileNotFoundError: `augment` is neither a name nor a file.
         ValueError: The file holds no pipeline, or its output has another size.
     """
-    if augment == "none":
-        return Pipelines(center_crop(load_size, crop_size), center_crop(load_size, crop_size))
-    if augment == "paper":
-        return Pipelines(random_crop(load_size, crop_size), random_crop(load_size, crop_size))
+    a = albumentations
+    if augment in ("none", "paper"):
+        crop = center_crop if augment == "none" else random_crop
+        return Pipelines(*(crop(load_size, crop_size) for _ in "xy"))
     if augment == "strong":
-        a = albumentations
         # The scale of a zoom is a fraction of the area: cropping a square first makes it the same for every picture,
         # and keeps long strips below the 32,767 px that OpenCV can rotate.
         square = a.RandomCrop(load_size, load_size)
-        zoom = a.RandomResizedCrop(
-            (crop_size, crop_size),
-            scale=(0.7 * (crop_size / load_size) ** 2, min(1.0, 1.4 * (crop_size / load_size) ** 2)),
-            ratio=(0.9, 1.1),
-            interpolation=cv2.INTER_CUBIC,
-            area_for_downscale="image",
-        )
-        turn = a.Rotate(limit=5, interpolation=cv2.INTER_CUBIC, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
+        size, area, cubic = (crop_size, crop_size), (crop_size / load_size) ** 2, cv2.INTER_CUBIC
+        scale = (0.7 * area, min(1.0, 1.4 * area))
+        zoom = a.RandomResizedCrop(size, scale, (0.9, 1.1), interpolation=cubic, area_for_downscale="image")
+        turn = a.Rotate(limit=5, interpolation=cubic, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
         # Paintings keep their colors, which the generators are to learn.
         color = a.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (-0.02, 0.02), p=0.8)
         cuts = [resize_shorter_side(load_size), square, turn, zoom, a.HorizontalFlip(p=0.5)]
         return Pipelines(a.Compose([*cuts, color]), a.Compose(cuts))
     if augment == "detail":
-        a = albumentations
         largest = round(crop_size / 0.7)
         cut = a.RandomCrop(largest, largest, pad_if_needed=True, border_mode=cv2.BORDER_REFLECT_101)
         zoom = a.RandomSizedCrop((crop_size, largest), (crop_size, crop_size), area_for_downscale="image")
@@ -199,8 +185,7 @@ class UnpairedImages(Dataset[Pair]):
         seed: int = 0,
         cache: dict[Path, Tensor] | None = None,
     ) -> None:
-        self.paths_x = paths_x
-        self.paths_y = paths_y
+        self.paths_x, self.paths_y = paths_x, paths_y
         self.pipelines = pipelines
         self.seed = seed
         self.cache = cache
@@ -218,10 +203,6 @@ class UnpairedImages(Dataset[Pair]):
 
 
 def pipelines_from_dict(saved: Any, crop_size: int) -> Pipelines:
-    """Build pipelines from the output of `Pipelines.to_dict` or `albumentations.to_dict` and run them once.
-
-    Raises:
-        ValueError: Not a pipeline, or its output is not crop_size x crop_size.
-    """
+    """Build pipelines from the output of `Pipelines.to_dict` or `albumentations.to_dict` and run them once."""
     parts = (saved["x"], saved["y"]) if isinstance(saved, dict) and {"x", "y"} <= saved.keys() else (saved, saved)
     return Pipelines(*(pipeline_from_dict(part, crop_size) for part in parts))

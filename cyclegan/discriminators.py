@@ -42,9 +42,6 @@ class PatchDiscriminator(
     Args:
         ndf: Channels after the first convolution; 64 in the paper.
         n_layers: Number of convolutions with stride 2; 3 in the paper.
-
-    Raises:
-        ValueError: An argument is out of range.
     """
 
     def __init__(self, ndf: int = 64, n_layers: int = 3) -> None:
@@ -54,12 +51,8 @@ class PatchDiscriminator(
         widths = [ndf * min(2**i, 8) for i in range(n_layers + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
         for i, (width_in, width_out) in enumerate(pairwise(widths), start=1):
-            stride = 2 if i < n_layers else 1
-            layers += [
-                nn.Conv2d(width_in, width_out, 4, stride=stride, padding=1),
-                InstanceNorm2d(width_out),
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            convolution = nn.Conv2d(width_in, width_out, 4, stride=2 if i < n_layers else 1, padding=1)
+            layers += [convolution, InstanceNorm2d(width_out), nn.LeakyReLU(0.2, inplace=True)]
         layers.append(nn.Conv2d(widths[-1], 1, 4, stride=1, padding=1))
         self.model = nn.Sequential(*layers)
         self.apply(normal_init)
@@ -85,9 +78,6 @@ class FeatureDiscriminator(
 
     Args:
         width: Channels of the heads.
-
-    Raises:
-        ValueError: An argument is out of range.
     """
 
     def __init__(self, width: int = 64) -> None:
@@ -143,16 +133,13 @@ class DiscriminatorPair(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Scores, Scores]:
         """The scores of x by the discriminators of X, and of y by those of Y."""
-        return _scores(x, self.D_X, self.extra_x), _scores(y, self.D_Y, self.extra_y)
+        of_x = tuple(D(x) for D in (self.D_X, self.extra_x) if D is not None)
+        return of_x, tuple(D(y) for D in (self.D_Y, self.extra_y) if D is not None)
 
     def named(self) -> dict[str, Discriminator]:
         """By folder name: D_X, D_Y and, if there are two of each, D_X_features, D_Y_features."""
         named = {"D_X": self.D_X, "D_Y": self.D_Y, "D_X_features": self.extra_x, "D_Y_features": self.extra_y}
         return {name: network for name, network in named.items() if network is not None}
-
-
-def _scores(pictures: Tensor, *discriminators: nn.Module | None) -> Scores:
-    return tuple(D(pictures) for D in discriminators if D is not None)
 
 
 def discriminator_class(folder: Path) -> type[Discriminator] | None:

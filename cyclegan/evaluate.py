@@ -6,10 +6,12 @@ untranslated input did. Names follow the direction X -> Y; for y2x the roles of 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from statistics import mean
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,8 @@ from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
 from stylekit.training.data import evenly_spaced
 from stylekit.training.log import print0
+
+_progress = functools.partial(tqdm, unit="picture", disable=None, delay=1, leave=False)
 
 MONITOR_PICTURES = 50
 """Test pictures of each collection that are translated when a run is evaluated."""
@@ -67,9 +71,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
     Raises:
         FileNotFoundError: There are no such weights or no pictures.
-        ValueError: The weights are damaged or of another network, too few pictures can be read, a picture in
-            `config.outputs` does not fit its input, or a package of the extra `eval` is missing.
-        OSError: The result could not be written.
+        ValueError: The weights do not fit, too few pictures can be read, a picture in `config.outputs` does not fit its
+            input, or a package of the extra `eval` is missing.
         MemoryError: A picture is too large.
     """
     check_writable(config.output)
@@ -119,16 +122,13 @@ class Reference:
 
     @torch.inference_mode()
     def __init__(
-        self,
-        y: Sequence[Tensor] | Collection,
-        networks: Mapping[str, nn.Module],
-        device: torch.device | str = "cpu",
+        self, y: Sequence[Tensor] | Collection, networks: Mapping[str, nn.Module], device: torch.device | str = "cpu"
     ) -> None:
         self.y = y
         self.networks = {name: network.to(device) for name, network in networks.items()}
         self.vgg = cast(features.CompactVGG, self.networks["vgg_compact"]).vgg
         self.real, self.untranslated = Samples(), Samples()
-        for picture in _progress(y, "real Y"):
+        for picture in _progress(y, desc="real Y"):
             self.real.add(**self._describe(picture, picture, self.vgg(picture)))
         self.counts = {"y": len(self.real.values["palette"])}
         if self.counts["y"] < 4:
@@ -164,12 +164,7 @@ class Reference:
         # As many real pictures as outputs, so that the baseline has the bias and the uncertainty of the metric.
         held_out = min(count, self.counts["y"] // 2)
         order = torch.randperm(self.counts["y"], generator=torch.Generator().manual_seed(0))
-        self.counts |= {
-            "x": count,
-            "y_held_out": held_out,
-            "weave": output.count("weave"),
-            "halo": output.count("halo"),
-        }
+        self.counts |= {"x": count, "y_held_out": held_out, **{name: output.count(name) for name in ("weave", "halo")}}
 
         def distance(samples: str, function: Callable[[Tensor, Tensor], Estimate]) -> Metric:
             real, inputs = self.real.stack(samples), self.untranslated.stack(samples)
@@ -206,9 +201,6 @@ class Monitor:
 
     Args:
         both: F is trained, too.
-
-    Raises:
-        ValueError: A package of the extra `eval` is missing, or too few pictures can be read.
     """
 
     def __init__(self, data: UnpairedData, device: torch.device, both: bool = True) -> None:
@@ -238,26 +230,19 @@ class Monitor:
 
 def translated(inputs: Collection, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Each picture and its translation."""
-    for picture in _progress(inputs, "translate"):
+    for picture in _progress(inputs, desc="translate"):
         yield picture, translate(picture, generator)
 
 
 def read_pairs(inputs: Collection, outputs: Mapping[Path, Path]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each picture, and what another method made of it.
-
-    Args:
-        outputs: The file by that of the input.
-
-    Raises:
-        ValueError: An output cannot be read, or has another size than its input.
-    """
+    """Each picture, and what another method made of it: the output by the path of its input, of the same size."""
     for path, picture in inputs.items():
         output = inputs.read(outputs[path])
         if output.shape != picture.shape:
-            sizes = [f"{p.shape[3]} x {p.shape[2]}" for p in (output, picture)]
+            size, expected = (f"{p.shape[3]} x {p.shape[2]}" for p in (output, picture))
+            common = min(max(output.shape[2:]), max(picture.shape[2:]))
             raise ValueError(
-                f"{outputs[path]} has {sizes[0]} pixels, its input {path} {sizes[1]}; shrink both with "
-                f"--size {min(max(output.shape[2:]), max(picture.shape[2:]))}"
+                f"{outputs[path]} has {size} pixels, its input {path} {expected}; shrink both with --size {common}"
             )
         yield picture, output
 
@@ -269,24 +254,19 @@ def score(measured: Mapping[str, Mapping[str, Metric]]) -> float:
     The features are not those of the VGG, which a discriminator may have. They alone would favor a generator that
     changes little, and colors alone one that paints no strokes.
     """
-    ratios = []
-    for found in measured.values():
-        for name in SCORE:
-            untranslated = cast(Estimate, found[name].untranslated).value
-            # Two collections that are nearly the same have a distance of 0, or less for KID.
-            ratios.append(found[name].output.value / max(untranslated, 1e-3))
-    return sum(ratios) / len(ratios)
+    chosen = [metrics[name] for metrics in measured.values() for name in SCORE]
+    # Two collections that are nearly the same have a distance of 0, or less for KID.
+    return mean(m.output.value / max(cast(Estimate, m.untranslated).value, 1e-3) for m in chosen)
 
 
 def feature_networks(inception_weights: Path | None = None) -> dict[str, nn.Module]:
-    """The networks whose features are compared, by name. The random state, which gives new layers their weights before
-    these are read from files, is left as it was.
+    """The networks whose features are compared, by name.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A package of the extra `eval` is missing, or the file is of another network.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # New layers draw weights before these are read from files.
         networks: dict[str, nn.Module] = {
             "vgg_compact": features.CompactVGG(),
             "efficientnet_lite0": features.EfficientNetLite0(),
@@ -314,18 +294,13 @@ def load_generators(name: str | Path, direction: str) -> tuple[Generator, Genera
     Bundled networks SOURCE2TARGET-cycle and TARGET2SOURCE-cycle were trained together.
 
     Args:
-        name: As for `load_generator`. A single network is taken whatever the direction, which then only says
-            which collection it translates.
+        name: As for `load_generator`, which tells what is raised. A single network is taken whatever the direction,
+            which then only says which collection it translates.
         direction: "x2y" or "y2x".
-
-    Raises:
-        FileNotFoundError: There are no such weights.
-        ValueError: They are damaged or belong to another network.
-        OSError: The Hub cannot be reached.
     """
     if (Path(name) / "G").is_dir():
-        there, back = ("x2y", "y2x") if direction == "x2y" else ("y2x", "x2y")
-        return load_generator(name, there), load_generator(name, back)  # type: ignore[arg-type]
+        G, F = load_generator(name, "x2y"), load_generator(name, "y2x")
+        return (G, F) if direction == "x2y" else (F, G)
     source, _, target = str(name).removesuffix("-cycle").partition("2")
     inverse = f"{target}2{source}-cycle"
     trained_together = str(name) in weights.bundled() and str(name).endswith("-cycle") and not Path(name).exists()
@@ -333,11 +308,7 @@ def load_generators(name: str | Path, direction: str) -> tuple[Generator, Genera
 
 
 def find_pictures(dataroot: str | Path, direction: str) -> tuple[list[Path], list[Path]]:
-    """The pictures to translate and the real ones to compare with, those of the test folder first.
-
-    Raises:
-        FileNotFoundError: There are none.
-    """
+    """The pictures to translate and the real ones to compare with, those of the test folder first; never none."""
     a, b = ("A", "B") if direction == "x2y" else ("B", "A")
     x = find_domain(dataroot, "test", a) or find_domain(dataroot, "train", a)
     y = find_domain(dataroot, "test", b) + find_domain(dataroot, "train", b)
@@ -348,11 +319,7 @@ def find_pictures(dataroot: str | Path, direction: str) -> tuple[list[Path], lis
 
 
 def find_outputs(folder: Path, inputs: Sequence[Path]) -> dict[Path, Path]:
-    """The pictures in a folder that have the name of an input, in any format, by input.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or no such picture in it.
-    """
+    """The pictures in a folder that have the name of an input, in any format, by input; never none."""
     made = {path.stem: path for path in images.find(folder)}
     found = {path: made[path.stem] for path in inputs if path.stem in made}
     if not found:
@@ -361,7 +328,3 @@ def find_outputs(folder: Path, inputs: Sequence[Path]) -> dict[Path, Path]:
             f"as {inputs[0].name}"
         )
     return found
-
-
-def _progress(pictures: Any, name: str) -> Any:
-    return tqdm(pictures, desc=name, unit="picture", disable=None, delay=1, leave=False)

@@ -17,7 +17,7 @@ Scores = Tensor | Sequence[Tensor]
 """The scores of one discriminator, or of several."""
 
 
-def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_mode: GANMode = "lsgan") -> Tensor:
+def adversarial_loss(scores: Scores, real: bool, gan_mode: GANMode = "lsgan") -> Tensor:
     """The loss of discriminator scores against the target "real" (or "fake").
 
     "lsgan" is the squared distance to 1 or 0 (Mao et al. 2017; section 4 of the CycleGAN paper), "vanilla" the negative
@@ -37,10 +37,8 @@ def adversarial_loss(scores: Tensor | Sequence[Tensor], real: bool, gan_mode: GA
     if not isinstance(scores, Tensor):
         return torch.stack([adversarial_loss(part, real, gan_mode) for part in scores]).mean()
     scores = at_least_float32(scores)
-    target = torch.full_like(scores, float(real))
-    if gan_mode == "lsgan":
-        return functional.mse_loss(scores, target)
-    return functional.binary_cross_entropy_with_logits(scores, target)
+    distance = functional.mse_loss if gan_mode == "lsgan" else functional.binary_cross_entropy_with_logits
+    return distance(scores, torch.full_like(scores, float(real)))
 
 
 def generator_loss(

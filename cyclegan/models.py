@@ -8,7 +8,7 @@ an input channel, `limit` bounds normalized features, and `keep_colors` returns 
 
 # Annotations stay objects here: `from_pretrained` reads the class of `config` from them.
 
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,7 +53,7 @@ class Generator(
 
     def __init__(self, config: GeneratorConfig = GeneratorConfig()) -> None:  # noqa: B008 - it is frozen
         super().__init__()
-        ngf, antialias, upsample = config.ngf, config.antialias, config.upsample
+        ngf = config.ngf
         self.noise = config.noise
         self.noise_size = config.noise_size
         # Not made when it is needed: an export, which traces the first call, would keep an unusable one.
@@ -61,14 +61,12 @@ class Generator(
         self.register_buffer("_tile", tile, persistent=False)
         self.model = EncoderDecoder(
             nn.ReflectionPad2d(3),
-            nn.Conv2d(4 if config.noise else 3, ngf, 7),
-            InstanceNorm2d(ngf),
-            nn.ReLU(inplace=True),
-            *_downsample(ngf, 2 * ngf, antialias),
-            *_downsample(2 * ngf, 4 * ngf, antialias),
+            *_normalized(nn.Conv2d(4 if config.noise else 3, ngf, 7)),
+            *_normalized(_downsample(ngf, config.antialias)),
+            *_normalized(_downsample(2 * ngf, config.antialias)),
             *(ResidualBlock(4 * ngf, config.dropout) for _ in range(config.n_blocks)),
-            *_upsample(4 * ngf, 2 * ngf, upsample),
-            *_upsample(2 * ngf, ngf, upsample),
+            *_normalized(_upsample(4 * ngf, config.upsample)),
+            *_normalized(_upsample(2 * ngf, config.upsample)),
             nn.ReflectionPad2d(3),
             Conv2d(ngf, 3, 7),
             nn.Tanh(),
@@ -85,12 +83,7 @@ class Generator(
         return self.finish(self.model(x), x)
 
     def finish(self, output: Tensor, x: Tensor) -> Tensor:
-        """What follows on `model`: return local colors, on request.
-
-        Args:
-            output: Of `model`, (B, 3, H, W).
-            x: Its input.
-        """
+        """What follows on `model`: return local colors of its input x, on request."""
         return output if self.keep_colors is None else self.keep_colors(output, x[:, :3]).clamp(-1, 1)
 
     def with_noise(self, x: Tensor) -> Tensor:
@@ -117,7 +110,10 @@ class Generator(
             FileNotFoundError: There is no such file.
             ValueError: The file is damaged or contains another network; the message lists the differences.
         """
-        tensors = _clean(load_tensors(path))
+        # Without the prefixes of DataParallel and torch.compile, and the unused running statistics of old files.
+        clean = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in load_tensors(path).items()}
+        stale = ("running_mean", "running_var", "num_batches_tracked")
+        tensors = {key: value for key, value in clean.items() if not key.endswith(stale)}
         first = tensors.get("model.1.weight")
         if first is None or first.ndim != 4:
             raise ValueError(f"{path}: not a ResNet generator of the official code: missing model.1.weight")
@@ -142,20 +138,14 @@ class Generator(
 
 
 class Cycle(NamedTuple):
-    """All generated pictures of a training step, each (B, 3, H, W) in [-1, 1]."""
+    """All generated pictures of a training step, (B, 3, H, W) in [-1, 1] each; identities are None unless requested."""
 
-    fake_x: Tensor
-    """F(real_y)"""
-    fake_y: Tensor
-    """G(real_x)"""
-    cycled_x: Tensor
-    """F(G(real_x))"""
-    cycled_y: Tensor
-    """G(F(real_y))"""
-    same_x: Tensor | None
-    """F(real_x), which should equal real_x; None unless requested"""
-    same_y: Tensor | None
-    """G(real_y), which should equal real_y; None unless requested"""
+    fake_x: Tensor  # F(real_y)
+    fake_y: Tensor  # G(real_x)
+    cycled_x: Tensor  # F(G(real_x))
+    cycled_y: Tensor  # G(F(real_y))
+    same_x: Tensor | None  # F(real_x), which should equal real_x
+    same_y: Tensor | None  # G(real_y), which should equal real_y
 
 
 class GeneratorPair(nn.Module):
@@ -180,31 +170,17 @@ class GeneratorPair(nn.Module):
         return Cycle(fake_x, fake_y, self.F(fake_y), self.G(fake_x), same_x, same_y)
 
 
-def _downsample(channels_in: int, channels_out: int, antialias: bool) -> list[nn.Module]:
-    convolution: nn.Module = (
-        DownsampleConv2d(channels_in, channels_out)
-        if antialias
-        else nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1)
-    )
-    return [convolution, InstanceNorm2d(channels_out), nn.ReLU(inplace=True)]
+def _normalized(convolution: nn.Conv2d | nn.ConvTranspose2d) -> list[nn.Module]:
+    return [convolution, InstanceNorm2d(convolution.out_channels), nn.ReLU(inplace=True)]
 
 
-def _upsample(channels_in: int, channels_out: int, upsample: str) -> list[nn.Module]:
-    convolution: nn.Module = (
-        UpsampleConv2d(channels_in, channels_out)
-        if upsample == "resize"
-        else nn.ConvTranspose2d(channels_in, channels_out, 3, stride=2, padding=1, output_padding=1)
-    )
-    return [convolution, InstanceNorm2d(channels_out), nn.ReLU(inplace=True)]
+def _downsample(channels: int, antialias: bool) -> nn.Conv2d:
+    if antialias:
+        return DownsampleConv2d(channels, 2 * channels)
+    return nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
 
 
-def _clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes of DataParallel and torch.compile, and the unused running statistics of old files."""
-    stale = ("running_mean", "running_var", "num_batches_tracked")
-    cleaned = {}
-    for key, value in tensors.items():
-        while key.startswith(("module.", "_orig_mod.")):
-            key = key.split(".", 1)[1]
-        if not key.endswith(stale):
-            cleaned[key] = value
-    return cleaned
+def _upsample(channels: int, upsample: str) -> nn.Conv2d | nn.ConvTranspose2d:
+    if upsample == "resize":
+        return UpsampleConv2d(channels, channels // 2)
+    return nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1)

@@ -8,10 +8,7 @@ from collections.abc import Sequence
 _TRAIN = {
     "beta1": "it is 0.5, as in the paper",
     "display_id": "use --wandb; losses.png and samples/ are always written",
-    "epoch_count": "not needed: --resume knows its epoch",
     "gpu_ids": "use --device cuda:N, or torchrun for several GPUs",
-    "lr_decay_iters": "use --n-epochs-decay",
-    "max_dataset_size": "use --max-steps for a short run",
     "model": "the model is always CycleGAN",
     "netD": "the discriminator is a PatchGAN; use --n-layers-d for its depth, --ndf for its width",
     "netG": "the generator is a ResNet; use --n-blocks 6 or 9",
@@ -19,7 +16,6 @@ _TRAIN = {
     "no_flip": "use --augment none, or an albumentations file without flips",
     "norm": "normalization is always instance normalization",
     "preprocess": "use --load-size and --crop-size, or --augment with an albumentations file",
-    "save_latest_freq": "the run is saved after every epoch and every ten minutes",
     "serial_batches": "pictures are always shuffled",
     "wandb_project_name": "set the environment variable WANDB_PROJECT",
 }
@@ -38,14 +34,11 @@ _TRANSLATE = {
 
 
 def check_flags(args: Sequence[str], command: str) -> None:
-    """Explain the first flag that only the authors' code has.
+    """Raise ValueError for the first flag that only the authors' code has; the message says what to use instead.
 
     Args:
         args: Command line, without the command.
         command: Name of the command; those without counterpart in the authors' code have no such flags.
-
-    Raises:
-        ValueError: There is one; the message says what to use instead.
     """
     hints = {"train": _TRAIN, "translate": _TRANSLATE}.get(command, {})
     instead = {name.lower(): hint for name, hint in hints.items()}

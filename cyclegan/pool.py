@@ -14,9 +14,6 @@ class ImagePool:
     Args:
         size: Number of pictures to keep; 50 in the paper. 0 disables the pool.
 
-    Raises:
-        ValueError: The size is negative.
-
     Examples:
         >>> pool = ImagePool(50)
         >>> pool(torch.zeros(2, 3, 8, 8)).shape  # As many pictures as were given.
@@ -35,11 +32,7 @@ class ImagePool:
         Until the pool is full, every fake is stored and returned. After that, each is exchanged for a random picture in
         the pool with probability 1/2.
 
-        Args:
-            fakes: (B, 3, H, W) without gradient.
-
-        Returns:
-            (B, 3, H, W).
+        Shape: (B, 3, H, W) without gradient -> the same.
         """
         if self.size == 0:
             return fakes
@@ -49,13 +42,10 @@ class ImagePool:
         for fake in fakes:
             if len(self.images) < self.size:
                 self.images.append(fake.clone())
-                returned.append(fake)
             elif torch.rand(()) < 0.5:
                 index = int(torch.randint(self.size, ()))
-                returned.append(self.images[index])
-                self.images[index] = fake.clone()
-            else:
-                returned.append(fake)
+                fake, self.images[index] = self.images[index], fake.clone()
+            returned.append(fake)
         return torch.stack(returned)
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,11 +53,7 @@ class ImagePool:
         return {"images": list(self.images)}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device | str = "cpu") -> None:
-        """Restore a state, with the pictures on `device`.
-
-        Raises:
-            ValueError: The pictures differ in size or type.
-        """
+        """Restore a state, with the pictures on `device`."""
         images = [image.to(device) for image in state["images"]][: self.size]
         if len({(image.shape, image.dtype) for image in images}) > 1:
             raise ValueError("the pictures of a pool differ in size or type")

@@ -84,7 +84,7 @@ def load_generator(name: str | Path | None = None, direction: Direction = "x2y")
 
     Raises:
         FileNotFoundError: There are no such weights; the message lists the bundled networks.
-        ValueError: The weights are damaged or belong to another network, or "y2x" is requested of a single network.
+        ValueError: The weights do not fit, or "y2x" is requested of a single network.
         OSError: The Hub cannot be reached.
     """
     backwards = direction in ("y2x", "BtoA")
@@ -92,9 +92,9 @@ def load_generator(name: str | Path | None = None, direction: Direction = "x2y")
         name, backwards = ("vangogh2landscape" if backwards else "landscape2vangogh"), False
     found = weights.find(name)
     if isinstance(found, Path):
-        if found.is_dir() and (found / "G").is_dir():
-            found, backwards = found / ("F" if backwards else "G"), False
-        if backwards:
+        if (found / "G").is_dir():
+            found = found / ("F" if backwards else "G")
+        elif backwards:
             raise ValueError(
                 f"--direction {direction}: {name} is a single network for one direction; expected a training run"
             )

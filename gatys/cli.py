@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from stylekit import cli
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from tqdm import tqdm
 
     from gatys.stylize import Step
     from stylekit.pictures.jobs import Job
@@ -33,9 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     if args and args[0] not in (*COMMANDS, "-h", "--help", "--version"):
         args.insert(0, "stylize")
-    about = (
-        "Neural style transfer (Gatys et al. 2016). `gatys PHOTO PAINTING` is short for `gatys stylize PHOTO PAINTING`."
-    )
+    about = "Neural style transfer (Gatys et al. 2016). `gatys PHOTO PAINTING` means `gatys stylize PHOTO PAINTING`."
     with cli.exit_on_error("gatys"):
         config = cli.parse_command(COMMANDS, "gatys", about, args)
         if isinstance(config, StylizeCommand):
@@ -51,14 +48,16 @@ def stylize(config: StylizeCommand) -> int:
     from gatys.stylize import build_network
     from stylekit import devices
     from stylekit.pictures import images
-    from stylekit.pictures.jobs import Job, plan_jobs
+    from stylekit.pictures.jobs import plan_jobs, real_paths
 
-    if config.several:
-        output = Path("out") if config.output == StylizeCommand.output else config.output
-        jobs, _ = cli.select_jobs(plan_jobs(config.photographs, output), output, False, config.overwrite)
-    else:
-        _check_output(config)
-        jobs = [Job(Path(config.photographs[0]), config.output)]
+    output = Path("out") if config.several and config.output == StylizeCommand.output else config.output
+    if not config.several and output.suffix.lower() not in images.FORMATS:
+        raise ValueError(f"--output {output}: expected a file name ending in {', '.join(images.FORMATS)}")
+    jobs = plan_jobs(config.photographs, output)
+    others = map(Path, (*config.paintings, *config.style_mask, *filter(None, [config.content_mask])))
+    if replaced := {*real_paths(others)} & {*real_paths(job.target for job in jobs)}:
+        raise ValueError(f"{replaced.pop()} is also an input and is never replaced; choose another --output")
+    jobs, _ = cli.select_jobs(jobs, output, sheet=False, overwrite=config.overwrite)
     arguments: dict[str, Any] = {
         "styles": [*(images.to_tensor(images.load(name)) for name in config.paintings), *config.style],
         "content_mask": config.content_mask,
@@ -70,15 +69,15 @@ def stylize(config: StylizeCommand) -> int:
     failed = 0
     for job in jobs:
         try:
-            code = _stylize_one(job, config, arguments)
+            signal = _stylize_one(job, config, arguments)
         except (ValueError, FileNotFoundError, MemoryError) as error:
             if not config.several:
                 raise
             print(f"gatys: {cli.printable(str(error))}", file=sys.stderr)
             failed += 1
         else:
-            if code:
-                return code
+            if signal:
+                return 128 + signal
     return 1 if failed else 0
 
 
@@ -86,8 +85,7 @@ def styles() -> int:
     """List the bundled styles."""
     from gatys.styles import bundled_presets
 
-    for name in bundled_presets():
-        print(name)
+    print("\n".join(bundled_presets()))
     return 0
 
 
@@ -114,24 +112,13 @@ def make_style(config: MakeStyleConfig) -> int:
     return 0
 
 
-def _check_output(config: StylizeCommand) -> None:
-    from stylekit.pictures import images
-
-    if config.output.suffix.lower() not in images.FORMATS:
-        raise ValueError(f"--output {config.output}: expected a file name ending in {', '.join(images.FORMATS)}")
-    inputs = [*config.photographs, *config.paintings, *config.style_mask, *filter(None, [config.content_mask])]
-    if any(Path(name).resolve() == config.output.resolve() for name in inputs):
-        raise ValueError(f"--output {config.output} is also an input, which is never replaced; choose another --output")
-    _refuse_existing([config.output], config.overwrite)
-
-
-def _refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
+def _refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
     if not overwrite and (existing := [path for path in paths if path.exists()]):
         raise FileExistsError(f"{existing[0]} already exists; add --overwrite or choose another --output")
 
 
 def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) -> int:
-    """Stylize one photograph; return the exit code.
+    """Stylize one photograph; return the signal that stopped it early, or 0.
 
     Args:
         arguments: Of `gatys.stylize.stylize`.
@@ -139,6 +126,7 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
     from tqdm import tqdm
 
     from gatys.stylize import scale_sizes, stylize
+    from stylekit import atomic
     from stylekit.devices import is_out_of_memory
     from stylekit.pictures import images
     from stylekit.training.log import format_duration
@@ -146,8 +134,10 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
 
     content = images.to_tensor(images.load(job.source))
     sizes = scale_sizes(content.shape[2], content.shape[3], config)
-    total = config.steps * len(sizes)
-    intermediate = _intermediate_paths(job.target, config, total)
+    steps = range(config.save_every, config.steps * len(sizes) + 1, config.save_every) if config.save_every else ()
+    intermediate = {step: job.target.with_stem(f"{job.target.stem}-{step:04d}") for step in steps}
+    _refuse_existing(intermediate.values(), config.overwrite)
+    atomic.check_writable(job.target)
     # The names of one's folders are nobody's business.
     shown = dataclasses.replace(config, inputs=(str(job.source), *config.paintings), content=(), output=job.target)
     options = {name: _without_folders(value) for name, value in dataclasses.asdict(shown).items()}
@@ -157,11 +147,18 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
         images.save(image, path, f"gatys {json.dumps(options)}", bits=16 if tiff else 8)
 
     start = time.monotonic()
-    with collect_signals() as caught, tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
-        progress = _Progress(bar, sizes, config.steps)
+    # The bar counts pixels, since the last scales take most of the time.
+    pixels = config.steps * sum(height * width for height, width in sizes)
+    bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    bar = tqdm(total=pixels, bar_format=bar_format, smoothing=0, dynamic_ncols=True, disable=None)
+    with collect_signals() as caught, bar:
 
         def on_step(step: Step) -> bool:
-            progress.update(step)
+            height, width = step.size
+            bar.update(height * width)
+            if not bar.disable and (step.number % 10 == 0 or step.number == step.total):
+                style = sum(float(step.terms[layer]) for layer in config.style_layers)
+                bar.set_postfix_str(f"{width} x {height}, content {step.terms['content']:.3g}, style {style:.3g}")
             if step.number in intermediate:
                 save(step.image(), intermediate[step.number])
             return not caught
@@ -178,45 +175,10 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
     print(f"painted {job.target}, {width} x {height}, in {format_duration(time.monotonic() - start)}")
     if caught:
         print(f"stopped early; {job.target} is the picture so far")
-        return 128 + caught[0]
-    return 0
-
-
-def _intermediate_paths(output: Path, config: StylizeCommand, steps: int) -> dict[int, Path]:
-    """Paths of the intermediate pictures by step; checks that they and the output can be written."""
-    from stylekit import atomic
-
-    numbers = range(config.save_every, steps + 1, config.save_every) if config.save_every else ()
-    paths = {number: output.with_stem(f"{output.stem}-{number:04d}") for number in numbers}
-    _refuse_existing(list(paths.values()), config.overwrite)
-    atomic.check_writable(output)
-    return paths
-
-
-class _Progress:
-    """The progress bar. Its remaining time counts pixels, since the last scales take most of the time."""
-
-    def __init__(self, bar: tqdm[Any], sizes: Sequence[tuple[int, int]], steps: int) -> None:
-        self.bar = bar
-        self.pixels = [height * width for height, width in sizes for _ in range(steps)]
-        self.start = time.monotonic()
-
-    def update(self, step: Step) -> None:
-        from stylekit.training.log import format_duration
-
-        self.bar.update()
-        if step.number % 10 and step.number < step.total:
-            return
-        terms = {name: float(value) for name, value in step.terms.items()}
-        style = sum(value for name, value in terms.items() if name not in ("content", "tv"))
-        seconds_per_pixel = (time.monotonic() - self.start) / sum(self.pixels[: step.number])
-        left = format_duration(seconds_per_pixel * sum(self.pixels[step.number :]))
-        height, width = step.size
-        self.bar.set_postfix_str(f"{width} x {height}, content {terms['content']:.3g}, style {style:.3g}, {left} left")
+    return caught[0] if caught else 0
 
 
 def _without_folders(value: Any) -> Any:
-    """A value without the folders of paths in it."""
     if isinstance(value, tuple | list):
         return [_without_folders(part) for part in value]
     return Path(value).name if isinstance(value, str | Path) else value

@@ -57,7 +57,6 @@ class Objective:
         tile: int | None = None,
     ) -> None:
         self.config = config
-        self.weight = 1.0 / len(config.style_layers)
         content = _pad_to_minimum(content)
         self.tiles = _Tiles(network, content.shape[2], content.shape[3], tile)
         with torch.no_grad():
@@ -99,21 +98,22 @@ class Objective:
         padded = _pad_to_minimum(leaf)
         with torch.no_grad():
             partial = [self._partial_grams(self.tiles.features(padded, i), i) for i in self.tiles.indices]
-        regions, layers = range(len(self.targets)), self.config.style_layers
-        grams = [{layer: _sum(p[r][layer] for p in partial).requires_grad_() for layer in layers} for r in regions]
+        layers = self.config.style_layers
+        grams = [
+            {n: _sum(gram[n] for gram in tiles).requires_grad_() for n in layers}
+            for tiles in zip(*partial, strict=True)
+        ]
         terms = self._style_terms(grams)
         _sum(terms.values()).backward()
 
         image = padded.detach().requires_grad_()
         content = []
-        gradients = [{layer: cast(Tensor, gram.grad) for layer, gram in region.items()} for region in grams]
+        gradients = [gram.grad for region in grams for gram in region.values()]
         for i in self.tiles.indices:
             features = self.tiles.features(image, i)
             content.append(self._content_term(features, i))
-            parts = self._partial_grams(features, i)
-            # Linear in the Gram matrices, with the gradient of the style terms.
-            style = [(parts[r][layer] * gradient).sum() for r in regions for layer, gradient in gradients[r].items()]
-            _sum([content[-1], *style]).backward()
+            parts = [gram for region in self._partial_grams(features, i) for gram in region.values()]
+            torch.autograd.backward([content[-1], *parts], [None, *gradients])
             content[-1] = content[-1].detach()
         padded.backward(image.grad)
         return {"content": _sum(content)} | terms
@@ -126,10 +126,9 @@ class Objective:
         return [_partial_grams(features, parts[i]) for parts in self.parts]
 
     def _style_terms(self, grams: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        weight, pairs = self.config.beta / len(self.config.style_layers), list(zip(grams, self.targets, strict=True))
         return {
-            layer: self.config.beta
-            * self.weight
-            * _sum(style_loss(gram[layer], target[layer]) for gram, target in zip(grams, self.targets, strict=True))
+            layer: weight * _sum(style_loss(gram[layer], target[layer]) for gram, target in pairs)
             for layer in self.config.style_layers
         }
 
@@ -179,13 +178,8 @@ def bytes_per_pixel(network: VGGFeatures) -> float:
     return kept + 3 * widest
 
 
-class _MaskPart(NamedTuple):
-    """The part of a region's mask that lies in a tile."""
-
-    mask: Tensor | None
-    """(h, w)"""
-    fraction: float
-    """Of the sum of the mask."""
+_MaskPart = tuple[Tensor | None, float]
+"""What of a region's mask lies in a tile: the mask, (h, w), and its fraction of the sum of the whole mask."""
 
 
 class _Tiles:
@@ -205,27 +199,24 @@ class _Tiles:
 
     def split_mask(self, mask: Tensor | None, layers: Sequence[str], image: Tensor) -> list[dict[str, _MaskPart]]:
         """The mask within each tile, by layer. All fractions are 0 if the region is too small to cover a position."""
-        if mask is not None:
-            mask = mask.to(image)
-            mask = functional.interpolate(mask, size=image.shape[2:], mode="bilinear", antialias=True).clamp(0, 1)
+        if mask is None:
+            weights = torch.ones_like(image[:, :1])
+        else:
+            size = image.shape[2:]
+            weights = functional.interpolate(mask.to(image), size, mode="bilinear", antialias=True).clamp(0, 1)
         parts: list[dict[str, _MaskPart]] = [{} for _ in self.spans]
         for layer in layers:
-            step = stride(layer)
-            pooled = None if mask is None else functional.avg_pool2d(mask, step)[0, 0]
-            sums, pieces = [], []
-            for y, x in self.spans:
-                rows, columns = y.scaled(1 / step), x.scaled(1 / step)
-                piece = None if pooled is None else pooled[rows, columns]
-                positions = (rows.stop - rows.start) * (columns.stop - columns.start)
-                sums.append(float(positions if piece is None else piece.sum()))
-                pieces.append(piece)
-            for i, (amount, piece) in enumerate(zip(sums, pieces, strict=True)):
-                parts[i][layer] = _MaskPart(piece, amount / max(sum(sums), 1e-8))
+            scale = 1 / stride(layer)
+            pooled = functional.avg_pool2d(weights, stride(layer))[0, 0]
+            pieces = [pooled[y.scaled(scale), x.scaled(scale)] for y, x in self.spans]
+            total = max(float(pooled.double().sum()), 1e-8)
+            for part, piece in zip(parts, pieces, strict=True):
+                part[layer] = (None if mask is None else piece), float(piece.double().sum()) / total
         return parts
 
 
 def _partial_grams(features: Mapping[str, Tensor], parts: Mapping[str, _MaskPart]) -> dict[str, Tensor]:
-    return {layer: part.fraction * gram_matrix(features[layer], part.mask) for layer, part in parts.items()}
+    return {layer: fraction * gram_matrix(features[layer], mask) for layer, (mask, fraction) in parts.items()}
 
 
 def _pad_to_minimum(image: Tensor, side: int = 16) -> Tensor:

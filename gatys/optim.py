@@ -19,10 +19,8 @@ from gatys.options import StylizeConfig
 
 HISTORY = 20
 """Number of past steps that L-BFGS keeps, two images each."""
-FIRST_STEP = 0.02
-LONGEST_STEP = 0.2
-"""Lengths of the first L-BFGS step and limit of later ones, as root mean squares over the pixels."""
-
+FIRST_STEP, LONGEST_STEP = 0.02, 0.2
+"""Length of the first L-BFGS step and limit of later ones, as root mean squares over the pixels."""
 AVERAGE = 0.9
 """With Adam, decay of the moving average of the images, which is the result."""
 
@@ -53,19 +51,19 @@ class LBFGS:
 
     Args:
         size: Height and width of the image.
-    """
 
-    steps: list[Tensor]
-    """The last steps, oldest first, (1, 3, H, W) each."""
-    changes: list[Tensor]
-    """Change of the gradient over each of these steps, (1, 3, H, W) each."""
+    Attributes:
+        steps: The last steps, oldest first, (1, 3, H, W) each.
+        changes: Changes of the gradient over these steps, (1, 3, H, W) each.
+    """
 
     def __init__(self, size: tuple[int, int], device: torch.device | str = "cpu") -> None:
         self.rows, self.columns = (_dct_matrix(n, device) for n in size)
         frequency = torch.hypot(*torch.meshgrid(*(torch.arange(n, device=device) / n for n in size), indexing="ij"))
         # The mean color is no flatter than the coarsest pattern. The exponent was found by trial.
         self.inverse_hessian = frequency.clamp(min=1 / max(size)) ** -0.7
-        self.steps, self.changes = [], []
+        self.steps: list[Tensor] = []
+        self.changes: list[Tensor] = []
 
     def propose(self, gradient: Tensor) -> Tensor:
         """The next step: minus the gradient times the inverse Hessian (two-loop recursion).
@@ -99,7 +97,8 @@ class LBFGS:
         shrink = self.inverse_hessian.numel() / math.prod(size)
         copy = LBFGS(size, self.inverse_hessian.device)
         for step, change in zip(self.steps, self.changes, strict=True):
-            copy.update(_resize(step, size), _resize(change, size) * shrink)
+            step, change = (functional.interpolate(x, size, mode="bicubic") for x in (step, change))
+            copy.update(step, change * shrink)
         return copy
 
     def _precondition(self, x: Tensor) -> Tensor:
@@ -109,9 +108,8 @@ class LBFGS:
 
 
 def _run_lbfgs(image: Tensor, closure: Closure, config: StylizeConfig, state: OptimizerState) -> Steps:
-    height, width = image.shape[2:]
-    lbfgs = LBFGS((height, width), image.device) if state.lbfgs is None else state.lbfgs.resized((height, width))
-    state.lbfgs = lbfgs
+    size = (image.shape[2], image.shape[3])
+    state.lbfgs = lbfgs = LBFGS(size, image.device) if state.lbfgs is None else state.lbfgs.resized(size)
     previous: tuple[Tensor, Tensor] | None = None
     for _ in range(config.steps):
         terms, gradient = closure(image)
@@ -119,10 +117,9 @@ def _run_lbfgs(image: Tensor, closure: Closure, config: StylizeConfig, state: Op
             lbfgs.update(image - previous[0], gradient - previous[1])
         step = lbfgs.propose(gradient) * (config.lr or 1.0)
         length = float(step.square().mean().sqrt())
-        if not lbfgs.steps:
-            step *= FIRST_STEP / max(length, 1e-30)
-        elif length > LONGEST_STEP:
-            step *= LONGEST_STEP / length
+        wanted = min(length, LONGEST_STEP) if lbfgs.steps else FIRST_STEP
+        if wanted != length:
+            step *= wanted / max(length, 1e-30)
         previous = image, gradient
         image = image + step
         yield terms, image
@@ -132,11 +129,8 @@ def _run_adam(image: Tensor, closure: Closure, config: StylizeConfig, state: Opt
     optimizer = torch.optim.Adam([image], lr=config.lr or 0.03, betas=(0.9, 0.99))
     if moments := state.moments:
         size = tuple(image.shape[2:])
-        optimizer.state[image] = {
-            "step": moments["step"],
-            "exp_avg": functional.interpolate(moments["exp_avg"], size, mode="bilinear"),
-            "exp_avg_sq": functional.interpolate(moments["exp_avg_sq"], size, mode="bilinear"),
-        }
+        resized = {n: functional.interpolate(moments[n], size, mode="bilinear") for n in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[image] = {"step": moments["step"], **resized}
     average, weight = image.clone(), 0.0
     for _ in range(config.steps):
         terms, image.grad = closure(image)
@@ -159,7 +153,3 @@ def _dct_matrix(n: int, device: torch.device | str) -> Tensor:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.flatten(), b.flatten())
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return functional.interpolate(x, size, mode="bicubic", align_corners=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,18 +85,14 @@ class StylizeConfig:
     """Memory limit in gigabytes; larger pictures are processed in tiles, with the same result."""
 
     def __post_init__(self) -> None:
-        def check(condition: bool, message: str) -> None:
-            if not condition:
-                raise ValueError(message)
-
         check_at_least(self, 1, "size", "steps", "min_size")
         check_at_least(self, 0, "alpha", "beta", "tv", "seed")
         check_positive(self, "style_scale", "lr", "memory")
-        check(self.alpha + self.beta > 0, "--alpha and --beta are both 0; there is nothing to optimize")
-        check(len(self.style_layers) > 0, "--style-layers: expected at least one layer")
-        check(len(set(self.style_layers)) == len(self.style_layers), "--style-layers: a layer is named twice")
         check_weights(self, "style_weights")
-        _check_vgg_weights(self.network, self.vgg_weights)
+        check_style_layers(self.style_layers)
+        check_vgg_weights(self.vgg_weights, self.network)
+        if not self.alpha + self.beta:
+            raise ValueError("--alpha and --beta are both 0; there is nothing to optimize")
 
 
 @dataclass(frozen=True)
@@ -204,9 +201,16 @@ class MakeStyleConfig:
         if not self.paintings:
             raise ValueError("no painting given; try `gatys make-style painting.jpg -o NAME`")
         check_at_least(self, 1, "threads")
-        _check_vgg_weights(self.network, self.vgg_weights)
+        check_vgg_weights(self.vgg_weights, self.network)
 
 
-def _check_vgg_weights(network: str, vgg_weights: str | None) -> None:
+def check_style_layers(layers: Sequence[str]) -> None:
+    """Refuse an empty list and repeated layers."""
+    if len(set(layers)) != len(layers) or not layers:
+        raise ValueError("--style-layers: expected at least one layer and no duplicates")
+
+
+def check_vgg_weights(vgg_weights: str | None, network: str, flag: str = "--network") -> None:
+    """Refuse a file of weights for the bundled network."""
     if vgg_weights is not None and network == "compact":
-        raise ValueError("--vgg-weights: the compact network has its own weights; add --network vgg19 or vgg16")
+        raise ValueError(f"--vgg-weights: the compact network has its own weights; add {flag} vgg19 or vgg16")

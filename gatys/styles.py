@@ -83,11 +83,8 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
     """The style of a painting, or the mean style of several paintings.
 
     Args:
-        pictures: Paintings. Each contributes only to the sizes that it reaches.
+        pictures: At least one painting. Each contributes only to the sizes that it reaches.
         network: Built with `normalize=True` and all layers that the preset should contain.
-
-    Raises:
-        ValueError: There are no pictures.
     """
     means: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}
@@ -107,13 +104,7 @@ def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset
 
 
 def save_preset(preset: Preset, path: str | Path) -> None:
-    """Write a preset as float16 low-rank factors A of its Gram matrices, G = A A^T / N.
-
-    The rank is the smallest that discards at most the fraction DISCARDED of the squared norm of G.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Write a preset as float16 factors A of its Gram matrices A A^T / N, of the lowest rank that DISCARDED allows."""
     tensors = {}
     for size, grams in preset.grams.items():
         for layer, gram in grams.items():
@@ -121,8 +112,7 @@ def save_preset(preset: Preset, path: str | Path) -> None:
             values, vectors = torch.linalg.eigh(gram[0].double() * gram.shape[-1])
             discarded = values.square().cumsum(0) / values.square().sum().clamp(min=1e-30)
             kept = max(1, int((discarded > DISCARDED).sum()))
-            factor = vectors[:, -kept:] * values[-kept:].clamp(min=0).sqrt()
-            tensors[f"{size}.{layer}"] = factor.half().contiguous()
+            tensors[f"{size}.{layer}"] = (vectors[:, -kept:] * values[-kept:].clamp(min=0).sqrt()).half().contiguous()
     with atomic_write(path) as file:
         file.write(save(tensors, {"fingerprint": preset.fingerprint}))
 
@@ -139,8 +129,7 @@ def load_preset(name: str | Path) -> Preset:
         known = bundled_presets()
         if str(name) not in known:
             raise FileNotFoundError(
-                f"no style {name}; expected a file written by `gatys make-style`, or one of "
-                f"{', '.join(known) or 'the bundled styles (none found)'}"
+                f"no style {name}; expected a file written by `gatys make-style`, or one of {', '.join(known)}"
             )
         path = known[str(name)]
     try:
@@ -149,22 +138,16 @@ def load_preset(name: str | Path) -> Preset:
             grams: dict[int, dict[str, Tensor]] = {}
             for key in list(file.keys()):
                 size, layer = key.split(".")
-                if int(size) < 1:
-                    raise ValueError(f"size {size}")
                 grams.setdefault(int(size), {})[layer] = _gram(file.get_tensor(key))
+        if not grams or min(grams) < 1 or any(found.keys() != grams[min(grams)].keys() for found in grams.values()):
+            raise ValueError("expected the same layers at every size")
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: damaged, or not written by `gatys make-style`") from error
-    if not grams or any(grams[size].keys() != next(iter(grams.values())).keys() for size in grams):
-        raise ValueError(f"{path}: incomplete style; expected the same layers at every size")
     return Preset(grams, fingerprint)
 
 
 def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) -> None:
-    """Check that a preset was made with this network and has these layers.
-
-    Raises:
-        ValueError: It was not, or a layer is missing.
-    """
+    """Raise ValueError unless a preset was made with this network and has these layers, which the network has, too."""
     if preset.fingerprint != network.fingerprint:
         raise ValueError(
             "this style was made with another VGG network or pooling; "
@@ -173,10 +156,12 @@ def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) ->
     known = next(iter(preset.grams.values()))
     if missing := [layer for layer in layers if layer not in known]:
         raise ValueError(f"--style-layers: this style has no {', '.join(missing)}; it has {', '.join(known)}")
-    channels = {name: x.shape[1] for name, x in network(torch.zeros(1, 3, 32, 32).to(network.mean)).items()}
-    for grams in preset.grams.values():
-        if wrong := [layer for layer in layers if layer in channels and grams[layer].shape[-1] != channels[layer]]:
-            raise ValueError(f"this style is damaged: its {wrong[0]} does not fit the network; recreate it")
+    for layer, features in network(torch.zeros(1, 3, 32, 32).to(network.mean), layers).items():
+        shape = (1, features.shape[1], features.shape[1])
+        for grams in preset.grams.values():
+            gram = grams[layer]
+            if not isinstance(gram, Tensor) or gram.shape != shape or not gram.isfinite().all():
+                raise ValueError(f"this style is damaged: its {layer} does not fit the network; recreate it")
 
 
 def bundled_presets() -> dict[str, Path]:

@@ -11,10 +11,10 @@ Departures from the paper:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, cast, overload
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, overload
 
 import torch
 from PIL import Image
@@ -109,50 +109,34 @@ def stylize(
 
     Raises:
         FileNotFoundError: There is no such picture or preset.
-        ValueError: A picture or a combination of arguments is invalid; a preset was made with another network or lacks
-            a layer; a color of the content mask is missing in a style mask.
+        ValueError: An argument is invalid, or does not fit the others.
         FloatingPointError: The loss is infinite or NaN; try a smaller learning rate.
     """
     config = config or StylizeConfig()
     network = network or build_network(config)
-    photograph, keep_mask = _load("content", content, network), None
+    photograph = _load("content", content, network)
     loaded = [
-        style if isinstance(style, Preset) else _load_style(f"style {i}", style, network)
+        _load_style(f"style {i}", style, photograph, network, config)
         for i, style in enumerate(styles if isinstance(styles, list | tuple) else [styles], start=1)
     ]
+    keep_mask = None if content_mask is None else _load("content mask", content_mask, network)
     regions = [_load(f"style mask {i}", mask, network) for i, mask in enumerate(style_masks, start=1)]
-    if content_mask is not None:
-        keep_mask = _load("content mask", content_mask, network)
     _check_arguments(loaded, config, keep_mask, regions, init)
-    start = None if init is None else _load("initial image", init, network)
-    loaded = [_prepare_style(style, photograph, network, config) for style in loaded]
     masks = split_by_color(keep_mask, regions, len(loaded))
-
     sizes = scale_sizes(photograph.shape[2], photograph.shape[3], config)
-    image = _initial_image(photograph, loaded, config, start, sizes[0])
-    state = OptimizerState()
-    stop = False
-    for i, size in enumerate(sizes):
-        objective = _objective(photograph, loaded, masks, network, config, size)
-        steps = optimize(_resize_and_pad(image, size), objective, config, state)
-        for number, (terms, padded) in enumerate(steps, start=i * config.steps + 1):
-            image = _crop(padded, size)
-            step = Step(number, len(sizes) * config.steps, size, terms, image)
-            stop = on_step is not None and on_step(step) is False
-            if stop:
-                break
-        if stop:
+    if init is None:
+        image = _initial_image(photograph, loaded, config, sizes[0])
+    else:
+        image = _load("initial image", init, network)
+    for step in _optimize(image, photograph, loaded, masks, network, config, sizes):
+        image = step.current
+        if on_step is not None and on_step(step) is False:
             break
     return like(content, _finish(image, resize(photograph, sizes[-1]), None if regions else keep_mask, config))
 
 
 def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
-    """The network with the layers of `config`, its activations normalized as in Gatys et al.
-
-    Raises:
-        ValueError: A layer does not exist (the message lists those that do), or the weights do not fit.
-        OSError: The weights cannot be read or downloaded.
-    """
+    """The network with the layers of `config`, normalized as in Gatys et al.; raises what `VGGFeatures` raises."""
     layers = dict.fromkeys((config.content_layer, *config.style_layers))
     network = VGGFeatures(layers, config.network, config.vgg_weights, config.pooling, "replicate", normalize=True)
     return to_device(network, device)
@@ -178,9 +162,17 @@ def _load(name: str, picture: Picture | Tensor, network: VGGFeatures) -> Tensor:
     return image
 
 
-def _load_style(name: str, style: Picture | Tensor, network: VGGFeatures) -> Style:
-    is_name = isinstance(style, str | Path) and Path(style).suffix.lower() not in (*images.FORMATS, *images.READ_ONLY)
-    return load_preset(cast(str, style)) if is_name else _load(name, style, network)
+def _load_style(
+    name: str, style: Picture | Style, photograph: Tensor, network: VGGFeatures, config: StylizeConfig
+) -> Style:
+    """A preset that fits the network, or a painting, in the colors of the photograph if requested."""
+    if isinstance(style, str | Path) and Path(style).suffix.lower() not in (*images.FORMATS, *images.READ_ONLY):
+        style = load_preset(style)
+    if isinstance(style, Preset):
+        check_preset(style, network, config.style_layers)
+        return style
+    painting = _load(name, style, network)
+    return match_colors(painting, color_moments(photograph)) if config.preserve_color == "histogram" else painting
 
 
 def _check_arguments(
@@ -205,47 +197,39 @@ def _check_arguments(
         raise ValueError("--init style needs a painting; a preset has no picture to start from")
 
 
-def _prepare_style(style: Style, photograph: Tensor, network: VGGFeatures, config: StylizeConfig) -> Style:
-    if isinstance(style, Preset):
-        check_preset(style, network, config.style_layers)
-        return style
-    return match_colors(style, color_moments(photograph)) if config.preserve_color == "histogram" else style
-
-
-def _initial_image(
-    photograph: Tensor, styles: Sequence[Style], config: StylizeConfig, init: Tensor | None, size: tuple[int, int]
-) -> Tensor:
-    if init is not None:
-        return init
+def _initial_image(photograph: Tensor, styles: Sequence[Style], config: StylizeConfig, size: tuple[int, int]) -> Tensor:
     if config.init == "noise":
         noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(config.seed))
         return (0.5 + 0.2 * noise).clamp(0, 1).to(photograph.device)
-    if config.init == "style":
-        assert isinstance(styles[0], Tensor)
-        return styles[0]
-    return photograph
+    return styles[0] if config.init == "style" and isinstance(styles[0], Tensor) else photograph
 
 
-def _objective(
+def _optimize(
+    image: Tensor,
     photograph: Tensor,
     styles: Sequence[Style],
     masks: Sequence[Masks],
     network: VGGFeatures,
     config: StylizeConfig,
-    size: tuple[int, int],
-) -> Objective:
-    """The objective at one scale, for an image with a reflected margin."""
-    longest = max(size) * config.style_scale
-    regions = [
-        Region(
-            None if mask.content is None else _resize_and_pad(mask.content, size),
-            blend_grams(styles, mask.styles, network, config, longest),
-        )
-        for mask in masks
-    ]
-    content = _resize_and_pad(photograph, size)
-    height, width = content.shape[2:]
-    return Objective(network, content, regions, config, tile_size(network, (height, width), config))
+    sizes: Sequence[tuple[int, int]],
+) -> Iterator[Step]:
+    """Optimize the image, with a reflected margin, at each scale."""
+    state, number = OptimizerState(), 0
+    for size in sizes:
+        regions = [
+            Region(
+                None if mask.content is None else _resize_and_pad(mask.content, size),
+                blend_grams(styles, mask.styles, network, config, max(size) * config.style_scale),
+            )
+            for mask in masks
+        ]
+        content, margin = _resize_and_pad(photograph, size), _margin(size)
+        tile = tile_size(network, (content.shape[2], content.shape[3]), config)
+        objective = Objective(network, content, regions, config, tile)
+        for terms, padded in optimize(_resize_and_pad(image, size), objective, config, state):
+            number += 1
+            image = padded[..., margin : margin + size[0], margin : margin + size[1]]
+            yield Step(number, len(sizes) * config.steps, size, terms, image)
 
 
 def _margin(size: tuple[int, int]) -> int:
@@ -257,11 +241,6 @@ def _resize_and_pad(image: Tensor, size: tuple[int, int]) -> Tensor:
     margin = _margin(size)
     image = resize(image, size)
     return functional.pad(image, (margin,) * 4, mode="reflect") if margin else image
-
-
-def _crop(padded: Tensor, size: tuple[int, int]) -> Tensor:
-    margin = _margin(size)
-    return padded[..., margin : margin + size[0], margin : margin + size[1]]
 
 
 def _finish(image: Tensor, photograph: Tensor, keep_mask: Tensor | None, config: StylizeConfig) -> Tensor:

@@ -37,6 +37,18 @@ def find_photographs(dataroot: str | Path) -> list[Path]:
     return paths
 
 
+def find_paintings(style: str) -> list[Path]:
+    """The pictures of a style: a painting, or those of a folder; none for a preset.
+
+    Raises:
+        FileNotFoundError: The folder has no pictures.
+    """
+    path = Path(style)
+    if path.is_dir():
+        return find_photographs(path)
+    return [path] if path.suffix.lower() in images.FORMATS else []
+
+
 class Photographs(Dataset[tuple[Tensor, Tensor]]):
     """Photographs by index, (3, crop_size, crop_size) in [0, 1], with noise from N(0, 1), (1, crop_size, crop_size).
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from gatys.objective import gram_matrices
 from gatys.options import STYLE_LAYERS
 from gatys.styles import bundled_presets
-from johnson.data import find_photographs
+from johnson.data import find_paintings, find_photographs
 from johnson.models import TransformerNet
 from johnson.options import EvaluateConfig
 from johnson.stylize import load_network, stylize
@@ -30,7 +29,6 @@ from stylekit.measures.features import Estimate, content_kept
 from stylekit.measures.patterns import halo, weave
 from stylekit.measures.table import Metric, Samples
 from stylekit.networks.vgg import VGGFeatures
-from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
 
 BASELINES = ("painting", "untouched photograph")
@@ -54,28 +52,23 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
     Raises:
         FileNotFoundError: There is no such network, style or folder.
-        ValueError: The weights are damaged or of another network, the style belongs to another VGG, or no photograph
-            can be read.
-        OSError: The result could not be written.
+        ValueError: The network or the style does not fit, or no photograph can be read.
         MemoryError: A picture is too large.
     """
     check_writable(config.output)
     device = devices.choose_device(config.device)
     network = devices.to_device(load_network(config.weights), device)
-    style = config.style or _bundled_style(config.weights)
-    evaluation = Evaluation(
-        weights=config.weights,
-        style=style,
-        style_size=config.style_size,
-        loss_network=config.loss_network,
-        dataroot=config.dataroot,
-        size=config.size,
-    )
+    if not config.style and config.weights not in bundled_presets():
+        raise ValueError(f"there is no bundled style {config.weights}; add --style with the painting of the network")
+    style = config.style or (config.weights,)
+    given = {name: getattr(config, name) for name in ("weights", "style_size", "loss_network", "dataroot", "size")}
+    evaluation = Evaluation(style=style, **given)
     vgg = VGGFeatures(STYLE_LAYERS, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
     vgg = devices.to_device(vgg, device)
     # The style as training computes it.
     grams = style_grams(style, config.style_size, STYLE_LAYERS, vgg)
-    paintings = Collection(find_paintings(style), config.style_size, device, evaluation.errors)
+    painted = [path for name in style for path in find_paintings(name)]
+    paintings = Collection(painted, config.style_size, device, evaluation.errors)
     paths = find_photographs(config.dataroot)[: config.max_dataset_size]
     photographs = Collection(paths, config.size, device, evaluation.errors)
     try:
@@ -102,9 +95,6 @@ def measure(
         paintings: The style, if it has pictures.
         vgg: With all layers of `grams`.
         grams: The style, (1, C, C) by layer.
-
-    Raises:
-        ValueError: No photograph can be read.
     """
     content_network = devices.to_device(VGGFeatures("relu4_1", "compact", normalize=True), vgg.mean.device)
     output, painted, untouched = Samples(), Samples(), Samples()
@@ -135,10 +125,9 @@ def measure(
 
 
 def style_distances(found: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> dict[str, float]:
-    """The style loss of each layer (Johnson et al., eq. 4), as `style_LAYER`, relative to the norm of the style.
+    """The style loss of each layer (Johnson et al., eq. 4), as `style_LAYER`, divided by the squared norm of the style.
 
-    The squared Frobenius distance of the Gram matrices, divided by the squared norm of that of the style: 0 for the
-    same style, 1 for a picture without any features.
+    It is 0 for the same style and 1 for a picture without any features.
 
     Args:
         found: Gram matrices of a picture by layer, (1, C, C).
@@ -150,29 +139,9 @@ def style_distances(found: Mapping[str, Tensor], grams: Mapping[str, Tensor]) ->
     }
 
 
-def find_paintings(style: tuple[str, ...]) -> list[Path]:
-    """The pictures among styles; presets have none.
-
-    Raises:
-        FileNotFoundError: A folder has no pictures.
-    """
-    found: list[Path] = []
-    for path in map(Path, style):
-        if path.is_dir():
-            found += find_photographs(path)
-        elif path.suffix.lower() in images.FORMATS:
-            found.append(path)
-    return found
-
-
-def _bundled_style(name: str) -> tuple[str]:
-    if name not in bundled_presets():
-        raise ValueError(f"there is no bundled style {name}; add --style with the painting of the network")
-    return (name,)
-
-
 def _crops(painting: Tensor) -> list[Tensor]:
     """The four quarters of a painting and its center."""
-    h, w = painting.shape[2] // 2, painting.shape[3] // 2
-    corners = [(y, x) for y in (0, painting.shape[2] - h) for x in (0, painting.shape[3] - w)]
-    return [painting[..., y : y + h, x : x + w] for y, x in (*corners, (h // 2, w // 2))]
+    height, width = painting.shape[2:]
+    h, w = height // 2, width // 2
+    corners = ((0, 0), (0, width - w), (height - h, 0), (height - h, width - w), (h // 2, w // 2))
+    return [painting[..., y : y + h, x : x + w] for y, x in corners]

@@ -18,10 +18,7 @@ def feature_loss(features: Tensor, target: Tensor) -> Tensor:
     """Squared Euclidean distance divided by C * H * W, averaged over the batch.
 
     On features this is the feature reconstruction loss (eq. 2), on pictures the pixel loss (section 3.2).
-
-    Args:
-        features: (B, C, H, W).
-        target: The same shape.
+    Both arguments are (B, C, H, W).
     """
     return 2 * content_loss(features, target) / features.numel()
 

@@ -14,7 +14,6 @@ Departures from the paper, of which the first three are common to all fast_neura
 # Annotations stay objects here: `from_pretrained` reads the class of `config` from them.
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -23,20 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from johnson.options import NetworkConfig
-from stylekit.networks.blocks import (
-    EncoderDecoder,
-    InstanceNorm2d,
-    Interpolation,
-    KeepColors,
-    ResidualBlock,
-    UpsampleConv2d,
-)
+from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, KeepColors, ResidualBlock, UpsampleConv2d
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.noise import fixed_noise
 from stylekit.networks.weights import check_shapes, load_tensors
-
-N_BLOCKS = 5
-"""Number of residual blocks in the paper and in every official file."""
 
 
 class TransformerNet(
@@ -63,15 +52,18 @@ class TransformerNet(
 
     def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:  # noqa: B008 - it is frozen
         super().__init__()
-        width, upsample = config.width, config.upsample
+        width = config.width
         self.noise = config.noise
         self.model = EncoderDecoder(
-            *_convolution(4 if config.noise else 3, width, 9),
-            *_convolution(width, 2 * width, 3, stride=2),
-            *_convolution(2 * width, 4 * width, 3, stride=2),
+            nn.ReflectionPad2d(4),
+            *_normalized(nn.Conv2d(4 if config.noise else 3, width, 9)),
+            nn.ReflectionPad2d(1),
+            *_normalized(nn.Conv2d(width, 2 * width, 3, stride=2)),
+            nn.ReflectionPad2d(1),
+            *_normalized(nn.Conv2d(2 * width, 4 * width, 3, stride=2)),
             *(ResidualBlock(4 * width, affine=True) for _ in range(config.n_blocks)),
-            *_upsample(4 * width, 2 * width, upsample),
-            *_upsample(2 * width, width, upsample),
+            *_normalized(UpsampleConv2d(4 * width, 2 * width, config.upsample)),
+            *_normalized(UpsampleConv2d(2 * width, width, config.upsample)),
             nn.ReflectionPad2d(4),
             Conv2d(width, 3, 9),
             *([InstanceNorm2d(3, affine=True), Softsign()] if config.bound else []),
@@ -88,12 +80,7 @@ class TransformerNet(
         return self.finish(self.model(x), x)
 
     def finish(self, output: Tensor, x: Tensor) -> Tensor:
-        """What follows on `model`: return local colors, on request.
-
-        Args:
-            output: Of `model`, (B, 3, H, W).
-            x: Its input.
-        """
+        """What follows on `model`: return local colors of its input x, on request."""
         return output if self.keep_colors is None else self.keep_colors(output, x[:, :3])
 
     def with_noise(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -119,7 +106,10 @@ class TransformerNet(
             FileNotFoundError: There is no such file.
             ValueError: The file is damaged or contains another network; the message lists the differences.
         """
-        tensors = _clean(load_tensors(path))
+        # The prefix of DataParallel, and unused running statistics that old versions of PyTorch saved.
+        stale = re.compile(r"in\d+\.(running_(mean|var)|num_batches_tracked)$")
+        loaded = {key.removeprefix("module."): value.float() for key, value in load_tensors(path).items()}
+        tensors = {key: value for key, value in loaded.items() if not stale.search(key)}
         first = tensors.get("conv1.conv2d.weight")
         if first is None or first.ndim != 4:
             raise ValueError(f"{path}: not a fast_neural_style network: missing conv1.conv2d.weight")
@@ -146,33 +136,14 @@ class Softsign(nn.Module):
         return 0.5 + functional.softsign(x)
 
 
-def _convolution(channels_in: int, channels_out: int, side: int, stride: int = 1) -> list[nn.Module]:
-    return [
-        nn.ReflectionPad2d(side // 2),
-        nn.Conv2d(channels_in, channels_out, side, stride),
-        InstanceNorm2d(channels_out, affine=True),
-        nn.ReLU(inplace=True),
-    ]
-
-
-def _upsample(channels_in: int, channels_out: int, mode: Interpolation) -> list[nn.Module]:
-    return [
-        UpsampleConv2d(channels_in, channels_out, mode),
-        InstanceNorm2d(channels_out, affine=True),
-        nn.ReLU(inplace=True),
-    ]
+def _normalized(convolution: nn.Conv2d) -> list[nn.Module]:
+    return [convolution, InstanceNorm2d(convolution.out_channels, affine=True), nn.ReLU(inplace=True)]
 
 
 def _official_names() -> list[str]:
     """The 62 parameter names of an official file, in the order of the layers."""
     modules = ["conv1.conv2d", "in1", "conv2.conv2d", "in2", "conv3.conv2d", "in3"]
-    for i in range(1, N_BLOCKS + 1):
+    for i in range(1, 6):
         modules += [f"res{i}.{part}" for part in ("conv1.conv2d", "in1", "conv2.conv2d", "in2")]
     modules += ["deconv1.conv2d", "in4", "deconv2.conv2d", "in5", "deconv3.conv2d"]
     return [f"{module}.{kind}" for module in modules for kind in ("weight", "bias")]
-
-
-def _clean(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefix of DataParallel and the unused running statistics that old versions of PyTorch saved."""
-    stale = re.compile(r"in\d+\.(running_(mean|var)|num_batches_tracked)$")
-    return {key.removeprefix("module."): value.float() for key, value in tensors.items() if not stale.search(key)}

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from gatys.options import STYLE_LAYERS
+from gatys.options import STYLE_LAYERS, check_style_layers, check_vgg_weights
 from stylekit.options import (
     THREADS,
     ExportOptions,
@@ -112,9 +112,8 @@ class LossConfig:
         check_at_least(self, 0, "content_weight", "style_weight", "pixel_weight", "weave_weight")
         if not self.content_weight + self.style_weight + self.pixel_weight:
             raise ValueError("--content-weight, --style-weight and --pixel-weight are all 0: nothing to train")
-        if len(set(self.style_layers)) != len(self.style_layers) or not self.style_layers:
-            raise ValueError("--style-layers: expected at least one layer and no duplicates")
-        check_vgg_weights(self.vgg_weights, self.loss_network)
+        check_style_layers(self.style_layers)
+        check_vgg_weights(self.vgg_weights, self.loss_network, "--loss-network")
 
 
 @dataclass(frozen=True)
@@ -246,17 +245,7 @@ class EvaluateConfig:
         check_at_least(self, 1, "max_dataset_size", "threads")
         if self.output.suffix != ".json":
             raise ValueError(f"--output {self.output}: expected a .json file")
-        check_vgg_weights(self.vgg_weights, self.loss_network)
-
-
-def check_vgg_weights(vgg_weights: str | None, loss_network: str) -> None:
-    """Refuse a file of weights for the bundled network.
-
-    Raises:
-        ValueError: It is given.
-    """
-    if vgg_weights is not None and loss_network == "compact":
-        raise ValueError("--vgg-weights does not apply to the compact network; add --loss-network vgg19 or vgg16")
+        check_vgg_weights(self.vgg_weights, self.loss_network, "--loss-network")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ default loss network is a compact VGG, and the style layers are those of Gatys e
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader
 
 from gatys.objective import gram_matrices
 from gatys.styles import Preset, check_preset, load_preset, mean_grams
-from johnson.data import Photographs, find_photographs
+from johnson.data import Photographs, find_paintings, find_photographs
 from johnson.losses import perceptual_loss
 from johnson.models import TransformerNet
-from johnson.options import NetworkConfig, StyleSchedule, TrainConfig
+from johnson.options import NetworkConfig, TrainConfig
 from johnson.stylize import load_network, stylize
 from stylekit import devices, distributed
 from stylekit.measures.patterns import MeanWeave
@@ -34,14 +34,7 @@ from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.training.data import VALIDATION_PICTURES, evenly_spaced, make_loader, random_crop, read_pictures
 from stylekit.training.log import print0
-from stylekit.training.optim import (
-    Muon,
-    build_ema,
-    learning_rate,
-    load_optimizer,
-    optimizer_step,
-    set_learning_rate,
-)
+from stylekit.training.optim import Muon, build_ema, learning_rate, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
 FIXED = (*(field.name for field in dataclasses.fields(NetworkConfig)), "optimizer")
@@ -62,11 +55,8 @@ def train(config: TrainConfig) -> Result:
     Raises:
         FileExistsError: The folder holds a run, and `resume` is not set.
         FileNotFoundError: There are no photographs, no such style, or no run to resume.
-        ValueError: Too many pictures are unreadable; the checkpoint is damaged or of another network; the run is
-            finished.
-        OSError: A file cannot be written; the last checkpoint is untouched.
+        ValueError: Too many pictures are unreadable; the checkpoint does not fit; the run is finished.
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
-        torch.OutOfMemoryError: The device has too little memory for these options.
     """
     with Run(config, FIXED) as run:
         # A resumed run does not need its painting, which may have been moved.
@@ -75,8 +65,7 @@ def train(config: TrainConfig) -> Result:
         run.restore(state)
         print0(f"{describe_sizes(state.networks)}, loss network: {config.losses.loss_network}")
         for photographs, noise in run.batches(data.loader):
-            lr = learning_rate(config.schedule, run.progress)
-            set_learning_rate(state.optimizer, lr)
+            set_learning_rate(state.optimizer, lr := learning_rate(config.schedule, run.progress))
             photographs, noise = devices.to_device(photographs, run.device), devices.to_device(noise, run.device)
             run.log(train_step(state, photographs, noise, config, run.amp), lr)
             if run.samples_due:
@@ -151,19 +140,14 @@ class State:
             self.weave.load_state_dict(saved["weaves"][distributed.rank()], device)
 
 
-def build_state(
-    config: TrainConfig,
-    device: torch.device,
-    grams: Mapping[str, Tensor] | None = None,
-) -> State:
+def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, Tensor] | None = None) -> State:
     """A new network, or one to fine-tune, its optimizer and loss network; the initial weights follow from the seed.
 
     Args:
         grams: The style, if it is known from a checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: A style or the weights of a network cannot be read or do not match, or a
-            layer does not exist.
+        FileNotFoundError, ValueError, OSError: A style or network cannot be read or does not fit.
     """
     losses = config.losses
     layers = dict.fromkeys((losses.content_layer, *losses.style_layers))
@@ -172,45 +156,21 @@ def build_state(
     if grams is None:
         grams = style_grams(config.style, config.style_size, losses.style_layers, loss_network)
     else:
-        _check_grams(grams, config, loss_network)
+        preset = Preset({config.style_size: dict(grams)}, loss_network.fingerprint)
+        check_preset(preset, loss_network, losses.style_layers)
     torch.manual_seed(config.schedule.seed)
     network = TransformerNet(config.network)
     if config.init is not None and not config.resume:
         weights.copy_weights([(load_network(config.init), network)], f"--init {config.init}")
-    network = devices.to_device(network, device)
+    network, lr = devices.to_device(network, device), config.schedule.lr
+    muon = config.schedule.optimizer == "muon"
     return State(
         ema=build_ema(network, config.schedule.ema_decay),
         network=distributed.wrap_ddp(network, device, config.machine.compile),
-        optimizer=build_optimizer(network.parameters(), config.schedule),
+        optimizer=Muon(network.parameters(), lr) if muon else torch.optim.Adam(network.parameters(), lr, fused=True),
         loss_network=loss_network,
         grams={layer: gram.to(device) for layer, gram in grams.items()},
     )
-
-
-def _check_grams(grams: Mapping[str, Tensor], config: TrainConfig, loss_network: VGGFeatures) -> None:
-    """Check that the style in a checkpoint is one.
-
-    Raises:
-        ValueError: It is damaged, or does not fit the loss network.
-    """
-    for gram in grams.values():
-        if (
-            not isinstance(gram, Tensor)
-            or gram.ndim != 3
-            or gram.shape != (1, gram.shape[2], gram.shape[2])
-            or not gram.isfinite().all()
-        ):
-            raise ValueError("the style in the checkpoint is damaged; start a new run with another --name")
-    check_preset(
-        Preset({config.style_size: dict(grams)}, loss_network.fingerprint), loss_network, config.losses.style_layers
-    )
-
-
-def build_optimizer(parameters: Iterable[nn.Parameter], schedule: StyleSchedule) -> torch.optim.Optimizer:
-    """The optimizer that --optimizer names."""
-    if schedule.optimizer == "adam":
-        return torch.optim.Adam(parameters, schedule.lr, fused=True)
-    return Muon(parameters, schedule.lr)
 
 
 def style_grams(
@@ -226,17 +186,14 @@ def style_grams(
 
 
 def _grams_of(name: str, size: int, layers: Sequence[str], loss_network: VGGFeatures) -> dict[str, Tensor]:
-    """Gram matrices of a painting, a folder of paintings, or a preset."""
-    path, device = Path(name), loss_network.mean.device
-    if path.is_dir() or path.suffix.lower() in images.FORMATS:
-        paths = find_photographs(path) if path.is_dir() else [path]
+    device = loss_network.mean.device
+    if paths := find_paintings(name):
         paintings = (images.to_tensor(images.resize(images.load(p), size)) for p in paths)
         grams = (gram_matrices(loss_network, painting.to(device), layers) for painting in paintings)
         return mean_grams(grams, [1.0] * len(paths))
     preset = load_preset(name)
     check_preset(preset, loss_network, layers)
-    grams_at = preset.at(size)
-    return {layer: grams_at[layer].to(device) for layer in layers}
+    return {layer: gram.to(device) for layer, gram in preset.at(size).items() if layer in layers}
 
 
 @dataclass
@@ -265,14 +222,8 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
 
 def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
     """The validation photographs before and after, by column title."""
-    network = state.networks["model"]
-    device = next(network.parameters()).device
-    columns: dict[str, list[Image.Image]] = {"photograph": [], "stylized": []}
-    for path in data.validation:
-        photograph = images.resize(images.load(path), VALIDATION_SIZE)
-        columns["photograph"].append(photograph)
-        columns["stylized"].append(images.to_image(stylize(images.to_tensor(photograph).to(device), network)))
-    return columns if data.validation else {}
+    photographs = [images.resize(images.load(path), VALIDATION_SIZE) for path in data.validation]
+    return {"photograph": photographs, "stylized": [stylize(p, state.networks["model"]) for p in photographs]}
 
 
 def plots(config: TrainConfig) -> dict[str, tuple[str, ...]]:

@@ -131,7 +131,7 @@ def test_ctrl_c_keeps_the_picture_so_far(folder):
 @pytest.mark.parametrize(
     "args, says",
     [
-        (["missing.png", "painting.png"], "no picture missing.png"),
+        (["missing.png", "painting.png"], "no file or folder missing.png"),
         (["photo.png", "missing.png"], "no picture missing.png"),
         (["photo.png", "--style", "nobody"], "no style nobody; expected"),
         (["photo.png", "painting.png", "--style-weights", "1", "2"], "got 2 weights for 1 styles"),

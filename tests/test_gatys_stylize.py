@@ -224,7 +224,7 @@ def test_invalid_arguments_are_named(content, painting, network, arguments, mess
     "options, message",
     [
         ({"content_layer": "relu9_1"}, "relu9_1.*choose from conv1_1, relu1_1"),
-        ({"style_layers": ("relu1_1", "relu1_1")}, "named twice"),
+        ({"style_layers": ("relu1_1", "relu1_1")}, "no duplicates"),
         ({"alpha": -1.0}, "--alpha must be 0 or more"),
         ({"alpha": 0.0, "beta": 0.0}, "both 0"),
         ({"steps": 0}, "--steps must be at least 1"),
