@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,17 +32,11 @@ def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] =
 
 STROKE_SIZES = (0.25, 8.0)
 """Smallest and largest --stroke-size."""
-
-FORMATS = "{jpg,png,webp,tiff,bmp,avif}"
 THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
 
 
 def check_at_least(options: Any, least: float, *names: str) -> None:
-    """Refuse options below `least`, infinite or NaN; None is allowed.
-
-    Raises:
-        ValueError: The message names the flag and its value.
-    """
+    """Refuse options below `least`, infinite or NaN; None is allowed. The error names the flag and its value."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not least <= value < float("inf"):
@@ -50,11 +45,7 @@ def check_at_least(options: Any, least: float, *names: str) -> None:
 
 
 def check_positive(options: Any, *names: str) -> None:
-    """Refuse options that are not positive, infinite or NaN; None is allowed.
-
-    Raises:
-        ValueError: The message names the flag and its value.
-    """
+    """Refuse options that are not positive, infinite or NaN; None is allowed."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
@@ -62,11 +53,7 @@ def check_positive(options: Any, *names: str) -> None:
 
 
 def check_weights(options: Any, name: str) -> None:
-    """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed.
-
-    Raises:
-        ValueError: The message names the flag and its value.
-    """
+    """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed."""
     weights = getattr(options, name)
     if weights and not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
         shown = " ".join(map(str, weights))
@@ -98,7 +85,7 @@ class PictureOptions:
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink pictures whose longer side exceeds this many pixels; the results stay that small."""
 
-    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
+    format: Annotated[Format | None, default_is("that of the input", "{jpg,png,webp,tiff,bmp,avif}")] = None
     """Output format of pictures. HEIC (extra `heic`) becomes jpg, GIF becomes png."""
 
     smoothing: float = 0.98
@@ -166,15 +153,7 @@ class TrainingData:
             )
 
     def check_crop_size(self, smallest: int, given: str) -> None:
-        """Refuse crop sizes that the networks do not accept.
-
-        Args:
-            smallest: The smallest valid side.
-            given: What determines it, for the message.
-
-        Raises:
-            ValueError: The side is smaller, or not a multiple of 4.
-        """
+        """Refuse sides that are no multiple of 4 or less than `smallest`; the message says what is `given`."""
         if self.crop_size % 4 or self.crop_size < smallest:
             raise ValueError(
                 f"--crop-size {self.crop_size}: expected a multiple of 4, at least {smallest} with {given}"
@@ -294,30 +273,28 @@ class RunConfig(RunName):
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> Self:
-        """The options of a preset.
-
-        Args:
-            given: Other values, by the names of the options without their groups.
-        """
+        """The options of a preset with other values, which are `given` by name, without groups."""
         return _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})
 
     def plain(self) -> dict[str, Any]:
         """The options as JSON values in their groups, without `resume`, which is no property of the run."""
-        plain = _jsonable(dataclasses.asdict(self))
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         del plain["resume"]
         return plain
 
     def differences(self, saved: Mapping[str, Any], *names: str) -> list[str]:
-        """Options that differ from saved ones, as text: of all, or of those named.
+        """Options that differ from saved ones, as text: of all, or of those named."""
 
-        Options that are newer than the saved ones had their defaults.
-        """
-        now, before = flatten(self.plain()), flatten(saved)
-        defaults = flatten(_build(type(self), {}).plain())
+        def shown(value: Any) -> str:
+            return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+        now = flatten(self.plain())
+        # Options that are newer than the saved ones had their defaults.
+        before = flatten(_build(type(self), {}).plain()) | flatten(saved)
         return [
-            f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(before.get(key, defaults[key]))})"
+            f"--{key.replace('_', '-')} {shown(now[key])} (was {shown(before[key])})"
             for key in names or now
-            if before.get(key, defaults[key]) != now[key]
+            if before[key] != now[key]
         ]
 
 
@@ -331,25 +308,21 @@ def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def nest(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Options in the groups of a dataclass; unknown names are left out."""
-    types = get_type_hints(options)
-    groups = {f.name: dataclasses.is_dataclass(types[f.name]) for f in dataclasses.fields(options)}
-    return {
-        name: nest(types[name], values) if is_group else values[name]
-        for name, is_group in groups.items()
-        if is_group or name in values
-    }
+    nested: dict[str, Any] = {}
+    for f in dataclasses.fields(options):
+        if dataclasses.is_dataclass(kind := get_type_hints(options)[f.name]):
+            nested[f.name] = nest(kind, values)
+        elif f.name in values:
+            nested[f.name] = values[f.name]
+    return nested
 
 
 def _build(options: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of a dataclass with groups from values without groups; required ones that are not given are MISSING.
-
-    The command line asks for these.
-    """
-    types = get_type_hints(options)
+    """A dataclass with groups from values without groups; the command line asks for what is MISSING."""
     given: dict[str, Any] = {}
     for f in dataclasses.fields(options):  # type: ignore[arg-type]
-        if dataclasses.is_dataclass(types[f.name]):
-            given[f.name] = _build(types[f.name], values)
+        if dataclasses.is_dataclass(kind := get_type_hints(options)[f.name]):
+            given[f.name] = _build(kind, values)
         elif f.name in values:
             given[f.name] = values[f.name]
         elif f.default is dataclasses.MISSING:
@@ -374,14 +347,3 @@ class ExportOptions:
         check_at_least(self, 1, "threads")
         if self.output.suffix not in (".onnx", ".pt2"):
             raise ValueError(f"--output {self.output}: expected a .onnx or .pt2 file")
-
-
-def _jsonable(value: Any) -> Any:
-    """JSON has neither paths nor tuples."""
-    if isinstance(value, dict):
-        return {name: _jsonable(part) for name, part in value.items()}
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
