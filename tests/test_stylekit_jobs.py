@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from cyclegan.models import Generator
+from cyclegan.options import GeneratorConfig
 from cyclegan.translate import translate
 from johnson.models import TransformerNet
+from johnson.options import NetworkConfig
 from johnson.stylize import stylize
 from stylekit import cli, distributed
 from stylekit.pictures import images, jobs, photographs
@@ -173,14 +175,15 @@ def test_an_empty_string_is_not_the_current_folder(tmp_path):
 def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder):
     picture = images.to_tensor(images.load("photos/a.jpg"))[..., :24, :16]
     images.save(picture, "photos/a.jpg")
-    networks = Generator(4, 1).eval(), TransformerNet(4, 1).eval()
+    generator = Generator(GeneratorConfig(ngf=4, n_blocks=1)).eval()
+    transformer = TransformerNet(NetworkConfig(width=4, n_blocks=1)).eval()
     jobs = plan_jobs(["photos/a.jpg"], Path("out"))
     process, measured = psutil.Process(), []
     for i in range(330):
         if i % 2:
-            assert [outcome.error for outcome in process_files(jobs, lambda x: translate(x, networks[0]))] == [None]
+            assert [outcome.error for outcome in process_files(jobs, lambda x: translate(x, generator))] == [None]
         else:
-            stylize(picture, networks[1])
+            stylize(picture, transformer)
         if i in (29, 329):
             measured.append((process.num_fds(), process.num_threads(), process.memory_info().rss))
     # A leak would add 150. A thread that has ended may take a moment to vanish.
