@@ -229,9 +229,8 @@ def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> 
 
     sheet_path = None
     if sheet:
-        sheet_path = output / "sheet.jpg"
-        if jobs[0].target == output:
-            sheet_path = output.with_name(f"{output.stem}-sheet.jpg")
+        is_file = jobs[0].target == output
+        sheet_path = output.with_name(f"{output.stem}-sheet.jpg") if is_file else output / "sheet.jpg"
         if sheet_path.resolve() in real_paths(path for job in jobs for path in (job.source, job.target)):
             raise ValueError(f"--sheet: {sheet_path} is an input or a result; choose another --output")
     if overwrite:
@@ -268,8 +267,8 @@ def report_outcomes(
     failed = 0
     pairs: list[list[Image.Image]] = []
     height = 480 if len(jobs) == 1 else 256
-    silent = None if _is_main() else True
-    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=silent, delay=1):
+    hidden = None if _is_main() else True
+    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=hidden, delay=1):
         if outcome.error is not None:
             failed += 1
             tqdm.write(f"{prog}: {printable(outcome.error)}", file=sys.stderr)
@@ -281,11 +280,9 @@ def report_outcomes(
     failed = sum(number for number, _ in reports)
     in_order = itertools.chain(*itertools.zip_longest(*(theirs for _, theirs in reports)))
     pairs = [pair for pair in in_order if pair is not None][:SHEET_LIMIT]
-    count = len(jobs) - failed
-    noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
-    if count:
-        where = jobs[0].target if len(jobs) == 1 else output
-        print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {where}")
+    if count := len(jobs) - failed:
+        noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
+        print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {jobs[0].target if len(jobs) == 1 else output}")
     if pairs and sheet is not None:
         across = 1 if len(pairs) <= 4 else 3
         rows = [list(itertools.chain(*pairs[i : i + across])) for i in range(0, len(pairs), across)]
@@ -340,8 +337,8 @@ def export_network(
             expected = (expected * 255).round() / 255
         difference = float((painted - expected).abs().max()) * 255
         largest = max(largest, difference)
-        size = f"{image.shape[3]} x {image.shape[2]} px"
-        print(f"largest difference from PyTorch in gray levels, at {size}: {difference:.2g}")
+        height, width = image.shape[2:]
+        print(f"largest difference from PyTorch in gray levels, at {width} x {height} px: {difference:.2g}")
     if largest > 1.001:  # Bytes that differ by one differ by slightly more as floating-point numbers.
         print(f"{prog}: the file differs from PyTorch by more than one gray level", file=sys.stderr)
         return 1
@@ -355,8 +352,8 @@ def list_networks(kind: str = "") -> int:
     for name, folder in bundled(kind).items():
         card = folder / "README.md"
         lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-        title = next((line.lstrip("# ") for line in lines if line.startswith("# ")), "")
-        print(f"{name:28} {title}")
+        titles = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+        print(f"{name:28} {''.join(titles[:1])}")
     return 0
 
 

@@ -40,8 +40,7 @@ def check_at_least(options: Any, least: float, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not least <= value < float("inf"):
-            expected = "0 or more" if least == 0 else f"at least {least:g}"
-            raise ValueError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
+            raise ValueError(f"{_flag(name)} must be {f'at least {least:g}' if least else '0 or more'}, got {value}")
 
 
 def check_positive(options: Any, *names: str) -> None:
@@ -49,15 +48,22 @@ def check_positive(options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+            raise ValueError(f"{_flag(name)} must be positive, got {value}")
 
 
 def check_weights(options: Any, name: str) -> None:
     """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed."""
     weights = getattr(options, name)
     if weights and not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
-        shown = " ".join(map(str, weights))
-        raise ValueError(f"--{name.replace('_', '-')} must not be negative or all 0, got {shown}")
+        raise ValueError(f"{_flag(name)} must not be negative or all 0, got {_shown(weights)}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ class PictureOptions:
 
 
 Hidden: Any = tyro.conf.Suppress
-"""Marks a field that presets and Python set, and that has no flag."""
+"""Marks a field without a flag, for presets and Python."""
 
 
 @dataclass(frozen=True)
@@ -284,15 +290,11 @@ class RunConfig(RunName):
 
     def differences(self, saved: Mapping[str, Any], *names: str) -> list[str]:
         """Options that differ from saved ones, as text: of all, or of those named."""
-
-        def shown(value: Any) -> str:
-            return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
         now = flatten(self.plain())
         # Options that are newer than the saved ones had their defaults.
         before = flatten(_build(type(self), {}).plain()) | flatten(saved)
         return [
-            f"--{key.replace('_', '-')} {shown(now[key])} (was {shown(before[key])})"
+            f"{_flag(key)} {_shown(now[key])} (was {_shown(before[key])})"
             for key in names or now
             if before[key] != now[key]
         ]
@@ -308,10 +310,10 @@ def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def nest(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Options in the groups of a dataclass; unknown names are left out."""
-    nested: dict[str, Any] = {}
+    types, nested = get_type_hints(options), dict[str, Any]()
     for f in dataclasses.fields(options):
-        if dataclasses.is_dataclass(kind := get_type_hints(options)[f.name]):
-            nested[f.name] = nest(kind, values)
+        if dataclasses.is_dataclass(types[f.name]):
+            nested[f.name] = nest(types[f.name], values)
         elif f.name in values:
             nested[f.name] = values[f.name]
     return nested
@@ -319,10 +321,10 @@ def nest(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _build(options: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass with groups from values without groups; the command line asks for what is MISSING."""
-    given: dict[str, Any] = {}
+    types, given = get_type_hints(options), dict[str, Any]()
     for f in dataclasses.fields(options):  # type: ignore[arg-type]
-        if dataclasses.is_dataclass(kind := get_type_hints(options)[f.name]):
-            given[f.name] = _build(kind, values)
+        if dataclasses.is_dataclass(types[f.name]):
+            given[f.name] = _build(types[f.name], values)
         elif f.name in values:
             given[f.name] = values[f.name]
         elif f.default is dataclasses.MISSING:

@@ -76,7 +76,6 @@ def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        PermissionError: A subfolder cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -219,11 +218,11 @@ def to_unit(x: Tensor) -> Tensor:
 
 def resize(image: Image.Image, longest: int) -> Image.Image:
     """Shrink a picture to a longer side of `longest` pixels, keeping its aspect ratio; never enlarges."""
-    if max(image.size) <= longest:
-        return image
     scale = longest / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    if scale >= 1:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _encode(image: Image.Image, path: Path, kind: str, exif: Image.Exif | None, profile: bytes) -> bytes:
@@ -313,8 +312,9 @@ def _silence_libtiff() -> None:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB in sRGB, on white."""
-    image = _unmultiplied(image)
     alpha = alpha_of(image)
+    if image.mode in ("La", "RGBa"):  # Colors are multiplied by alpha.
+        image = image.convert(image.mode.upper())
     if image.mode.startswith("I") or image.mode == "F":
         image = _from_deep_gray(image)
     elif image.mode not in ("RGB", "L", "CMYK"):
@@ -329,18 +329,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def alpha_of(image: Image.Image) -> Image.Image | None:
     """The alpha channel, in mode L; None for an opaque picture."""
-    image = _unmultiplied(image)
     key = image.info.get("transparency")
     if image.mode.startswith("I") and isinstance(key, int):
         return Image.fromarray((np.asarray(image) != key).astype(np.uint8) * np.uint8(255))
-    if key is not None or "A" in image.getbands():
-        return image.convert("RGBA").getchannel("A")
-    return None
-
-
-def _unmultiplied(image: Image.Image) -> Image.Image:
-    """The same picture with colors that are not multiplied by alpha."""
-    return image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image
+    if image.mode in ("La", "RGBa"):
+        return image.getchannel("a")
+    return image.convert("RGBA").getchannel("A") if key is not None or "A" in image.getbands() else None
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

@@ -38,13 +38,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job: the pictures before and after, or an error."""
+    """The result of a job: the pictures before and after, or why there is none."""
 
     job: Job
     before: Image.Image | None = None
     after: Image.Image | None = None
     error: str | None = None
-    """Why there is no result; None on success."""
 
 
 def plan_jobs(
@@ -197,9 +196,6 @@ def _write(job: Job, photograph: Photograph, painting: Tensor) -> Outcome:
 
 def _with_suffix(target: Path, format: str | None, videos: Collection[str]) -> Path:
     suffix = target.suffix.lower()
-    if suffix in videos:
+    if suffix in videos or (format is None and suffix in images.FORMATS):
         return target
-    if format is not None:
-        return target.with_suffix(f".{format}")
-    # A suffix that cannot be written (or none) becomes another.
-    return target if suffix in images.FORMATS else target.with_suffix(images.READ_ONLY.get(suffix, ".png"))
+    return target.with_suffix(f".{format}" if format else images.READ_ONLY.get(suffix, ".png"))

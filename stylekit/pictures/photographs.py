@@ -69,8 +69,8 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
         image = images.resize(image, size)
         alpha = None if alpha is None else images.resize(alpha, size)
         if deep is not None:
-            channels = [images.resize(Image.fromarray(channel), size) for channel in np.moveaxis(deep, 2, 0)]
-            deep = np.stack(channels, axis=2).clip(0, 1)
+            channels = (images.resize(Image.fromarray(channel), size) for channel in np.moveaxis(deep, 2, 0))
+            deep = np.stack([np.asarray(channel) for channel in channels], axis=2).clip(0, 1)
     return Photograph(image, alpha, deep, exif, animated)
 
 
@@ -117,9 +117,9 @@ def _read_deep(
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
         return None
-    colors = _to_srgb(pixels[..., ::-1].astype(np.float32) / 65535, upright)
+    colors = _to_srgb(pixels[..., ::-1].astype(np.float32) / np.float32(65535), upright)
     if alpha is not None:
-        opacity = np.asarray(alpha, dtype=np.float32)[..., None] / 255
+        opacity = np.asarray(alpha, dtype=np.float32)[..., None] / np.float32(255)
         colors = colors * opacity + (1 - opacity)
     return None if np.abs(colors * 255 - np.asarray(image)).mean() > _MISREAD else colors
 

@@ -24,8 +24,7 @@ from tqdm import tqdm
 from stylekit.atomic import atomic_write
 from stylekit.pictures import images
 
-BT709 = 1
-LIMITED = 1
+BT709 = LIMITED = 1
 """FFmpeg's codes for the color space of HD video and for the value range 16 to 235."""
 
 
@@ -105,10 +104,8 @@ def _check_complete(source: Path) -> None:
         missing = stream.frames - frames > max(1, stream.frames / 20)
         short = not audio_ends and expected - end > max(1.0, expected / 20)
     if missing or short:
-        raise ValueError(
-            f"{source}: truncated: {frames} frames, {end:.1f} of {expected:.1f} s, can be read; repair it, for example "
-            "with `ffmpeg -i FILE -c copy NEW`"
-        )
+        readable = f"{frames} frames, {end:.1f} of {expected:.1f} s, can be read"
+        raise ValueError(f"{source}: truncated: {readable}; repair it, for example with `ffmpeg -i FILE -c copy NEW`")
 
 
 @contextmanager
@@ -165,7 +162,7 @@ def _to_image(frame: VideoFrame, size: int | None) -> Image.Image:
     unspecified = frame.colorspace in (2, None)
     source = ("ITU709" if frame.height >= 720 else "ITU601") if unspecified else None
     pixels = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()
-    picture = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)))
+    picture = Image.fromarray(np.rot90(pixels, frame.rotation // 90))
     return picture if size is None else images.resize(picture, size)
 
 
