@@ -224,14 +224,13 @@ def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> 
         FileExistsError: All results exist, or the sheet does.
         ValueError: The sheet would replace a picture.
     """
-    from stylekit.pictures.jobs import real_paths
     from stylekit.training.log import print0
 
     sheet_path = None
     if sheet:
         is_file = jobs[0].target == output
         sheet_path = output.with_name(f"{output.stem}-sheet.jpg") if is_file else output / "sheet.jpg"
-        if sheet_path.resolve() in real_paths(path for job in jobs for path in (job.source, job.target)):
+        if sheet_path.resolve() in {path.resolve() for job in jobs for path in (job.source, job.target)}:
             raise ValueError(f"--sheet: {sheet_path} is an input or a result; choose another --output")
     if overwrite:
         return jobs, sheet_path

@@ -66,16 +66,6 @@ def test_results_inside_the_input_folder_are_not_inputs_of_the_next_call(folder,
     assert [source for source, _ in planned(["photos"], folder / "photos/out")] == ["photos/a.jpg", "photos/sub/b.PNG"]
 
 
-def test_every_folder_is_looked_at_once_however_many_files_it_has(folder, monkeypatch):
-    for i in range(200):
-        (folder / "photos" / "sub" / f"{i}.png").hardlink_to(folder / "photos" / "a.jpg")
-    looks = []
-    resolve = Path.resolve
-    monkeypatch.setattr(Path, "resolve", lambda path: looks.append(path) or resolve(path))
-    assert len(planned(["photos"], Path("out"))) == 202
-    assert len(looks) < 10
-
-
 @pytest.mark.parametrize(
     ("inputs", "output", "error", "message"),
     [

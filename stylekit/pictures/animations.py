@@ -60,8 +60,8 @@ def load(path: str | Path, size: int | None = None) -> Animation:
             durations.append(float(frame.info.get("duration") or _DURATION))
             upright = ImageOps.exif_transpose(frame)
             picture, mask = images.to_rgb(upright), images.alpha_of(upright)
-            frames.append(picture if size is None else images.resize(picture, size))
-            masks.append(mask if mask is None or size is None else images.resize(mask, size))
+            frames.append(images.resize(picture, size))
+            masks.append(mask and images.resize(mask, size))
             plays = opened.info.get("loop")
         if opened.format == "GIF":
             plays = 1 if plays is None else plays + 1 if plays else 0  # GIF counts repetitions.

@@ -53,8 +53,7 @@ class Collection:
 
     def read(self, path: Path) -> Tensor:
         """Read a file, in the size and on the device of the collection; a picture that is too small is an error."""
-        picture = images.load(path)
-        picture = images.resize(picture, self.size) if self.size is not None else picture
+        picture = images.resize(images.load(path), self.size)
         if min(picture.size) < SMALLEST:
             raise ValueError(f"{path}: {picture.width} x {picture.height} pixels; expected at least {SMALLEST}")
         return images.to_tensor(picture).to(self.device)

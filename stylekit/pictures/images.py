@@ -216,11 +216,11 @@ def to_unit(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def resize(image: Image.Image, longest: int) -> Image.Image:
+def resize(image: Image.Image, longest: int | None) -> Image.Image:
     """Shrink a picture to a longer side of `longest` pixels, keeping its aspect ratio; never enlarges."""
-    scale = longest / max(image.size)
-    if scale >= 1:
+    if longest is None or longest >= max(image.size):
         return image
+    scale = longest / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS)
 
@@ -313,8 +313,6 @@ def _silence_libtiff() -> None:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB in sRGB, on white."""
     alpha = alpha_of(image)
-    if image.mode in ("La", "RGBa"):  # Colors are multiplied by alpha.
-        image = image.convert(image.mode.upper())
     if image.mode.startswith("I") or image.mode == "F":
         image = _from_deep_gray(image)
     elif image.mode not in ("RGB", "L", "CMYK"):
@@ -332,8 +330,6 @@ def alpha_of(image: Image.Image) -> Image.Image | None:
     key = image.info.get("transparency")
     if image.mode.startswith("I") and isinstance(key, int):
         return Image.fromarray((np.asarray(image) != key).astype(np.uint8) * np.uint8(255))
-    if image.mode in ("La", "RGBa"):
-        return image.getchannel("a")
     return image.convert("RGBA").getchannel("A") if key is not None or "A" in image.getbands() else None
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,28 +85,21 @@ def plan_jobs(
         targets = [output] if as_file else [_with_suffix(target, format, videos) for target in targets]
         jobs += map(Job, sources, targets)
     taken: dict[Path, Path] = {}
-    inputs_at = set(real_paths(job.source for job in jobs))
-    for job, target in zip(jobs, real_paths(job.target for job in jobs), strict=True):
-        other = taken.setdefault(target, job.source)
+    sources_at = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        other = taken.setdefault(job.target.resolve(), job.source)
         if other != job.source:
             raise ValueError(f"{other} and {job.source} would both be written to {job.target}; process them separately")
-        if target in inputs_at:
+        if job.target.resolve() in sources_at:
             raise ValueError(f"{job.target} is also an input and is never replaced; choose another --output")
     return jobs
-
-
-def real_paths(paths: Iterable[Path]) -> list[Path]:
-    """What `Path.resolve` gives for each file; each folder is looked at once, not once per file."""
-    folder = functools.cache(Path.resolve)
-    return [path.resolve() if path.is_symlink() else folder(path.parent) / path.name for path in paths]
 
 
 def _files(folder: Path, output: Path, suffixes: Collection[str]) -> list[Path]:
     """The files of a folder with these suffixes, or all, without the results of an earlier call inside of it."""
     paths, results = images.find(folder, suffixes), output.resolve()
-    if folder.resolve() not in results.parents:
-        return paths
-    return [path for path, real in zip(paths, real_paths(paths), strict=True) if results not in real.parents]
+    inside = folder.resolve() in results.parents
+    return [path for path in paths if not inside or results not in path.resolve().parents]
 
 
 def describe_skipped(inputs: Sequence[str | Path], output: Path, videos: Collection[str] = ()) -> str:

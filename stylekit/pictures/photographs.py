@@ -65,13 +65,10 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
         exif, animated = kept_exif(opened), is_animated(opened)
         # After Pillow, which refuses damaged files; OpenCV would print what it does not like about them.
         deep = _read_deep(path, upright, image, alpha) if _is_deep(opened, path) else None
-    if size is not None and max(image.size) > size:
-        image = images.resize(image, size)
-        alpha = None if alpha is None else images.resize(alpha, size)
-        if deep is not None:
-            channels = (images.resize(Image.fromarray(channel), size) for channel in np.moveaxis(deep, 2, 0))
-            deep = np.stack([np.asarray(channel) for channel in channels], axis=2).clip(0, 1)
-    return Photograph(image, alpha, deep, exif, animated)
+    if deep is not None:
+        channels = (images.resize(Image.fromarray(channel), size) for channel in np.moveaxis(deep, 2, 0))
+        deep = np.stack([np.asarray(channel) for channel in channels], axis=2).clip(0, 1)
+    return Photograph(images.resize(image, size), alpha and images.resize(alpha, size), deep, exif, animated)
 
 
 def save(painting: Tensor, path: str | Path, photograph: Photograph) -> Image.Image:

@@ -162,8 +162,7 @@ def _to_image(frame: VideoFrame, size: int | None) -> Image.Image:
     unspecified = frame.colorspace in (2, None)
     source = ("ITU709" if frame.height >= 720 else "ITU601") if unspecified else None
     pixels = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()
-    picture = Image.fromarray(np.rot90(pixels, frame.rotation // 90))
-    return picture if size is None else images.resize(picture, size)
+    return images.resize(Image.fromarray(np.rot90(pixels, frame.rotation // 90)), size)
 
 
 def _to_frame(picture: Image.Image, like: VideoFrame) -> VideoFrame:
