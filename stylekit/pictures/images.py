@@ -247,7 +247,7 @@ def _encode_deep(
 
     channels = [(picture * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy()[..., ::-1]]
     channels += [] if alpha is None else [np.asarray(alpha, dtype=np.int32)[..., None] * 257]
-    options = [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE]
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 8]  # Deflate.
     _, encoded = cv2.imencode(f".{kind.lower()}", np.concatenate(channels, 2).astype(np.uint16), options)
     content = encoded.tobytes()
     if kind == "TIFF":
