@@ -39,8 +39,6 @@ _SOURCES = {
     "stylize": "johnson.stylize",
     "translate": "cyclegan.translate",
 }
-_RENAMED = {"optimize": "stylize"}
-"""Both Gatys' and Johnson's packages have a function `stylize`."""
 
 __all__ = sorted(["__version__", *_SOURCES])
 
@@ -48,8 +46,8 @@ __all__ = sorted(["__version__", *_SOURCES])
 def __getattr__(name: str) -> Any:
     if name not in _SOURCES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(_SOURCES[name])
-    return getattr(module, _RENAMED.get(name, name))
+    # Both Gatys' and Johnson's packages have a function `stylize`.
+    return getattr(importlib.import_module(_SOURCES[name]), "stylize" if name == "optimize" else name)
 
 
 def __dir__() -> list[str]:

@@ -20,11 +20,9 @@ from typing import IO
 
 import psutil
 
+# Parts of temporary names: several machines may share a folder, and a later process may have the same number.
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
-"""In temporary names, since a folder may be shared by several machines."""
-
 _START = secrets.token_hex(4)
-"""In temporary names, since a later process may have the same number."""
 
 
 @contextmanager
@@ -34,50 +32,28 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     If anything fails, the previous file at `path` is untouched and no partial file remains. Parent folders are created.
 
     Raises:
-        OSError: The folder is not writable or the disk is full; the message names `path`.
+        OSError: The folder is not writable or the disk is full; the message names `path`. So do all functions below.
     """
-    path = Path(path)
-    partial = _partial_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent)
-        # Exclusive creation fails on everything that exists, links included.
-        with partial.open("xb") as file:
+    with _temporary(Path(path)) as partial:
+        with partial.open("xb") as file:  # "x" fails on everything that exists, links included.
             yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
-        raise OSError(write_error(path, error.strerror or str(error))) from error
-    finally:
-        # On success the file has been renamed; on failure even the folder may be missing.
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a temporary folder whose files replace those in `path` one by one, each complete, when the block succeeds.
-
-    Raises:
-        OSError: The folder is not writable or the disk is full; the message names `path`.
-    """
+    """Fill a temporary folder whose files replace those in `path` one by one, each whole, when the block succeeds."""
     path = Path(path)
-    partial = _partial_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent)
+    with _temporary(path) as partial:
         partial.mkdir()
         yield partial
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
         for file in sorted(partial.iterdir()):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             file.replace(path / file.name)
-    except OSError as error:
-        raise OSError(write_error(path, error.strerror or str(error))) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -86,85 +62,61 @@ def atomic_tree(path: str | Path) -> Iterator[Path]:
 
     If the process is killed between the two renames that this takes, the old folder comes back when another process
     writes into the folder around it.
-
-    Raises:
-        OSError: The folder is not writable or the disk is full; the message names `path`.
     """
     path = Path(path)
-    partial = _partial_path(path)
-    new, old = partial / "new", partial / "old" / path.name
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(path.parent)
+    with _temporary(path) as partial:
+        new, old = partial / "new", partial / "old" / path.name
         new.mkdir(parents=True)
         old.parent.mkdir()
         yield new
         if path.exists():
             path.replace(old)
         new.replace(path)
-    except OSError as error:
-        raise OSError(write_error(path, error.strerror or str(error))) from error
-    finally:
-        with contextlib.suppress(OSError):
-            _remove(partial)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links. Replaces `target` atomically.
 
     Files written by `atomic_write` are replaced, never changed, so a second name keeps its content.
-
-    Raises:
-        OSError: The folder is not writable or the disk is full; the message names `target`.
     """
-    partial = _partial_path(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target.parent)
-        try:
+        with _temporary(target) as partial:
             partial.hardlink_to(source)
-        except OSError:
-            with source.open("rb") as original, partial.open("xb") as copy:
-                shutil.copyfileobj(original, copy)
-                copy.flush()
-                os.fsync(copy.fileno())
-        partial.replace(target)
-    except OSError as error:
-        raise OSError(write_error(target, error.strerror or str(error))) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+            partial.replace(target)
+    except OSError:
+        with source.open("rb") as original, atomic_write(target) as copy:
+            shutil.copyfileobj(original, copy)
 
 
 def check_writable(path: str | Path) -> None:
-    """Fail early if a file could not be written at `path`. Parent folders are created.
+    """Fail early if a file could not be written at `path`. Parent folders are created."""
+    with _temporary(Path(path)) as partial:
+        partial.touch(exist_ok=False)
 
-    Raises:
-        OSError: The folder is not writable; the message names `path`.
-    """
-    path = Path(path)
-    partial = _partial_path(path)
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new name in the folder of `path`; what is left under it is removed at the end."""
+    partial = path.with_name(f".{_HOST}-{os.getpid()}-{_START}-{secrets.token_hex(8)}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch(exist_ok=False)
-        partial.unlink()
+        _remove_leftovers(path.parent)
+        yield partial
     except OSError as error:
-        raise OSError(write_error(path, error.strerror)) from error
-
-
-def _partial_path(path: Path) -> Path:
-    """A new temporary name, in the same folder, that `path` is written under."""
-    return path.with_name(f".{_HOST}-{os.getpid()}-{_START}-{secrets.token_hex(8)}.part")
+        raise OSError(write_error(path, error.strerror or str(error))) from error
+    finally:
+        with contextlib.suppress(OSError):  # A file that succeeded has been renamed.
+            _remove(partial)
 
 
 @functools.cache
 def _remove_leftovers(folder: Path) -> None:
     """Remove what processes of this machine that no longer run have left in a folder; once per process."""
     for leftover in folder.glob(f".{_HOST}-*.part"):
-        process = leftover.name.split("-")[1]
+        _, process, start, *_ = leftover.name.split("-")
         # In a container every start has the same process number.
         own = process == str(os.getpid())
-        if leftover.name.split("-")[2] != _START if own else process.isdigit() and not psutil.pid_exists(int(process)):
+        if start != _START if own else process.isdigit() and not psutil.pid_exists(int(process)):
             with contextlib.suppress(OSError):  # Another process may remove it, too.
                 _remove(leftover)
 

@@ -36,17 +36,11 @@ T = TypeVar("T")
 C = TypeVar("C", bound=RunConfig)
 N = TypeVar("N", bound="nn.Module")
 
-PARITY_SIZES = (320, 229)
-"""Longer sides, in pixels, of the photograph on which an exported network is compared; one gives odd sides."""
-
 FLAGS = (tyro.conf.OmitArgPrefixes,)
 """Groups of options are titled boxes in --help, not parts of the flags."""
 
 SHEET_LIMIT = 120
 """Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
-
-LINE_LIMIT = 1000
-"""Characters of an error: names in a damaged file may be of any length."""
 
 # Idle OpenMP threads sleep instead of spinning. It costs nothing on an idle machine (benchmarks/README.md); on a busy
 # one spinning makes two threads slower than one. It must be set before PyTorch loads OpenMP.
@@ -88,8 +82,8 @@ def exit_on_error(prog: str) -> Iterator[None]:
 def printable(text: str) -> str:
     """One line without control characters, which a file name may contain and a terminal would obey; not endless."""
     line = " ".join(text.split())
-    if len(line) > LINE_LIMIT:
-        line = f"{line[:LINE_LIMIT].rstrip()} ..."
+    if len(line) > 1000:
+        line = f"{line[:1000].rstrip()} ..."
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
@@ -102,8 +96,7 @@ def parse_command(commands: Mapping[str, type], prog: str, description: str, arg
         commands: Dataclass of each sub-command by name.
         args: Command line; None takes sys.argv.
     """
-    args = list(sys.argv[1:] if args is None else args)
-    _print_version(prog, args)
+    args = _arguments(prog, args)
     parsers = []
     for name, options in commands.items():
         # Only the command in use reads the saved options of a run.
@@ -116,19 +109,13 @@ def parse_command(commands: Mapping[str, type], prog: str, description: str, arg
 
 def parse(options: type[T], prog: str, args: Sequence[str] | None = None) -> T:
     """Read the flags of a program without sub-commands; see `parse_command`."""
-    args = list(sys.argv[1:] if args is None else args)
-    _print_version(prog, args)
+    args = _arguments(prog, args)
     default: Any = training_defaults(options, prog, args)
     return tyro.cli(options, prog=prog, args=args, default=default, config=FLAGS, console_outputs=_is_main())
 
 
 def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any:
-    """The defaults of a training command: those of the preset or, with --resume, the saved options of the run.
-
-    Raises:
-        FileNotFoundError: There is no run to resume.
-        ValueError: Its config.json is damaged.
-    """
+    """The defaults of a training command: those of the preset or, with --resume, the saved options of the run."""
     if not issubclass(options, RunConfig):
         return tyro.MISSING_NONPROP
     given, _ = tyro.cli(
@@ -156,7 +143,7 @@ def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors()[0]
-            reason = f"{first['loc'][-1]}: {first['msg']}" if first["loc"] else first["msg"]
+            reason = ": ".join([*map(str, first["loc"][-1:]), first["msg"]])
         raise ValueError(f"{path}: damaged ({reason}); restore it, or start a new run with another --name") from error
 
 
@@ -169,11 +156,7 @@ def sweep_name(config: C) -> C:
 
 @contextmanager
 def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
-    """Turn errors of training into ones that name the options that help: out of memory, and failing --compile.
-
-    Args:
-        smaller: Options of a smaller network.
-    """
+    """Turn errors of training into ones that name the options that help; `smaller` are those of a smaller network."""
     from stylekit.devices import is_out_of_memory
 
     try:
@@ -196,11 +179,7 @@ def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
 
 
 def report_training(result: Result, config: RunConfig, command: str) -> int:
-    """Say how to resume a run that a signal stopped; return the exit code.
-
-    Args:
-        command: The training command, to be shown.
-    """
+    """Say how to resume a run of a command that a signal stopped; return the exit code."""
     if result.signal is None:
         return 0
     if _is_main():
@@ -225,39 +204,34 @@ def process_pictures(
     from stylekit.networks.inference import process_with_network
     from stylekit.pictures import images
     from stylekit.pictures.jobs import describe_skipped, plan_jobs
+    from stylekit.training.log import print0
 
     jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)
     with distributed.process_group(device, distributed.PATIENT):
         jobs, sheet = select_jobs(jobs, config.output, config.sheet, config.overwrite)
-        print_main(describe_skipped(config.inputs, config.output, images.VIDEOS))
+        if skipped := describe_skipped(config.inputs, config.output, images.VIDEOS):
+            print0(skipped)
         distributed.wait_for_all()  # Barrier: no rank may mistake another rank's new file for an old one.
         outcomes = process_with_network(distributed.share(jobs), function, load(), config, device)
         return report_outcomes(outcomes, jobs, config.output, sheet, prog, done)
 
 
 def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> tuple[list[Job], Path | None]:
-    """The jobs still to be done, and the path of the contact sheet if one was requested.
-
-    Args:
-        jobs: All jobs, from `plan_jobs`.
-        output: As given by the user.
-        sheet: Whether to write a contact sheet.
-        overwrite: Whether to replace existing results.
+    """The jobs whose results do not exist, or all to overwrite them; and the path of the contact sheet, if requested.
 
     Raises:
         FileExistsError: All results exist, or the sheet does.
         ValueError: The sheet would replace a picture.
     """
-    from stylekit.pictures.jobs import real_paths
+    from stylekit.training.log import print0
 
     sheet_path = None
     if sheet:
-        sheet_path = output / "sheet.jpg"
-        if jobs[0].target == output:
-            sheet_path = output.with_name(f"{output.stem}-sheet.jpg")
-        if sheet_path.resolve() in real_paths(path for job in jobs for path in (job.source, job.target)):
+        is_file = jobs[0].target == output
+        sheet_path = output.with_name(f"{output.stem}-sheet.jpg") if is_file else output / "sheet.jpg"
+        if sheet_path.resolve() in {path.resolve() for job in jobs for path in (job.source, job.target)}:
             raise ValueError(f"--sheet: {sheet_path} is an input or a result; choose another --output")
     if overwrite:
         return jobs, sheet_path
@@ -268,7 +242,7 @@ def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> 
     if sheet_path is not None and sheet_path.exists():
         raise FileExistsError(f"{sheet_path} already exists; add --overwrite or choose another --output")
     if len(missing) < len(jobs):
-        print_main(f"skipped results that already exist: {len(jobs) - len(missing)} (--overwrite replaces them)")
+        print0(f"skipped results that already exist: {len(jobs) - len(missing)} (--overwrite replaces them)")
     return missing, sheet_path
 
 
@@ -282,8 +256,6 @@ def report_outcomes(
     Args:
         outcomes: Result of each job of this process, computed as it is iterated.
         jobs: From `select_jobs`, those of all processes.
-        output: As given by the user.
-        sheet: Path of the contact sheet; None for no sheet.
         done: Past participle for the summary, such as "translated".
     """
     from tqdm import tqdm
@@ -295,8 +267,8 @@ def report_outcomes(
     failed = 0
     pairs: list[list[Image.Image]] = []
     height = 480 if len(jobs) == 1 else 256
-    silent = None if _is_main() else True
-    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=silent, delay=1):
+    hidden = None if _is_main() else True
+    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=hidden, delay=1):
         if outcome.error is not None:
             failed += 1
             tqdm.write(f"{prog}: {printable(outcome.error)}", file=sys.stderr)
@@ -306,13 +278,11 @@ def report_outcomes(
     if not reports:
         return 0
     failed = sum(number for number, _ in reports)
-    rounds = itertools.zip_longest(*(theirs for _, theirs in reports))
-    pairs = [pair for together in rounds for pair in together if pair is not None][:SHEET_LIMIT]
-    count = len(jobs) - failed
-    noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
-    if count:
-        where = jobs[0].target if len(jobs) == 1 else output
-        print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {where}")
+    in_order = itertools.chain(*itertools.zip_longest(*(theirs for _, theirs in reports)))
+    pairs = [pair for pair in in_order if pair is not None][:SHEET_LIMIT]
+    if count := len(jobs) - failed:
+        noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
+        print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {jobs[0].target if len(jobs) == 1 else output}")
     if pairs and sheet is not None:
         across = 1 if len(pairs) <= 4 else 3
         rows = [list(itertools.chain(*pairs[i : i + across])) for i in range(0, len(pairs), across)]
@@ -338,10 +308,6 @@ def export_network(
 
     Returns:
         The exit code: 1 if a value differs by more than one gray level.
-
-    Raises:
-        ValueError: A package of the extra `export` is missing.
-        OSError: The file cannot be written.
     """
     from stylekit import devices
     from stylekit.networks import export
@@ -363,7 +329,7 @@ def export_network(
     photograph = Image.fromarray(load_sample_image("china.jpg"))
     largest = 0.0
     print(f"{config.output}: {config.output.stat().st_size / 1e6:.1f} MB, {config.pixels} in and out")
-    for longest in PARITY_SIZES:
+    for longest in (320, 229):  # One gives odd sides.
         image = images.to_tensor(images.resize(photograph, longest))
         with torch.inference_mode():
             painted, expected = exported(image), reference(image, network)
@@ -371,18 +337,12 @@ def export_network(
             expected = (expected * 255).round() / 255
         difference = float((painted - expected).abs().max()) * 255
         largest = max(largest, difference)
-        size = f"{image.shape[3]} x {image.shape[2]} px"
-        print(f"largest difference from PyTorch in gray levels, at {size}: {difference:.2g}")
+        height, width = image.shape[2:]
+        print(f"largest difference from PyTorch in gray levels, at {width} x {height} px: {difference:.2g}")
     if largest > 1.001:  # Bytes that differ by one differ by slightly more as floating-point numbers.
         print(f"{prog}: the file differs from PyTorch by more than one gray level", file=sys.stderr)
         return 1
     return 0
-
-
-def print_main(line: str) -> None:
-    """Print a line in the main process, unless it is empty."""
-    if line and _is_main():
-        print(line)
 
 
 def list_networks(kind: str = "") -> int:
@@ -392,15 +352,18 @@ def list_networks(kind: str = "") -> int:
     for name, folder in bundled(kind).items():
         card = folder / "README.md"
         lines = card.read_text(encoding="utf-8").splitlines() if card.is_file() else []
-        title = next((line.lstrip("# ") for line in lines if line.startswith("# ")), "")
-        print(f"{name:28} {title}")
+        titles = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+        print(f"{name:28} {''.join(titles[:1])}")
     return 0
 
 
-def _print_version(prog: str, args: Sequence[str]) -> None:
-    if list(args) == ["--version"]:
+def _arguments(prog: str, args: Sequence[str] | None) -> list[str]:
+    """The command line; --version ends the program."""
+    args = list(sys.argv[1:] if args is None else args)
+    if args == ["--version"]:
         print(f"{prog} {__version__}")
         sys.exit(0)
+    return args
 
 
 def _is_main() -> bool:

@@ -61,10 +61,8 @@ def unwrap(network: nn.Module) -> Any:
 def process_group(device: torch.device, timeout: timedelta | None = None) -> Iterator[None]:
     """Join the processes that torchrun started and leave at the end; does nothing for a single process.
 
-    On CUDA the group has a gloo backend as well, so that processes can agree without waiting for a GPU.
-
-    Args:
-        timeout: How long processes wait for each other before they fail; None: PyTorch's default, 10 to 30 minutes.
+    On CUDA the group has a gloo backend as well, so that processes can agree without waiting for a GPU. Processes
+    fail if they wait longer than the timeout for each other; None is PyTorch's default, 10 to 30 minutes.
     """
     if world_size() == 1:
         yield

@@ -58,34 +58,26 @@ def watch(
     text, curves, sheet = (DisplayHandle() for _ in range(3))
     for handle in (text, curves, sheet):
         handle.display({"text/plain": ""}, raw=True)
-    with tempfile.TemporaryDirectory() as place:
-        printed = Path(place) / "printed.txt"
-        with printed.open("w") as output:
-            command = [sys.executable, *map(str, arguments)]
-            # A list of arguments of the notebook's author; no shell reads it.
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
-        shown: dict[Path, float] = {}
-
-        def show() -> None:
-            lines = printed.read_text(errors="replace").splitlines()
-            # Everything after a failure, otherwise the current line.
-            text.update({"text/plain": "\n".join(lines if process.poll() else lines[-1:])}, raw=True)
-            lines_written = read_metrics(folder)
-            if len(lines_written) > 1:
-                terms = [name for name in lines_written[-1] if name not in NOT_LOSSES]
-                plot = plot_losses(folder, plots or {"losses": terms})
-                if plot is not None:
-                    curves.update(Shown(plot.read_bytes()))
-            sheets = sorted((folder / "samples").glob("*.png"), key=lambda path: path.stat().st_mtime)
-            if sheets and shown.get(sheets[-1]) != sheets[-1].stat().st_mtime:
-                shown[sheets[-1]] = sheets[-1].stat().st_mtime
-                sheet.update(Shown(_jpeg(images.load(sheets[-1]))))
-
-        interrupted = False
-        while process.poll() is None:
+    command = [sys.executable, *map(str, arguments)]
+    with tempfile.TemporaryDirectory() as place, Path(place, "printed.txt").open("w") as output:
+        # A list of arguments of the notebook's author; no shell reads it.
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+        shown, ended, interrupted = 0.0, False, False
+        while not ended:
             try:
-                show()
-                process.wait(every)
+                ended = process.poll() is not None
+                lines = Path(output.name).read_text(errors="replace").splitlines()
+                # Everything after a failure, otherwise the current line.
+                text.update({"text/plain": "\n".join(lines if process.returncode else lines[-1:])}, raw=True)
+                terms = [name for line in read_metrics(folder)[-1:] for name in line if name not in NOT_LOSSES]
+                if plot := plot_losses(folder, plots or {"losses": terms}):
+                    curves.update(Shown(plot.read_bytes()))
+                sheets = {path.stat().st_mtime: path for path in (folder / "samples").glob("*.png")}
+                if (latest := max(sheets, default=0.0)) > shown:
+                    sheet.update(Shown(_jpeg(images.load(sheets[latest]))))
+                    shown = latest
+                if not ended:
+                    process.wait(every)
             except subprocess.TimeoutExpired:
                 pass
             except KeyboardInterrupt:
@@ -93,7 +85,6 @@ def watch(
                 if not interrupted:
                     process.send_signal(signal.SIGINT)
                 interrupted = True
-        show()
     return process.returncode
 
 

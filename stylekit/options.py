@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,46 +32,38 @@ def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] =
 
 STROKE_SIZES = (0.25, 8.0)
 """Smallest and largest --stroke-size."""
-
-FORMATS = "{jpg,png,webp,tiff,bmp,avif}"
 THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
 
 
 def check_at_least(options: Any, least: float, *names: str) -> None:
-    """Refuse options below `least`, infinite or NaN; None is allowed.
-
-    Raises:
-        ValueError: The message names the flag and its value.
-    """
+    """Refuse options below `least`, infinite or NaN; None is allowed. The error names the flag and its value."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not least <= value < float("inf"):
-            expected = "0 or more" if least == 0 else f"at least {least:g}"
-            raise ValueError(f"--{name.replace('_', '-')} must be {expected}, got {value}")
+            raise ValueError(f"{_flag(name)} must be {f'at least {least:g}' if least else '0 or more'}, got {value}")
 
 
 def check_positive(options: Any, *names: str) -> None:
-    """Refuse options that are not positive, infinite or NaN; None is allowed.
-
-    Raises:
-        ValueError: The message names the flag and its value.
-    """
+    """Refuse options that are not positive, infinite or NaN; None is allowed."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+            raise ValueError(f"{_flag(name)} must be positive, got {value}")
 
 
 def check_weights(options: Any, name: str) -> None:
-    """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed.
-
-    Raises:
-        ValueError: The message names the flag and its value.
-    """
+    """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed."""
     weights = getattr(options, name)
     if weights and not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
-        shown = " ".join(map(str, weights))
-        raise ValueError(f"--{name.replace('_', '-')} must not be negative or all 0, got {shown}")
+        raise ValueError(f"{_flag(name)} must not be negative or all 0, got {_shown(weights)}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ class PictureOptions:
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink pictures whose longer side exceeds this many pixels; the results stay that small."""
 
-    format: Annotated[Format | None, default_is("that of the input", FORMATS)] = None
+    format: Annotated[Format | None, default_is("that of the input", "{jpg,png,webp,tiff,bmp,avif}")] = None
     """Output format of pictures. HEIC (extra `heic`) becomes jpg, GIF becomes png."""
 
     smoothing: float = 0.98
@@ -134,7 +127,7 @@ class PictureOptions:
 
 
 Hidden: Any = tyro.conf.Suppress
-"""Marks a field that presets and Python set, and that has no flag."""
+"""Marks a field without a flag, for presets and Python."""
 
 
 def hidden(options: type) -> set[str]:
@@ -172,15 +165,7 @@ class TrainingData:
             )
 
     def check_crop_size(self, smallest: int, given: str) -> None:
-        """Refuse crop sizes that the networks do not accept.
-
-        Args:
-            smallest: The smallest valid side.
-            given: What determines it, for the message.
-
-        Raises:
-            ValueError: The side is smaller, or not a multiple of 4.
-        """
+        """Refuse sides that are no multiple of 4 or less than `smallest`; the message says what is `given`."""
         if self.crop_size % 4 or self.crop_size < smallest:
             raise ValueError(
                 f"--crop-size {self.crop_size}: expected a multiple of 4, at least {smallest} with {given}"
@@ -327,21 +312,19 @@ class RunConfig(RunName):
 
     def plain(self) -> dict[str, Any]:
         """The options as JSON values in their groups, without `resume`, which is no property of the run."""
-        plain = _jsonable(dataclasses.asdict(self))
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
         del plain["resume"]
         return plain
 
     def differences(self, saved: Mapping[str, Any], *names: str) -> list[str]:
-        """Options that differ from saved ones, as text: of all, or of those named.
-
-        Options that are newer than the saved ones had their defaults.
-        """
-        now, before = flatten(self.plain()), self.read_saved(saved)
-        defaults = flatten(_build(type(self), {}).plain())
+        """Options that differ from saved ones, as text: of all, or of those named."""
+        now = flatten(self.plain())
+        # Options that are newer than the saved ones had their defaults.
+        before = flatten(_build(type(self), {}).plain()) | self.read_saved(saved)
         return [
-            f"--{key.replace('_', '-')} {_shown(now[key])} (was {_shown(before.get(key, defaults[key]))})"
+            f"{_flag(key)} {_shown(now[key])} (was {_shown(before[key])})"
             for key in names or now
-            if before.get(key, defaults[key]) != now[key]
+            if before[key] != now[key]
         ]
 
 
@@ -355,22 +338,18 @@ def flatten(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def nest(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Options in the groups of a dataclass; unknown names are left out."""
-    types = get_type_hints(options)
-    groups = {f.name: dataclasses.is_dataclass(types[f.name]) for f in dataclasses.fields(options)}
-    return {
-        name: nest(types[name], values) if is_group else values[name]
-        for name, is_group in groups.items()
-        if is_group or name in values
-    }
+    types, nested = get_type_hints(options), dict[str, Any]()
+    for f in dataclasses.fields(options):
+        if dataclasses.is_dataclass(types[f.name]):
+            nested[f.name] = nest(types[f.name], values)
+        elif f.name in values:
+            nested[f.name] = values[f.name]
+    return nested
 
 
 def _build(options: type[T], values: Mapping[str, Any]) -> T:
-    """An instance of a dataclass with groups from values without groups; required ones that are not given are MISSING.
-
-    The command line asks for these.
-    """
-    types = get_type_hints(options)
-    given: dict[str, Any] = {}
+    """A dataclass with groups from values without groups; the command line asks for what is MISSING."""
+    types, given = get_type_hints(options), dict[str, Any]()
     for f in dataclasses.fields(options):  # type: ignore[arg-type]
         if dataclasses.is_dataclass(types[f.name]):
             given[f.name] = _build(types[f.name], values)
@@ -398,14 +377,3 @@ class ExportOptions:
         check_at_least(self, 1, "threads")
         if self.output.suffix not in (".onnx", ".pt2"):
             raise ValueError(f"--output {self.output}: expected a .onnx or .pt2 file")
-
-
-def _jsonable(value: Any) -> Any:
-    """JSON has neither paths nor tuples."""
-    if isinstance(value, dict):
-        return {name: _jsonable(part) for name, part in value.items()}
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -78,7 +78,7 @@ def test_invalid_options_of_a_pretraining_are_refused(options, message):
 
 
 def test_options_that_do_not_exist_are_refused():
-    with pytest.raises(TypeError, match="TrainConfig has no options one_way"):
+    with pytest.raises(TypeError, match="TrainConfig has no option one_way"):
         train(one_way=True)
 
 

@@ -170,7 +170,8 @@ class Evaluation:
     def __init__(self, *_):
         torch.rand(7)  # Whatever it draws must not change the training.
 
-    def measure(self, G, F):
+    def measure(self, generators):
+        assert len(generators) == 2
         torch.rand(7)
         self.count = getattr(self, "count", 0) + 1
         return {"x2y": {"kid": Metric(Estimate(*[float(self.count)] * 3))}}

@@ -123,7 +123,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
 
 def test_a_process_with_the_number_of_a_killed_one_removes_what_that_left(tmp_path, monkeypatch):
     # As in a container, where every start has the same numbers.
-    left = [atomic._partial_path(tmp_path / "a") for _ in range(2)]
+    left = [tmp_path / f".{atomic._HOST}-{os.getpid()}-{atomic._START}-{i}.part" for i in range(2)]
     left[0].touch()
     left[1].mkdir()
     monkeypatch.setattr(atomic, "_START", "another")

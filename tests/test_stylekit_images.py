@@ -15,7 +15,6 @@ from PIL import Image, ImageCms
 
 from stylekit.pictures import images
 
-# `images` installs this filter when it is imported; pytest resets filters for every test.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)

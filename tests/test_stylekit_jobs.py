@@ -66,16 +66,6 @@ def test_results_inside_the_input_folder_are_not_inputs_of_the_next_call(folder,
     assert [source for source, _ in planned(["photos"], folder / "photos/out")] == ["photos/a.jpg", "photos/sub/b.PNG"]
 
 
-def test_every_folder_is_looked_at_once_however_many_files_it_has(folder, monkeypatch):
-    for i in range(200):
-        (folder / "photos" / "sub" / f"{i}.png").hardlink_to(folder / "photos" / "a.jpg")
-    looks = []
-    resolve = Path.resolve
-    monkeypatch.setattr(Path, "resolve", lambda path: looks.append(path) or resolve(path))
-    assert len(planned(["photos"], Path("out"))) == 202
-    assert len(looks) < 10
-
-
 @pytest.mark.parametrize(
     ("inputs", "output", "error", "message"),
     [
@@ -175,14 +165,15 @@ def test_an_empty_string_is_not_the_current_folder(tmp_path):
 def test_hundreds_of_pictures_leave_no_open_file_no_thread_and_no_memory(folder):
     picture = images.to_tensor(images.load("photos/a.jpg"))[..., :24, :16]
     images.save(picture, "photos/a.jpg")
-    networks = Generator(GeneratorConfig(4, 1)).eval(), TransformerNet(NetworkConfig(4, 1)).eval()
+    generator = Generator(GeneratorConfig(ngf=4, n_blocks=1)).eval()
+    transformer = TransformerNet(NetworkConfig(width=4, n_blocks=1)).eval()
     jobs = plan_jobs(["photos/a.jpg"], Path("out"))
     process, measured = psutil.Process(), []
     for i in range(330):
         if i % 2:
-            assert [outcome.error for outcome in process_files(jobs, lambda x: translate(x, networks[0]))] == [None]
+            assert [outcome.error for outcome in process_files(jobs, lambda x: translate(x, generator))] == [None]
         else:
-            stylize(picture, networks[1])
+            stylize(picture, transformer)
         if i in (29, 329):
             measured.append((process.num_fds(), process.num_threads(), process.memory_info().rss))
     # A leak would add 150. A thread that has ended may take a moment to vanish.

@@ -24,17 +24,13 @@ _DURATION = 100
 
 @dataclass(frozen=True)
 class Animation:
-    """Decoded frames, upright, in sRGB, on white."""
+    """Decoded frames of one size, upright, in sRGB, on white."""
 
     frames: list[Image.Image]
-    """RGB, all of one size."""
-
     masks: list[Image.Image | None]
     """The alpha channel of each frame; None if it is opaque."""
-
     durations: list[float]
     """Of each frame, in milliseconds."""
-
     plays: int
     """How often the animation is shown; 0 is without end."""
 
@@ -45,10 +41,7 @@ def is_animated(image: Image.Image) -> bool:
 
 
 def load(path: str | Path, size: int | None = None) -> Animation:
-    """Load all frames.
-
-    Args:
-        size: Shrink the frames to this longer side.
+    """Load all frames, shrunk to a longer side of `size`.
 
     Raises:
         ValueError: Damaged, or of more than `images.MAX_PIXELS` pixels in all frames; the message names the file.
@@ -67,8 +60,8 @@ def load(path: str | Path, size: int | None = None) -> Animation:
             durations.append(float(frame.info.get("duration") or _DURATION))
             upright = ImageOps.exif_transpose(frame)
             picture, mask = images.to_rgb(upright), images.alpha_of(upright)
-            frames.append(picture if size is None else images.resize(picture, size))
-            masks.append(mask if mask is None or size is None else images.resize(mask, size))
+            frames.append(images.resize(picture, size))
+            masks.append(mask and images.resize(mask, size))
             plays = opened.info.get("loop")
         if opened.format == "GIF":
             plays = 1 if plays is None else plays + 1 if plays else 0  # GIF counts repetitions.
@@ -93,7 +86,6 @@ def process_animation(
 
     Raises:
         ValueError: The source is damaged or too large, or the target format cannot store animations.
-        OSError: The target cannot be written.
     """
     kind = images.FORMATS[target.suffix.lower()]
     if kind not in WRITABLE:
@@ -113,7 +105,7 @@ def process_animation(
         kind,
         save_all=True,
         append_images=painted[1:],
-        duration=[round(duration) for duration in animation.durations],
+        duration=list(map(round, animation.durations)),
         loop=animation.plays,
         icc_profile=images.SRGB,
         **WRITABLE[kind],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ SMALLEST = 16
 """Shorter side of the smallest pictures, in pixels: what feature networks need."""
 
 
+@dataclass
 class Collection:
     """Pictures of files, (1, 3, H, W) in [0, 1], by index or one after the other.
 
@@ -24,17 +26,15 @@ class Collection:
         errors: Receives a message for each picture that cannot be read.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int | None, device: torch.device | str, errors: list[str]) -> None:
-        self.paths = list(paths)
-        self.size = size
-        self.device = device
-        self.errors = errors
+    paths: Sequence[Path]
+    size: int | None
+    device: torch.device | str
+    errors: list[str]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Read a picture; raises the errors of `read`."""
         return self.read(self.paths[index])
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -42,26 +42,18 @@ class Collection:
 
     def items(self) -> Iterator[tuple[Path, Tensor]]:
         """Each picture that can be read, with its file."""
-        bad = []
         for path in self.paths:
             try:
                 picture = self.read(path)
             except (OSError, ValueError) as error:
                 self.errors.append(str(error))
-                bad.append(path)
+                self.paths = [other for other in self.paths if other != path]
             else:
                 yield path, picture
-        self.paths = [path for path in self.paths if path not in bad]
 
     def read(self, path: Path) -> Tensor:
-        """Read a file, in the size and on the device of the collection.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: It is no picture, damaged, or too small.
-        """
-        picture = images.load(path)
-        picture = images.resize(picture, self.size) if self.size is not None else picture
+        """Read a file, in the size and on the device of the collection; a picture that is too small is an error."""
+        picture = images.resize(images.load(path), self.size)
         if min(picture.size) < SMALLEST:
             raise ValueError(f"{path}: {picture.width} x {picture.height} pixels; expected at least {SMALLEST}")
         return images.to_tensor(picture).to(self.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 YCBCR = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
-"""Luma and the two chroma channels (ITU-R BT.601) as weights of red, green and blue."""
+"""Luma and the two chroma channels as weights of red, green and blue."""
 
 FLAT = 1e-4
 """Added to all variances, for pictures in [0, 1]: colors that hardly vary are not stretched to noise."""
@@ -27,12 +27,7 @@ def luma_and_chroma(pictures: Tensor) -> Tensor:
 
 
 def with_luma_of(image: Tensor, photograph: Tensor) -> Tensor:
-    """Combine the luma of one picture with the chroma of a photograph.
-
-    Args:
-        image: Source of the luma, (B, 3, H, W) in [0, 1].
-        photograph: Source of the chroma, the same shape.
-    """
+    """Combine the luma of a picture with the chroma of a photograph; all (B, 3, H, W) in [0, 1]."""
     return (photograph + (luma(image) - luma(photograph))).clamp(0, 1)
 
 
@@ -55,11 +50,7 @@ def local_mean(x: Tensor, width: int, border: Literal["reflect", "replicate"] | 
 def color_moments(pictures: Tensor) -> Tensor:
     """Mean of the products and of the values of the color channels; moments of several pictures can be averaged.
 
-    Args:
-        pictures: (B, 3, H, W) in [0, 1].
-
-    Returns:
-        (3, 4): E[c c^T], and E[c] in the last column; float64 on the CPU.
+    (B, 3, H, W) in [0, 1] -> (3, 4): E[c c^T], and E[c] in the last column; float64 on the CPU.
     """
     flat = pictures.detach().cpu().double().transpose(0, 1).flatten(1)
     return torch.cat([flat @ flat.mT / flat.shape[1], flat.mean(1, keepdim=True)], dim=1)

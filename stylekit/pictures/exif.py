@@ -25,47 +25,18 @@ def kept_exif(image: Image.Image) -> Image.Exif:
     Everything else is dropped: position, maker notes, serial numbers, comments and thumbnails. Damaged metadata counts
     as none.
     """
-    upright = Image.Exif()
-    upright[_BASE.Orientation] = 1
     kept = Image.Exif()
     try:
         found = image.getexif()
         _copy(found, kept, _KEPT)
-        kept[_BASE.Orientation] = 1
         details = kept.get_ifd(ExifTags.IFD.Exif)
         _copy(found.get_ifd(ExifTags.IFD.Exif), details, _KEPT_DETAILS)
         details[_BASE.ColorSpace] = 1  # sRGB.
         kept.tobytes()
     except Exception:  # Pillow raises almost anything on damaged metadata.
-        return upright
+        kept = Image.Exif()
+    kept[_BASE.Orientation] = 1
     return kept
-
-
-def add_to_tiff(content: bytes, exif: Image.Exif) -> bytes:
-    """Add metadata to a TIFF of one page: neither Pillow nor tifffile writes all of it.
-
-    The directory of the file moves to its end, where it has room for more tags. Tags that it has already are kept.
-    """
-    order = "<" if content[:2] == b"II" else ">"
-    version, start = struct.unpack(f"{order}HI", content[2:8])
-    if version != 42:
-        return content  # BigTIFF, over 4 GB.
-    content += bytes(len(content) % 2)
-    added = TiffImagePlugin.ImageFileDirectory_v2(prefix=content[:2])
-    for tag, value in exif.items():
-        if tag != ExifTags.IFD.Exif:
-            added[tag] = value
-    details = exif.get_ifd(ExifTags.IFD.Exif)
-    if details:
-        added[ExifTags.IFD.Exif] = dict(details)
-    block = added.tobytes(len(content))
-    entries = _entries(block, 0, order) | _entries(content, start, order)
-    directory = b"".join(entries[tag] for tag in sorted(entries))
-    block += bytes(len(block) % 2)
-    place = struct.pack(f"{order}I", len(content) + len(block))
-    return b"".join(
-        [content[:4], place, content[8:], block, struct.pack(f"{order}H", len(entries)), directory, bytes(4)]
-    )
 
 
 def _copy(source: Any, target: Any, tags: tuple[int, ...]) -> None:
@@ -73,6 +44,33 @@ def _copy(source: Any, target: Any, tags: tuple[int, ...]) -> None:
         value = source.get(tag)
         if value is not None and len(str(value)) <= _LONGEST:
             target[tag] = value
+
+
+def add_to_tiff(content: bytes, exif: Image.Exif, profile: bytes, alpha: bool) -> bytes:
+    """Add metadata, color profile and the meaning of the fourth channel to a TIFF of one page.
+
+    Pillow does not write the details of EXIF, OpenCV writes nothing of the three. The directory of the file moves to
+    its end, where it has room for more tags. Tags that it has already are kept.
+    """
+    order = "<" if content[:2] == b"II" else ">"
+    version, start = struct.unpack(f"{order}HI", content[2:8])
+    if version != 42:
+        return content  # BigTIFF, over 4 GB.
+    added = TiffImagePlugin.ImageFileDirectory_v2(prefix=content[:2])
+    added.update({tag: value for tag, value in exif.items() if tag != ExifTags.IFD.Exif})
+    if profile:
+        added[TiffImagePlugin.ICCPROFILE] = profile
+    if alpha:
+        added[TiffImagePlugin.EXTRASAMPLES] = 2  # Colors that are not multiplied by alpha.
+    if details := exif.get_ifd(ExifTags.IFD.Exif):
+        added[ExifTags.IFD.Exif] = dict(details)
+    content += bytes(len(content) % 2)
+    block = added.tobytes(len(content))
+    block += bytes(len(block) % 2)
+    entries = _entries(block, 0, order) | _entries(content, start, order)
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    place = struct.pack(f"{order}I", len(content) + len(block))
+    return b"".join([content[:4], place, content[8:], block, directory])
 
 
 def _entries(content: bytes, start: int, order: str) -> dict[int, bytes]:

@@ -11,18 +11,18 @@ import ctypes
 import functools
 import io
 import os
+import struct
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin, UnidentifiedImageError, _imaging
 from torch import Tensor
 
 from stylekit.atomic import atomic_write
-from stylekit.pictures import deep
 from stylekit.pictures.exif import add_to_tiff
 
 FORMATS = {
@@ -42,6 +42,9 @@ READ_ONLY = {".gif": ".png", ".heic": ".jpg", ".heif": ".jpg"}
 
 VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
 """Suffixes of video files that are read and written, with FFmpeg's names of their formats."""
+
+DEEP = ("PNG", "TIFF")
+"""Pillow's names of the formats that can store 16 bits per channel, also of colors."""
 
 _READABLE = (*dict.fromkeys(FORMATS.values()), "GIF")
 """Formats accepted in a file whatever its suffix: on the web, GIFs often have another one."""
@@ -73,7 +76,6 @@ def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is no such folder.
-        PermissionError: A subfolder cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -106,20 +108,13 @@ def load(path: str | Path) -> Image.Image:
 
 @contextlib.contextmanager
 def decode(path: str | Path) -> Iterator[Image.Image]:
-    """Open a picture, check it before it takes much time or memory, and give errors in decoding it one line.
-
-    Raises:
-        As `load`.
-    """
+    """Open a picture after checks that it takes neither much time nor memory; raises the errors of `load`."""
     path = Path(path)
     try:
         if not path.is_file():
             raise FileNotFoundError(f"no picture {path}")
         with Image.open(path, formats=_readable(path)) as image:
-            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
-                raise Image.DecompressionBombError(f"got {image.width} x {image.height}")
-            _check_jpeg(image, path)
-            _check_tiff(image)
+            _check(image, path)
             yield image
     except FileNotFoundError:
         raise
@@ -144,21 +139,21 @@ def save(
     path: str | Path,
     description: str = "",
     bits: Literal[8, 16] = 8,
-    alpha: NDArray[np.float32] | None = None,
+    alpha: Image.Image | None = None,
     exif: Image.Exif | None = None,
     profile: bytes = b"",
 ) -> None:
     """Write a picture in the format of its suffix, completely or not at all.
 
-    JPEG, WebP and AVIF use high quality (95, 95 and 90), JPEG without chroma subsampling.
+    JPEG, WebP and AVIF use high quality (95, 95 and 90), JPEG without chroma subsampling. BMP stores no metadata.
 
     Args:
         image: A picture, or a tensor that `to_image` accepts.
-        description: Text for the metadata (ImageDescription in EXIF or TIFF); BMP does not store it.
+        description: Text for the metadata (ImageDescription in EXIF or TIFF).
         bits: Bits per channel. 16 requires a tensor, and PNG or TIFF.
-        alpha: Opacity, (H, W) in [0, 1]; requires PNG, WebP, TIFF or AVIF.
-        exif: Metadata instead of the description; BMP does not store it.
-        profile: ICC color profile; BMP does not store it.
+        alpha: Opacity, in mode L; requires PNG, WebP, TIFF or AVIF.
+        exif: Metadata instead of the description.
+        profile: ICC color profile.
 
     Raises:
         ValueError: The suffix is not in `FORMATS`, or the format cannot store the picture.
@@ -168,21 +163,21 @@ def save(
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: unsupported format; expected one of {' '.join(FORMATS)}")
-    if description and exif is None and (kind, bits) != ("TIFF", 16):
+    if description and exif is None:
         exif = Image.Exif()
         exif[ExifTags.Base.ImageDescription] = description
     if bits == 16:
-        if not isinstance(image, Tensor) or kind not in deep.FORMATS:
+        if not isinstance(image, Tensor) or kind not in DEEP:
             raise ValueError(f"{path}: 16 bits require a tensor and .tif, .tiff or .png")
-        channels = _pixels(image) if alpha is None else torch.cat([_pixels(image), torch.from_numpy(alpha)[None]])
-        pixels = (channels * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy().astype(np.uint16)
-        content = deep.encode(pixels, kind, description, exif, profile)
+        content = _encode_deep(_pixels(image), kind, alpha, exif, profile)
     else:
         picture = to_image(image) if isinstance(image, Tensor) else image
         if alpha is not None:
             picture = picture.copy()
-            picture.putalpha(Image.fromarray(np.rint(alpha * 255).astype(np.uint8)))
+            picture.putalpha(alpha)
         content = _encode(picture, path, kind, exif, profile)
+    if kind == "TIFF":
+        content = add_to_tiff(content, exif or Image.Exif(), profile, alpha is not None)
     with atomic_write(path) as file:
         file.write(content)
 
@@ -221,39 +216,54 @@ def to_unit(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-def resize(image: Image.Image, longest: int) -> Image.Image:
+def resize(image: Image.Image, longest: int | None) -> Image.Image:
     """Shrink a picture to a longer side of `longest` pixels, keeping its aspect ratio; never enlarges."""
-    if max(image.size) <= longest:
+    if longest is None or longest >= max(image.size):
         return image
     scale = longest / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _encode(image: Image.Image, path: Path, kind: str, exif: Image.Exif | None, profile: bytes) -> bytes:
     # In memory: some of Pillow's encoders seek, or write through the file descriptor.
     encoded = io.BytesIO()
-    options = dict(_SAVE_OPTIONS.get(kind, {}))
-    if exif is not None and kind != "BMP":
-        options["exif"] = exif
-    if profile:
-        options["icc_profile"] = profile
+    metadata = {"exif": exif} if exif is not None and kind != "BMP" else {}
     try:
-        image.save(encoded, kind, **options)
+        image.save(encoded, kind, icc_profile=profile or None, **_SAVE_OPTIONS.get(kind, {}), **metadata)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{path}: {kind} cannot store {image.width} x {image.height} pixels, mode {image.mode} "
             f"({_first_line(error)}); try .png"
         ) from error
-    return add_to_tiff(encoded.getvalue(), exif) if kind == "TIFF" and exif is not None else encoded.getvalue()
+    return encoded.getvalue()
+
+
+def _encode_deep(
+    picture: Tensor, kind: str, alpha: Image.Image | None, exif: Image.Exif | None, profile: bytes
+) -> bytes:
+    """A PNG or TIFF file with 16 bits per channel, which Pillow cannot write; a TIFF without metadata."""
+    import cv2
+
+    channels = [(picture * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy()[..., ::-1]]
+    channels += [] if alpha is None else [np.asarray(alpha, dtype=np.int32)[..., None] * 257]
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 8]  # Deflate.
+    _, encoded = cv2.imencode(f".{kind.lower()}", np.concatenate(channels, 2).astype(np.uint16), options)
+    content = encoded.tobytes()
+    if kind == "TIFF":
+        return content  # See `add_to_tiff`.
+    chunks = {b"iCCP": b"ICC Profile\0\0" + zlib.compress(profile)} if profile else {}
+    chunks |= {b"eXIf": exif.tobytes().removeprefix(b"Exif\0\0")} if exif is not None else {}
+    added = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    ]
+    header = 33  # Signature and IHDR.
+    return b"".join([content[:header], *added, content[header:]])
 
 
 def _readable(path: Path) -> tuple[str, ...]:
-    """Pillow's names of the formats that a file may have: HEIF if it looks like that, otherwise all others.
-
-    Raises:
-        ModuleNotFoundError: It is a HEIF file, and pillow-heif is not installed.
-    """
+    """Pillow's names of the formats that a file may have: HEIF if it looks like that, otherwise all others."""
     with path.open("rb") as file:
         head = file.read(64)
     if head[4:8] != b"ftyp" or not any(brand in head for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis")):
@@ -272,13 +282,25 @@ def _pixels(tensor: Tensor) -> Tensor:
     return tensor.detach().float().clamp(0, 1)
 
 
-def _check_jpeg(image: Image.Image, path: Path) -> None:
-    """Refuse a JPEG of so many scans that decoding a file of a few kilobytes takes minutes."""
+def _check(image: Image.Image, path: Path) -> None:
+    """Refuse what takes too long or too much memory to decode, and two rare kinds of TIFF that Pillow misreads."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS or max(image.size) > MAX_SIDE:
+        raise Image.DecompressionBombError(f"got {image.width} x {image.height}")
     if image.format in ("JPEG", "MPO"):
         scans = path.read_bytes().count(b"\xff\xda")  # Never in compressed data, where 00 follows ff.
-        most = min(_MAX_SCANS, _MAX_SCANNED // max(1, image.width * image.height))
+        most = min(_MAX_SCANS, _MAX_SCANNED // max(1, pixels))
         if scans > most:
             raise ValueError(f"{scans} scans; expected at most {most}")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _silence_libtiff()
+        tags = image.tag_v2
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        planar = len(bits) > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
+        if max(bits) > 8 and planar and image.info["compression"] == "raw":
+            raise ValueError("uncompressed planar 16-bit TIFF; save it with interleaved pixels or compressed")
+        if max(bits) > 8 and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+            raise ValueError("16-bit gray TIFF in which 0 is white; save it with 0 as black")
 
 
 @functools.cache
@@ -288,24 +310,8 @@ def _silence_libtiff() -> None:
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
-def _check_tiff(image: Image.Image) -> None:
-    """Refuse two rare kinds of TIFF with more than 8 bits that Pillow silently misreads."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return
-    _silence_libtiff()
-    tags = image.tag_v2
-    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-    if max(bits) <= 8:
-        return
-    if len(bits) > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and image.info["compression"] == "raw":
-        raise ValueError("uncompressed planar 16-bit TIFF; save it with interleaved pixels or compressed")
-    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        raise ValueError("16-bit gray TIFF in which 0 is white; save it with 0 as black")
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a picture of any mode to RGB in sRGB, on white."""
-    image = _unmultiplied(image)
     alpha = alpha_of(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _from_deep_gray(image)
@@ -321,18 +327,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def alpha_of(image: Image.Image) -> Image.Image | None:
     """The alpha channel, in mode L; None for an opaque picture."""
-    image = _unmultiplied(image)
     key = image.info.get("transparency")
     if image.mode.startswith("I") and isinstance(key, int):
         return Image.fromarray((np.asarray(image) != key).astype(np.uint8) * np.uint8(255))
-    if key is not None or "A" in image.getbands():
-        return image.convert("RGBA").getchannel("A")
-    return None
-
-
-def _unmultiplied(image: Image.Image) -> Image.Image:
-    """The same picture with colors that are not multiplied by alpha."""
-    return image.convert(image.mode.upper()) if image.mode in ("La", "RGBa") else image
+    return image.convert("RGBA").getchannel("A") if key is not None or "A" in image.getbands() else None
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

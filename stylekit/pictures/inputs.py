@@ -46,11 +46,7 @@ def to_batch(
 
 
 def like(picture: Picture | Tensor, painting: Tensor) -> Tensor | Image.Image:
-    """A painting, (B, 3, H, W) in [0, 1], in the kind of its picture.
-
-    Returns:
-        A tensor of the picture's shape, type and device for a tensor; otherwise a PIL image.
-    """
+    """A painting, (B, 3, H, W) in [0, 1], as a tensor of the shape, type and device of a tensor, or as a PIL image."""
     if isinstance(picture, Tensor):
         return (painting[0] if picture.ndim == 3 else painting).to(picture)
     return images.to_image(painting)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +37,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job: the pictures before and after, or an error."""
+    """The result of a job: the pictures before and after, or why there is none."""
 
     job: Job
     before: Image.Image | None = None
     after: Image.Image | None = None
     error: str | None = None
-    """Why there is no result; None on success."""
 
 
 def plan_jobs(
@@ -61,66 +58,55 @@ def plan_jobs(
 
     Raises:
         FileNotFoundError: An input does not exist, or a folder contains no pictures.
-        ValueError: Two results would share a path, replace an input, or turn a picture into a video or vice versa; or
-            the output is a file of a format that is only read.
+        ValueError: Two results would share a path, replace an input, or have another kind than their input.
     """
-    if output.suffix.lower() in images.READ_ONLY and not output.is_dir():
-        kind = output.suffix[1:].upper()
-        raise ValueError(f"{output}: {kind} is only read, not written; use another suffix, such as .png")
-    jobs: list[Job] = []
+    suffix = "" if output.is_dir() else output.suffix.lower()
+    if suffix in images.READ_ONLY:
+        raise ValueError(f"{output}: {suffix[1:].upper()} is only read, not written; use another suffix, such as .png")
     if "" in map(str, inputs):
         raise ValueError("an input is an empty string; expected a picture or a folder (. is the current one)")
-    single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
-    as_file = output.suffix.lower() in {*images.FORMATS, *videos} and not output.is_dir()
-    if as_file and not single:
+    as_file = suffix in {*images.FORMATS, *videos}
+    if as_file and (len(inputs) != 1 or Path(inputs[0]).is_dir()):
         raise ValueError(f"{output} is a file, but there are several inputs; expected a folder")
+    jobs: list[Job] = []
     for entry in map(Path, inputs):
         if entry.is_dir():
             sources = _files(entry, output, PICTURES)
             if not sources:
                 raise FileNotFoundError(f"no pictures in {entry}; expected {' '.join(sorted(PICTURES))}")
-            jobs += [Job(path, output / path.relative_to(entry)) for path in sources]
-        elif entry.exists():
-            if as_file and (entry.suffix.lower() in videos) != (output.suffix.lower() in videos):
-                kind = "video" if entry.suffix.lower() in videos else "picture"
-                raise ValueError(f"cannot write a {kind} to {output}; use another suffix")
-            jobs.append(Job(entry, output if as_file else output / entry.name))
-        else:
+            targets = [output / path.relative_to(entry) for path in sources]
+        elif not entry.exists():
             raise FileNotFoundError(f"no file or folder {entry}")
-    if not as_file:
-        jobs = [Job(job.source, _with_suffix(job.target, format, videos)) for job in jobs]
+        elif as_file and (entry.suffix.lower() in videos) != (suffix in videos):
+            kind = "video" if entry.suffix.lower() in videos else "picture"
+            raise ValueError(f"cannot write a {kind} to {output}; use another suffix")
+        else:
+            sources, targets = [entry], [output / entry.name]
+        targets = [output] if as_file else [_with_suffix(target, format, videos) for target in targets]
+        jobs += map(Job, sources, targets)
     taken: dict[Path, Path] = {}
-    inputs_at = set(real_paths(job.source for job in jobs))
-    for job, target in zip(jobs, real_paths(job.target for job in jobs), strict=True):
-        other = taken.setdefault(target, job.source)
+    sources_at = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        other = taken.setdefault(job.target.resolve(), job.source)
         if other != job.source:
             raise ValueError(f"{other} and {job.source} would both be written to {job.target}; process them separately")
-        if target in inputs_at:
+        if job.target.resolve() in sources_at:
             raise ValueError(f"{job.target} is also an input and is never replaced; choose another --output")
     return jobs
-
-
-def real_paths(paths: Iterable[Path]) -> list[Path]:
-    """What `Path.resolve` gives for each file; each folder is looked at once, not once per file."""
-    folder = functools.cache(Path.resolve)
-    return [path.resolve() if path.is_symlink() else folder(path.parent) / path.name for path in paths]
 
 
 def _files(folder: Path, output: Path, suffixes: Collection[str]) -> list[Path]:
     """The files of a folder with these suffixes, or all, without the results of an earlier call inside of it."""
     paths, results = images.find(folder, suffixes), output.resolve()
-    if folder.resolve() not in results.parents:
-        return paths
-    return [path for path, real in zip(paths, real_paths(paths), strict=True) if results not in real.parents]
+    inside = folder.resolve() in results.parents
+    return [path for path in paths if not inside or results not in path.resolve().parents]
 
 
 def describe_skipped(inputs: Sequence[str | Path], output: Path, videos: Collection[str] = ()) -> str:
     """One line about the files in folders that are no pictures; empty if there are none."""
-    kinds: Counter[str] = Counter()
-    for folder in (Path(entry) for entry in inputs if Path(entry).is_dir()):
-        for path in _files(folder, output, ()):
-            if path.suffix.lower() not in PICTURES:
-                kinds[path.suffix.lower() or "without a suffix"] += 1
+    folders = [Path(entry) for entry in inputs if Path(entry).is_dir()]
+    suffixes = (path.suffix.lower() for folder in folders for path in _files(folder, output, ()))
+    kinds = Counter(suffix or "without a suffix" for suffix in suffixes if suffix not in PICTURES)
     if not kinds:
         return ""
     count = f"{kinds.total()} files that are no pictures" if kinds.total() > 1 else "1 file that is no picture"
@@ -149,86 +135,48 @@ def process_files(
     Raises:
         OSError: A result cannot be written.
     """
-
-    def is_video(job: Job) -> bool:
-        return process_frames is not None and job.source.suffix.lower() in images.VIDEOS
-
-    pictures = iter([job for job in jobs if not is_video(job)])
-    loading: deque[Future[Photograph]] = deque()
+    videos = images.VIDEOS if process_frames is not None else ()
     writing: deque[Future[Outcome]] = deque()
     # What has been painted is written, also if the work ends early; what has been loaded is dropped.
-    with ThreadPoolExecutor(1) as writer, _cancelling_thread() as loader:
-
-        def load_next() -> None:
-            for job in itertools.islice(pictures, 1):
-                loading.append(loader.submit(photographs.load, job.source, size))
-
-        for _ in range(_AHEAD):
-            load_next()
+    with ThreadPoolExecutor(1) as writer, ThreadPoolExecutor(1) as loader, contextlib.ExitStack() as stack:
+        stack.callback(loader.shutdown, cancel_futures=True)
+        photos = _load_ahead(loader, [job.source for job in jobs if job.source.suffix.lower() not in videos], size)
         for job in jobs:
+            hint = "; try --size 1280"
             try:
-                if process_frames is not None and is_video(job):
-                    before, after = _process_video(job, process_frames(), device, size)
-                    writing.append(writer.submit(Outcome, job, before, after))
+                if process_frames is not None and job.source.suffix.lower() in videos:
+                    from stylekit.pictures.video import process_video  # FFmpeg takes a quarter of a second to load.
+
+                    frames = process_video(job.source, job.target, process_frames(), device, size)
+                    outcome = writer.submit(Outcome, job, *frames)
+                elif (photograph := next(photos).result()).animated and process_frames is not None:
+                    hint = "; try --size 480"
+                    frames = animations.process_animation(job.source, job.target, process_frames(), device, size)
+                    outcome = writer.submit(Outcome, job, *frames)
                 else:
-                    current = loading.popleft()
-                    load_next()
-                    photograph = current.result()
-                    if process_frames is not None and photograph.animated:
-                        before, after = _process_animation(job, process_frames(), device, size)
-                        writing.append(writer.submit(Outcome, job, before, after))
-                    else:
-                        painting = _process_picture(job, photograph, process, device)
-                        writing.append(writer.submit(_write, job, photograph, painting))
+                    hint = f" at {photograph.image.width} x {photograph.image.height} pixels; try --size 2000"
+                    painting = process(photograph.to_tensor().to(device))
+                    outcome = writer.submit(_write, job, photograph, painting)
             except (ValueError, FileNotFoundError) as error:  # Damaged or vanished.
-                writing.append(writer.submit(Outcome, job, error=str(error)))
+                outcome = writer.submit(Outcome, job, error=str(error))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                outcome = writer.submit(Outcome, job, error=f"{job.source}: out of memory{hint}")
+            writing.append(outcome)
             while len(writing) > _AHEAD or (writing and writing[0].done()):
                 yield writing.popleft().result()
         while writing:
             yield writing.popleft().result()
 
 
-@contextlib.contextmanager
-def _cancelling_thread() -> Iterator[ThreadPoolExecutor]:
-    """One thread, which finishes only what it has begun if the block ends early."""
-    thread = ThreadPoolExecutor(1)
-    try:
-        yield thread
-    finally:
-        thread.shutdown(cancel_futures=True)
-
-
-def _process_video(
-    job: Job, process: Process, device: torch.device | str, size: int | None
-) -> tuple[Image.Image, Image.Image]:
-    from stylekit.pictures.video import process_video  # FFmpeg takes a quarter of a second to load.
-
-    with _memory_hint(f"{job.source}: out of memory; try --size 1280"):
-        return process_video(job.source, job.target, process, device, size)
-
-
-def _process_animation(
-    job: Job, process: Process, device: torch.device | str, size: int | None
-) -> tuple[Image.Image, Image.Image]:
-    with _memory_hint(f"{job.source}: out of memory; try --size 480"):
-        return animations.process_animation(job.source, job.target, process, device, size)
-
-
-def _process_picture(job: Job, photograph: Photograph, process: Process, device: torch.device | str) -> Tensor:
-    width, height = photograph.image.size
-    with _memory_hint(f"{job.source}: out of memory at {width} x {height} pixels; try --size 2000"):
-        return process(photograph.to_tensor().to(device))
-
-
-@contextlib.contextmanager
-def _memory_hint(hint: str) -> Iterator[None]:
-    """Turn errors of memory into ones with a hint, which do not end the work."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ValueError(hint) from error
+def _load_ahead(thread: ThreadPoolExecutor, paths: Sequence[Path], size: int | None) -> Iterator[Future[Photograph]]:
+    loading: deque[Future[Photograph]] = deque()
+    for path in paths:
+        loading.append(thread.submit(photographs.load, path, size))
+        if len(loading) > _AHEAD:
+            yield loading.popleft()
+    yield from loading
 
 
 def _write(job: Job, photograph: Photograph, painting: Tensor) -> Outcome:
@@ -240,9 +188,6 @@ def _write(job: Job, photograph: Photograph, painting: Tensor) -> Outcome:
 
 def _with_suffix(target: Path, format: str | None, videos: Collection[str]) -> Path:
     suffix = target.suffix.lower()
-    if suffix in videos:
+    if suffix in videos or (format is None and suffix in images.FORMATS):
         return target
-    if format is not None:
-        return target.with_suffix(f".{format}")
-    # A suffix that cannot be written (or none) becomes another.
-    return target if suffix in images.FORMATS else target.with_suffix(images.READ_ONLY.get(suffix, ".png"))
+    return target.with_suffix(f".{format}" if format else images.READ_ONLY.get(suffix, ".png"))

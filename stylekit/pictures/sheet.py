@@ -9,12 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def contact_sheet(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] = (), height: int = 256) -> Image.Image:
-    """Arrange pictures in rows of equal height, with a title above each column.
-
-    Args:
-        rows: At least one row of at least one picture.
-        titles: Titles of the columns.
-        height: Height of every picture on the sheet, in pixels.
+    """Arrange pictures in rows of a height in pixels, with a title above each column.
 
     Strips longer than eight times the height are lower, since the sheet would get too wide.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -28,9 +29,6 @@ def render(
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Combine the chroma of the photograph with the luminance of the painting.
 
-    Returns:
-        (B, 3, H, W) in [0, 1].
-
     Raises:
         ValueError: The strength or the stroke size is out of range.
     """
@@ -48,9 +46,6 @@ def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], st
     Enlarging blurs. The detail that the photograph lost when it was shrunk is therefore added to the painting, scaled
     by how strongly the painting follows the photograph there: the slope of the local linear regression of the one on
     the other, as in the guided filter (He et al. 2010), between 0 and 1.
-
-    Raises:
-        ValueError: The stroke size is not within `STROKE_SIZES`.
     """
     least, largest = STROKE_SIZES
     if not least <= stroke_size <= largest:
@@ -72,10 +67,7 @@ def _resize(picture: Tensor, height: int, width: int) -> Tensor:
 
 def _local_slope(x: Tensor, y: Tensor) -> Tensor:
     """The slope of the regression of y on x within 7 x 7 pixels, between 0 and 1."""
-
-    def mean(values: Tensor) -> Tensor:
-        return local_mean(values, 7, "replicate")
-
+    mean = functools.partial(local_mean, width=7, border="replicate")
     covariance = mean(x * y) - mean(x) * mean(y)
     variance = mean(x * x) - mean(x) ** 2
     return (covariance / (variance + 1e-4)).clamp(0, 1)

@@ -24,8 +24,7 @@ from tqdm import tqdm
 from stylekit.atomic import atomic_write
 from stylekit.pictures import images
 
-BT709 = 1
-LIMITED = 1
+BT709 = LIMITED = 1
 """FFmpeg's codes for the color space of HD video and for the value range 16 to 235."""
 
 
@@ -51,16 +50,14 @@ def process_video(
     Raises:
         ValueError: The source is not a video, or is damaged, truncated or smaller than 2 x 2 pixels; or the target
             format does not support its audio codec.
-        OSError: The target cannot be written.
     """
     source, target = Path(source), Path(target)
     first: tuple[Image.Image, Image.Image] | None = None
-    kind = images.VIDEOS[target.suffix.lower()]
-    check_complete(source)
+    _check_complete(source)
     with (
         _open(source) as reader,
         atomic_write(target) as file,
-        av.open(file, "w", format=kind) as writer,
+        av.open(file, "w", format=images.VIDEOS[target.suffix.lower()]) as writer,
         tqdm(total=reader.streams.video[0].frames or None, unit="frame", leave=False, disable=None, delay=1) as bar,
     ):
         video = reader.streams.video[0]
@@ -91,14 +88,8 @@ def process_video(
     return first
 
 
-def check_complete(source: Path) -> None:
-    """Check, without decoding, that a video is as long as it claims to be.
-
-    A truncated file would otherwise give a shorter one without a word.
-
-    Raises:
-        ValueError: It is not a video, or more than a second and a twentieth of it are missing.
-    """
+def _check_complete(source: Path) -> None:
+    """Refuse a video of which a second and a twentieth are missing: its result would be shorter without a word."""
     with _open(source) as reader:
         stream = reader.streams.video[0]
         expected = float(reader.duration / av.time_base) if reader.duration else 0.0
@@ -113,10 +104,8 @@ def check_complete(source: Path) -> None:
         missing = stream.frames - frames > max(1, stream.frames / 20)
         short = not audio_ends and expected - end > max(1.0, expected / 20)
     if missing or short:
-        raise ValueError(
-            f"{source}: truncated: {frames} frames, {end:.1f} of {expected:.1f} s, can be read; repair it, for example "
-            "with `ffmpeg -i FILE -c copy NEW`"
-        )
+        readable = f"{frames} frames, {end:.1f} of {expected:.1f} s, can be read"
+        raise ValueError(f"{source}: truncated: {readable}; repair it, for example with `ffmpeg -i FILE -c copy NEW`")
 
 
 @contextmanager
@@ -145,10 +134,8 @@ def _copy_audio_streams(reader: InputContainer, writer: OutputContainer, target:
     for stream in reader.streams.audio:
         codec = getattr(stream.codec_context, "name", "unknown")
         if codec not in writer.supported_codecs:
-            raise ValueError(
-                f"{target}: does not support the audio codec of the source ({codec}); try .mkv or the suffix of the "
-                "source"
-            )
+            hint = "try .mkv or the suffix of the source"
+            raise ValueError(f"{target}: does not support the audio codec of the source ({codec}); {hint}")
         streams[stream] = writer.add_stream_from_template(stream)
     return streams
 
@@ -157,8 +144,10 @@ def _add_video_stream(writer: OutputContainer, target: Path, source: VideoStream
     if min(first.size) < 2:
         raise ValueError(f"{target}: a video needs at least 2 x 2 pixels, got {first.width} x {first.height}")
     rate = source.average_rate or Fraction(25)
-    options = {"crf": "18"} if target.suffix.lower() != ".webm" else {"crf": "24", "b": "0", "row-mt": "1"}
-    stream = writer.add_stream("libvpx-vp9" if target.suffix.lower() == ".webm" else "libx264", rate, options)
+    if target.suffix.lower() == ".webm":
+        stream = writer.add_stream("libvpx-vp9", rate, {"crf": "24", "b": "0", "row-mt": "1"})
+    else:
+        stream = writer.add_stream("libx264", rate, {"crf": "18"})
     stream.width, stream.height = first.width // 2 * 2, first.height // 2 * 2
     stream.pix_fmt = "yuv420p"
     stream.codec_context.time_base = source.time_base or 1 / rate
@@ -173,8 +162,7 @@ def _to_image(frame: VideoFrame, size: int | None) -> Image.Image:
     unspecified = frame.colorspace in (2, None)
     source = ("ITU709" if frame.height >= 720 else "ITU601") if unspecified else None
     pixels = frame.reformat(format="rgb24", src_colorspace=source).to_ndarray()
-    picture = Image.fromarray(np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)))
-    return picture if size is None else images.resize(picture, size)
+    return images.resize(Image.fromarray(np.rot90(pixels, frame.rotation // 90)), size)
 
 
 def _to_frame(picture: Image.Image, like: VideoFrame) -> VideoFrame:
