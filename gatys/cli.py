@@ -48,14 +48,14 @@ def stylize(config: StylizeCommand) -> int:
     from gatys.stylize import build_network
     from stylekit import devices
     from stylekit.pictures import images
-    from stylekit.pictures.jobs import plan_jobs, real_paths
+    from stylekit.pictures.jobs import plan_jobs
 
     output = Path("out") if config.several and config.output == StylizeCommand.output else config.output
     if not config.several and output.suffix.lower() not in images.FORMATS:
         raise ValueError(f"--output {output}: expected a file name ending in {', '.join(images.FORMATS)}")
     jobs = plan_jobs(config.photographs, output)
-    others = map(Path, (*config.paintings, *config.style_mask, *filter(None, [config.content_mask])))
-    if replaced := {*real_paths(others)} & {*real_paths(job.target for job in jobs)}:
+    others = (*config.paintings, *config.style_mask, *filter(None, [config.content_mask]))
+    if replaced := {Path(name).resolve() for name in others} & {job.target.resolve() for job in jobs}:
         raise ValueError(f"{replaced.pop()} is also an input and is never replaced; choose another --output")
     jobs, _ = cli.select_jobs(jobs, output, sheet=False, overwrite=config.overwrite)
     arguments: dict[str, Any] = {
