@@ -36,36 +36,26 @@ def find_frame(image: Image.Image) -> Box | None:
         image: RGB.
     """
     width, height = image.size
-    if min(height, width) < 16 or not _may_have_frame(image):
+    if min(height, width) < 16:
         return None
-    gray = np.asarray(image.convert("L"), dtype=np.float32)
-    box = [0, 0, width, height]
+    pixels = np.asarray(image.convert("L"))
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    top, bottom, left, right = (line.std() < _SPREAD and not _BLACK < line.mean() < _WHITE for line in edges)
+    if not ((top and bottom) or (left and right)):  # True of most pictures.
+        return None
+    gray = pixels.astype(np.float32)
     for white in (True, False):
-        # Rows first: with the letterbox gone, the ends of the columns are no longer covered by it.
-        top, bottom = _margins(gray, white)
-        if top and bottom:
-            box[1], box[3] = top, height - bottom
-        left, right = _margins(gray[box[1] : box[3]].T, white)
-        if left and right:
-            box[0], box[2] = left, width - right
-            top, bottom = _margins(gray[:, left : width - right], white)
-            if top and bottom:
-                box[1], box[3] = top, height - bottom
+        box = [0, 0, width, height]
+        # Rows again at the end: a frame on the sides may hide one above and below, as that hides one on the sides.
+        for axis in (1, 0, 1):
+            inside = gray[box[1] : box[3], box[0] : box[2]]
+            first, last = _margins(inside if axis else inside.T, white)
+            if first and last:
+                box[axis] += first
+                box[axis + 2] -= last
         if box != [0, 0, width, height]:
             return box[0], box[1], box[2], box[3]
     return None
-
-
-def _may_have_frame(image: Image.Image) -> bool:
-    """Whether the outermost pixels of two opposite sides are plain, which few pictures pass."""
-    width, height = image.size
-    edges = [(0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)]
-    plain = [_is_plain(np.asarray(image.crop(edge).convert("L"), dtype=np.float32)) for edge in edges]
-    return (plain[0] and plain[1]) or (plain[2] and plain[3])
-
-
-def _is_plain(line: NDArray[np.float32]) -> bool:
-    return bool(line.std() < _SPREAD and not _BLACK < line.mean() < _WHITE)
 
 
 def _margins(gray: NDArray[np.float32], white: bool) -> tuple[int, int]:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylekit.atomic import atomic_write
-from stylekit.collections.prepare import Prepared
 from stylekit.collections.similarity import groups, near_pairs
 from stylekit.collections.sources import Remote
-from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace, american
+from stylekit.collections.workspace import REJECTED, SPLITS, Prepared, Workspace, american
 
 COLUMNS = (
     *("file", "title", "author", "license", "page", "url"),
@@ -25,10 +24,9 @@ UNKNOWN = "not stated; see the page"
 
 
 class Placed(NamedTuple):
-    """A picture and its place in the data set."""
+    """A picture and its folder in the data set, such as trainA."""
 
     folder: str
-    """Such as trainA."""
     remote: Remote
     prepared: Prepared
 
@@ -70,7 +68,8 @@ def arrange(space: Workspace, listings: Mapping[str, Sequence[Remote]], test_sha
             remote.split or next((s for s in SPLITS if f"{s}{side}/{prepared.file}" in earlier), "")
             for remote, prepared in ready
         ]
-        splits = [split or _split(prepared, test_share) for split, (_, prepared) in zip(known, ready, strict=True)]
+        chosen = ["test" if int(p.source_sha256[:8], 16) < test_share * 2**32 else "train" for _, p in ready]
+        splits = [split or other for split, other in zip(known, chosen, strict=True)]
         for group in groups(near_pairs([p.hash for _, p in ready], [bytes.fromhex(p.thumbnail) for _, p in ready])):
             leader = next((i for i in group if known[i]), group[0])
             for i in group:
@@ -92,16 +91,9 @@ def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
         now = space.place(folder[-1], remote)
         if now is not None and now != target:
             now.replace(target)
-        rows.append(
-            {
-                **vars(remote),
-                **vars(prepared),
-                "file": f"{folder}/{prepared.file}",
-                "license": remote.license or UNKNOWN,
-                "phash": f"{prepared.hash:016x}",
-                "preparation": prepared.done,
-            }
-        )
+        row = {**vars(remote), **vars(prepared), "file": f"{folder}/{prepared.file}"}
+        row |= {"license": remote.license or UNKNOWN, "phash": f"{prepared.hash:016x}", "preparation": prepared.done}
+        rows.append(row)
     write_manifest(space.root, rows)
     with atomic_write(space.root / "CREDITS.md") as file:
         file.write(credits(placed, title).encode())
@@ -124,27 +116,19 @@ def credits(placed: Sequence[Placed], title: str) -> str:
 
 
 def _ready(space: Workspace, side: str, remotes: Sequence[Remote]) -> list[tuple[Remote, Prepared]]:
-    """The pictures of a side that are ready and wanted; of several copies of one file, the first is.
-
-    The journal notes the others as left out, so that they are not fetched again. Published sets stay as they are.
-    """
+    """Pictures that are ready and wanted; the journal notes copies as left out, except in published sets."""
     ready: list[tuple[Remote, Prepared]] = []
     seen: set[str] = set()
     for remote in remotes:
-        entry, path = space.entry(side, remote), space.place(side, remote)
-        if entry is None or entry.prepared is None or path is None:
+        prepared, path = space.outcome(side, remote), space.place(side, remote)
+        if not isinstance(prepared, Prepared) or path is None:
             continue
-        digest = entry.prepared.source_sha256
-        if digest in seen and not remote.split:
-            space.add(Entry(side, remote.split, remote.name, reason="copy"))
+        if prepared.source_sha256 in seen and not remote.split:
+            space.add(side, remote, "copy")
         elif REJECTED not in path.relative_to(space.root).parts:
-            seen.add(digest)
-            ready.append((remote, entry.prepared))
+            seen.add(prepared.source_sha256)
+            ready.append((remote, prepared))
     return ready
-
-
-def _split(prepared: Prepared, test_share: float) -> str:
-    return "test" if int(prepared.source_sha256[:8], 16) < test_share * 2**32 else "train"
 
 
 def _escaped(text: str) -> str:
