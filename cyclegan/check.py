@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import statistics
 from collections import Counter
@@ -82,7 +83,7 @@ def check(config: CheckConfig) -> Report:
     if not any(paths.values()):
         raise FileNotFoundError(f"no pictures in {root}; expected trainA and trainB, as datasets/README.md explains")
     every = [path for found in paths.values() for path in found]
-    facts = dict(zip(every, tqdm(survey(every, config.threads), total=len(every), disable=None, delay=1), strict=True))
+    facts = dict(zip(every, tqdm(survey(every), total=len(every), disable=None, delay=1), strict=True))
     folders = {name: [facts[path] for path in found] for name, found in paths.items() if found}
     findings = find_problems(folders, config.min_size)
     harms, moved = find_harms(folders, findings), 0
@@ -164,34 +165,32 @@ def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
 
 def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> Image.Image:
     """Samples of both sides, the pictures with problems, and the colors of X against those of Y."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown: dict[str, Sequence[Path]] = {}
-    colors = {}
+    shown, colors = {}, {}
     for name, side in (("X", "A"), ("Y", "B")):
         if good := _readable(folders, f"train{side}"):
-            chosen = evenly_spaced([fact.path for fact in good], 2 * _ACROSS)
-            shown[f"{name} = train{side}: {len(good)} pictures"] = chosen
+            sample = evenly_spaced([fact.path for fact in good], 2 * _ACROSS)
+            shown[f"{name} = train{side}: {len(good)} pictures"] = list(sample)
             colors[name] = np.sum([fact.histogram for fact in good], 0).reshape(3, -1)
     for kind in (*SERIOUS[1:], *OTHERS):
         if paths := list(dict.fromkeys(finding.path for finding in findings if finding.kind == kind)):
             shown[f"{kind}: {len(paths)}"] = paths[: 2 * _ACROSS]
     heights = [1.05 * -(-len(paths) // _ACROSS) + 0.35 for paths in shown.values()] + [2.5]
-    figure = Figure((12.48, sum(heights)), layout="constrained")
-    canvas, channels = FigureCanvasAgg(figure), ("red", "green", "blue")
-    axes = figure.subplot_mosaic([*([title] * 3 for title in shown), channels], height_ratios=heights)
-    for title, paths in shown.items():
-        axes[title].imshow(_rows(map(images.load, paths)))
-        axes[title].set_title(title, loc="left")
-        axes[title].axis("off")
-    for i, channel in enumerate(channels):
+    figure = Figure((12.48, sum(heights)), dpi=100, layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (title, paths) in zip(parts, shown.items(), strict=False):
+        axes = part.subplots()
+        axes.imshow(_rows(map(images.load, paths)))
+        axes.set_title(title, loc="left")
+        axes.axis("off")
+    for i, (axes, color) in enumerate(zip(parts[-1].subplots(1, 3), ("red", "green", "blue"), strict=True)):
         for (name, counts), style in zip(colors.items(), ("solid", "dotted"), strict=False):
-            axes[channel].plot(counts[i] / counts[i].sum(), channel, linestyle=style, label=name)
-        axes[channel].set(title=f"{channel}, from dark to bright", xticks=())
-        axes[channel].legend()
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+            axes.plot(counts[i] / counts[i].sum(), color, linestyle=style, label=name)
+            axes.legend()
+        axes.set(title=f"{color}, from dark to bright", xticks=())
+    figure.savefig(page := io.BytesIO(), format="png")
+    return Image.open(page).convert("RGB")
 
 
 def report(result: Report) -> int:
@@ -199,7 +198,7 @@ def report(result: Report) -> int:
     for folder, found in result.folders.items():
         good = [fact for fact in found if not fact.error]
         kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fact.format for fact in good).most_common())
-        sides = sorted(fact.shorter_side for fact in good) or [0]
+        sides = sorted(min(fact.width, fact.height) for fact in good) or [0]
         size = f"shorter side {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}"
         print(f"{folder}: {len(found)} pictures ({kinds}), {size}")
     for finding in result.findings:
@@ -225,7 +224,7 @@ def _flaws(fact: Facts, min_size: int) -> list[tuple[str, str]]:
     size = f"{fact.width} x {fact.height} px"
     left, top, right, bottom = fact.frame or (0, 0, 0, 0)
     flaws = (
-        (fact.shorter_side < min_size, "small", size),
+        (min(fact.width, fact.height) < min_size, "small", size),
         (fact.frame, "framed", f"the picture inside has {right - left} x {bottom - top} of {size}"),
         (fact.gray, "gray", ""),
         (fact.rotated, "rotated", "by EXIF orientation"),
@@ -266,7 +265,7 @@ def _readable(folders: dict[str, list[Facts]], name: str) -> list[Facts]:
 
 
 def _details(paths: list[Path], scale: Callable[[tuple[int, int]], float]) -> tuple[float, float]:
-    """Medians of the size of details, and of the longer side, of sampled pictures at a scale that their size decides."""
+    """Medians of the size of details, and of the longer side, in a sample of pictures; their size decides the scale."""
 
     def measure(path: Path) -> tuple[float, float]:
         picture = images.load(path)
@@ -280,8 +279,8 @@ def _details(paths: list[Path], scale: Callable[[tuple[int, int]], float]) -> tu
 
 def _rows(pictures: Iterable[Image.Image], side: int = 104) -> Image.Image:
     """Rows of square tiles, with a picture in each, whole and centered."""
-    tiles = [ImageOps.pad(picture, (side, side), color="lightgray") for picture in pictures]
+    tiles = [ImageOps.pad(picture, (side - 4, side - 4), color="lightgray") for picture in pictures]
     page = Image.new("RGB", (_ACROSS * side, -(-len(tiles) // _ACROSS) * side), "white")
     for i, tile in enumerate(tiles):
-        page.paste(tile, (i % _ACROSS * side, i // _ACROSS * side))
+        page.paste(tile, (i % _ACROSS * side + 2, i // _ACROSS * side + 2))
     return page

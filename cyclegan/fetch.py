@@ -71,7 +71,7 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
     outcomes = (space.outcome(side, remote) for side, remotes in listings.items() for remote in remotes)
     reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
     left_out = Counter("too small" if "smaller than" in r else r if r == "copy" else "damaged" for r in reasons)
-    counts = dict(sorted(Counter(item.folder for item in placed).items()))
+    counts = dict(sorted(Counter(folder for folder, *_ in placed).items()))
     return Result(output, counts, left_out, failed, str(config.name).endswith("2photo"))
 
 
@@ -89,11 +89,7 @@ def plan(config: FetchConfig, web: Web | None = None) -> list[str]:
 
 
 def build_sources(config: FetchConfig, web: Web) -> dict[str, Iterator[Remote]]:
-    """The sources of the sides that are given, which ask nobody until they are iterated; none for a published set.
-
-    Raises:
-        ValueError: An unknown name or source.
-    """
+    """The sources of the sides that are given, which ask nobody until they are iterated; none for a published set."""
     if config.name is not None and config.name not in archives.PUBLISHED:
         raise ValueError(f"no published set {config.name!r}; expected one of {', '.join(archives.PUBLISHED)}")
     given = zip(SIDES, (config.x, config.y), strict=True)
@@ -101,11 +97,7 @@ def build_sources(config: FetchConfig, web: Web) -> dict[str, Iterator[Remote]]:
 
 
 def build_source(given: str, config: FetchConfig, web: Web) -> Iterator[Remote]:
-    """A source from its text; see `FetchConfig`.
-
-    Raises:
-        ValueError: The text names none.
-    """
+    """A source from its text; see `FetchConfig`. Raises ValueError if the text names none."""
     site, _, rest = given.partition(":")
     kinds = {"wikiart": wikiart.KINDS, "flickr": flickr.KINDS}
     if site in kinds and rest:

@@ -460,10 +460,7 @@ class CheckConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("check.jpg")
     """Contact sheet; replaced if it exists."""
 
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "threads", "min_size", "load_size", "size")
+        check_at_least(self, 1, "min_size", "load_size", "size")
         if self.size is not None and self.photos is None:
             raise ValueError(f"--size {self.size} goes with --photos, the pictures to translate")

@@ -61,6 +61,7 @@ def hashes(root):
     return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.*") if path.suffix != ".csv")
 
 
+@pytest.mark.plots
 def test_every_flaw_is_found_and_moved_away(flawed, tmp_path, capsys):
     (flawed / "manifest.csv").write_text(
         "file,title,author,license,page,url,width,height,bytes,sha256,source_sha256,phash,preparation\n"

@@ -46,10 +46,7 @@ PUBLISHED = {
 
 
 def fetch_archive(name: str, hidden: Path, web: Web) -> Path:
-    """Download a published data set from the authors, or else from the mirror; a folder with trainA and the others.
-
-    Args:
-        hidden: Folder for all files.
+    """Download a published data set from the authors, or else from the mirror, to a folder in `hidden`; return it.
 
     Raises:
         OSError: No server can be reached or has the right file, or the disk is full.
@@ -80,11 +77,7 @@ def fetch_archive(name: str, hidden: Path, web: Web) -> Path:
 
 
 def verify(path: Path, expected: str) -> None:
-    """Compare a file's SHA-256 with the expected one, if there is one. A wrong file is removed.
-
-    Raises:
-        ValueError: It differs.
-    """
+    """Remove a file whose SHA-256 is not the expected one, and raise ValueError; nothing is expected if it is empty."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while data := file.read(1 << 20):
@@ -103,7 +96,6 @@ def unpack(path: Path, folder: Path) -> None:
         ValueError: Not a zip file, damaged, or without such pictures.
         OSError: The disk is too small.
     """
-    count = 0
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -119,24 +111,18 @@ def unpack(path: Path, folder: Path) -> None:
                         f"{path.name}: {member.filename!r} has {member.file_size:,} bytes, which is too many"
                     )
                 target = folder / home / f"{safe_stem(place.name)}{place.suffix.lower()}"
-                if target.exists():  # Two names that differ only in characters that were replaced.
-                    target = target.with_name(f"{target.stem}-{count}{target.suffix}")
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(member) as packed, target.open("xb") as file:
+                with archive.open(member) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
-                count += 1
     except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
         path.unlink(missing_ok=True)
         raise ValueError(f"{path.name}: not a zip file, or damaged ({error})") from error
-    if not count:
+    if not folder.is_dir():
         raise ValueError(f"{path.name}: no pictures in {', '.join(FOLDERS)}")
 
 
 def fetch_mirror(repository: str, hidden: Path, folder: Path) -> None:
-    """Download a data set of the Hub with columns imageA and imageB, and write its pictures to FOLDER/trainA and so on.
-
-    Args:
-        hidden: Folder for the Parquet files, which is removed at the end.
+    """Download Parquet files of the Hub to `hidden`; their columns imageA and imageB go to FOLDER/trainA and so on.
 
     Raises:
         ValueError: The data set holds something else.

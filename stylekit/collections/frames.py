@@ -38,12 +38,12 @@ def find_frame(image: Image.Image) -> Box | None:
     width, height = image.size
     if min(height, width) < 16:
         return None
-    pixels = np.asarray(image.convert("L"))
-    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    boxes = (0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)
+    edges = (np.asarray(image.crop(box).convert("L")) for box in boxes)
     top, bottom, left, right = (line.std() < _SPREAD and not _BLACK < line.mean() < _WHITE for line in edges)
     if not ((top and bottom) or (left and right)):  # True of most pictures.
         return None
-    gray = pixels.astype(np.float32)
+    gray = np.asarray(image.convert("L"), dtype=np.float32)
     for white in (True, False):
         box = [0, 0, width, height]
         # Rows again at the end: a frame on the sides may hide one above and below, as that hides one on the sides.

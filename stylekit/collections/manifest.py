@@ -6,8 +6,9 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stylekit.atomic import atomic_write
 from stylekit.collections.similarity import groups, near_pairs
@@ -23,12 +24,8 @@ UNKNOWN = "not stated; see the page"
 """License of pictures whose source does not state any."""
 
 
-class Placed(NamedTuple):
-    """A picture and its folder in the data set, such as trainA."""
-
-    folder: str
-    remote: Remote
-    prepared: Prepared
+Placed = tuple[str, Remote, Prepared]
+"""The folder of a picture in the data set, such as trainA, and the picture."""
 
 
 def read_manifest(root: Path) -> list[dict[str, Any]]:
@@ -74,16 +71,12 @@ def arrange(space: Workspace, listings: Mapping[str, Sequence[Remote]], test_sha
             leader = next((i for i in group if known[i]), group[0])
             for i in group:
                 splits[i] = known[i] or splits[leader]
-        placed += [Placed(f"{split}{side}", *picture) for split, picture in zip(splits, ready, strict=True)]
+        placed += [(f"{split}{side}", *picture) for split, picture in zip(splits, ready, strict=True)]
     return placed
 
 
 def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
-    """Move the pictures to their folders and write the manifest and the credits. Repeating it changes nothing.
-
-    Args:
-        title: Headline of the credits.
-    """
+    """Move the pictures to their folders and write the manifest and the credits. Repeating it changes nothing."""
     rows = []
     for folder, remote, prepared in placed:
         target = space.root / folder / prepared.file
@@ -106,9 +99,9 @@ def credits(placed: Sequence[Placed], title: str) -> str:
     lines += ["| license | pictures |", "|---|---|"]
     counts = Counter(remote.license or UNKNOWN for _, remote, _ in placed)
     lines += [f"| {license} | {count} |" for license, count in sorted(counts.items())]
-    for folder in sorted({item.folder for item in placed}):
+    for folder, pictures in groupby(sorted(placed, key=lambda p: (p[0], p[2].file)), key=lambda p: p[0]):
         lines += ["", f"## {folder}", ""]
-        for _, remote, prepared in sorted((i for i in placed if i.folder == folder), key=lambda i: i.prepared.file):
+        for _, remote, prepared in pictures:
             name = _escaped(remote.title or prepared.file)
             link = f"[{name}](<{remote.page}>)" if remote.page.startswith(("http://", "https://")) else name
             lines.append(f"* {link}, {_escaped(remote.author) or 'author unknown'}, {remote.license or UNKNOWN}")

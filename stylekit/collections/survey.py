@@ -43,15 +43,10 @@ class Facts:
     histogram: tuple[int, ...] = ()
     """Counts of 32 levels of red, then green, then blue."""
 
-    @property
-    def shorter_side(self) -> int:
-        """In pixels."""
-        return min(self.width, self.height)
 
-
-def survey(paths: Sequence[Path], threads: int | None = None) -> Iterator[Facts]:
+def survey(paths: Sequence[Path]) -> Iterator[Facts]:
     """The facts of every file, in order, read by several threads."""
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(examine, paths)
 
 
@@ -65,19 +60,9 @@ def examine(path: Path) -> Facts:
     except (ValueError, OSError) as error:
         return Facts(path, error=str(error).removeprefix(f"{path}: "))
     counts, small = picture.histogram(), reduced(picture)
-    return Facts(
-        path,
-        width=picture.width,
-        height=picture.height,
-        format=kind,
-        mode=mode,
-        rotated=rotated,
-        gray=is_gray(small),
-        frame=find_frame(picture),
-        hash=perceptual_hash(small),
-        thumbnail=thumbnail(small),
-        histogram=tuple(sum(counts[i : i + 8]) for i in range(0, 768, 8)),
-    )
+    levels = tuple(sum(counts[i : i + 8]) for i in range(0, 768, 8))
+    frame, bits = find_frame(picture), perceptual_hash(small)
+    return Facts(path, "", *picture.size, kind, mode, rotated, is_gray(small), frame, bits, thumbnail(small), levels)
 
 
 def is_gray(picture: Image.Image) -> bool:

@@ -55,10 +55,8 @@ class _Again(Exception):  # noqa: N818
 class _Host:
     """What is known about a server."""
 
-    interval: float
-    """Seconds between requests."""
-    next: float = 0.0
-    """Earliest time of the next request, as `time.monotonic` counts."""
+    interval: float  # Seconds between requests.
+    next: float = 0.0  # Earliest time of the next request, as `time.monotonic` counts.
     robots: RobotFileParser | None = None
     robots_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -104,9 +102,8 @@ class Web:
         if robots:
             self._check_robots(url)
         sink = io.BytesIO()
-        self._fetch(
-            requests.Request("GET", url, params=params).prepare().url or url, sink, _LARGEST_JSON, self.attempts
-        )
+        full = requests.Request("GET", url, params=params).prepare().url or url
+        self._fetch(full, sink, _LARGEST_JSON, self.attempts, None, None)
         try:
             return json.loads(sink.getvalue())
         except ValueError as error:
@@ -131,20 +128,14 @@ class Web:
         part, stamp = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.stamp")
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as sink:
-            self._fetch(url, sink, limit, self.attempts, stamp=stamp, bar=bar)
+            self._fetch(url, sink, limit, self.attempts, stamp, bar)
             sink.flush()
             os.fsync(sink.fileno())
         part.replace(path)
         stamp.unlink(missing_ok=True)
 
     def _fetch(
-        self,
-        url: str,
-        sink: IO[bytes],
-        limit: int,
-        attempts: int,
-        stamp: Path | None = None,
-        bar: tqdm[Any] | None = None,
+        self, url: str, sink: IO[bytes], limit: int, attempts: int, stamp: Path | None, bar: tqdm[Any] | None
     ) -> None:
         """Write a document to `sink`, after the part of the version in `stamp` that is there already."""
         for attempt in range(1, attempts + 1):
@@ -241,7 +232,7 @@ class Web:
             if host.robots is None:
                 text, robots = io.BytesIO(), RobotFileParser()
                 with contextlib.suppress(Failure, Unreachable):
-                    self._fetch(f"{parts.scheme}://{parts.netloc}/robots.txt", text, _LARGEST_ROBOTS, attempts=1)
+                    self._fetch(f"{parts.scheme}://{parts.netloc}/robots.txt", text, _LARGEST_ROBOTS, 1, None, None)
                 robots.parse(text.getvalue().decode("utf-8", "replace").splitlines())
                 host.interval = max(host.interval, float(robots.crawl_delay(USER_AGENT) or 0))
                 host.robots = robots

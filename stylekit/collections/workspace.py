@@ -72,9 +72,8 @@ class Workspace:
 
     def add(self, side: str, picture: Remote, outcome: Prepared | str) -> None:
         """Note in the journal what became of a picture; any thread may."""
-        line = {"side": side, "split": picture.split, "name": picture.name, "prepared": None, "reason": outcome}
-        if isinstance(outcome, Prepared):
-            line |= {"prepared": dataclasses.asdict(outcome), "reason": ""}
+        done, reason = (dataclasses.asdict(outcome), "") if isinstance(outcome, Prepared) else (None, outcome)
+        line = {"side": side, "split": picture.split, "name": picture.name, "prepared": done, "reason": reason}
         with self._lock, self._journal.open("a", encoding="utf-8") as file:
             self._outcomes[side, picture.split, picture.name] = outcome
             file.write("\n" + json.dumps(line))  # A line that was cut off ends here, too.
