@@ -20,7 +20,7 @@ from cyclegan.options import CheckConfig
 from stylekit.collections.manifest import read_manifest, write_manifest
 from stylekit.collections.similarity import groups, near_pairs
 from stylekit.collections.survey import Facts, detail_size, survey
-from stylekit.collections.workspace import REJECTED, SIDES, SPLITS
+from stylekit.collections.workspace import FOLDERS, REJECTED, SIDES, SPLITS
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced
 
@@ -60,7 +60,6 @@ class Report:
 
     root: Path
     folders: dict[str, list[Facts]]
-    """Facts of the pictures of trainA and the other folders."""
     findings: list[Finding]
     harms: list[str]
     """Why training would suffer, in sentences; empty if it would not."""
@@ -76,10 +75,9 @@ def check(config: CheckConfig) -> Report:
 
     Raises:
         FileNotFoundError: There is no such folder, or it has no pictures.
-        OSError: The sheet cannot be written, or a picture cannot be moved.
     """
     root = Path(config.dataroot)
-    paths = {split + side: find_domain(root, split, side) for split in SPLITS for side in SIDES}
+    paths = {name: find_domain(root, name[:-1], name[-1]) for name in FOLDERS}
     if not any(paths.values()):
         raise FileNotFoundError(f"no pictures in {root}; expected trainA and trainB, as datasets/README.md explains")
     every = [path for found in paths.values() for path in found]
@@ -121,12 +119,7 @@ def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding] = ()
 
 
 def compare_details(config: CheckConfig, folders: dict[str, list[Facts]], photos: Path) -> str:
-    """Compare the size of details in training and in pictures to translate; a hint if it differs by a factor of 2.
-
-    Raises:
-        FileNotFoundError: There are no pictures to translate.
-        ValueError: One of them cannot be read.
-    """
+    """Compare the size of details in training and in pictures to translate; a hint if it differs by a factor of 2."""
     paths = images.find(photos)
     if not paths:
         raise FileNotFoundError(f"no pictures in {photos}; --photos needs a folder of pictures to translate")
@@ -145,11 +138,7 @@ def compare_details(config: CheckConfig, folders: dict[str, list[Facts]], photos
 
 
 def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
-    """Move pictures to ROOT/rejected/KIND/FOLDER and take them out of the manifest; return how many.
-
-    Raises:
-        FileExistsError: A file of that name has been rejected before.
-    """
+    """Move pictures to ROOT/rejected/KIND/FOLDER and take them out of the manifest; return how many."""
     kinds = {finding.path: finding.kind for finding in findings if finding.kind not in NOTES}
     for path, kind in kinds.items():
         target = root / REJECTED / kind.replace(" ", "-") / path.relative_to(root)

@@ -41,10 +41,7 @@ class Result:
 
 
 def fetch(config: FetchConfig, web: Web | None = None) -> Result:
-    """Fetch a data set, or go on with one.
-
-    Args:
-        web: Client for all servers; None makes one from the options.
+    """Fetch a data set, or go on with one. `web` is the client for all servers; None makes one from the options.
 
     Raises:
         ValueError: A source does not know what was asked for, or the folder belongs to another data set.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from stylekit.collections.sources import safe_stem
 from stylekit.collections.web import Failure, Unreachable, Web
-from stylekit.collections.workspace import SIDES, SPLITS
+from stylekit.collections.workspace import FOLDERS, SIDES, SPLITS
 from stylekit.pictures import images
 
 AUTHORS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
@@ -23,8 +23,6 @@ MIRROR = "huggan"
 
 HUB: str | None = None
 """Address of the Hub; None for that of huggingface_hub."""
-
-FOLDERS = tuple(f"{split}{side}" for split in SPLITS for side in SIDES)
 
 _LARGEST_MEMBER = 100_000_000
 _LARGEST_ARCHIVE = 4_000_000_000

@@ -14,9 +14,9 @@ from pathlib import Path
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from stylekit.collections.frames import find_frame
 from stylekit.collections.similarity import perceptual_hash, reduced, thumbnail
 from stylekit.collections.sources import Remote
+from stylekit.collections.survey import find_frame
 from stylekit.collections.web import CONNECTIONS, Failure, Unreachable, Web
 from stylekit.collections.workspace import Prepared, Workspace
 from stylekit.pictures import images
@@ -29,10 +29,6 @@ _SILENCE = 20
 
 _KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats of files that are kept byte for byte if nothing has to be done."""
-
-
-class Unsuitable(Exception):  # noqa: N818
-    """A picture is intact, but not wanted; another download would not help."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +44,13 @@ class Preparation:
 
 
 def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: Web, steps: Preparation) -> list[str]:
-    """Fetch pictures into the workspace and note each in its journal.
-
-    Args:
-        todo: Sides and pictures.
+    """Fetch pictures, given with their sides, into the workspace, and note each in its journal.
 
     Returns:
         Why pictures failed; the next run tries them again.
 
     Raises:
         Unreachable: The server stays silent; what has been fetched is kept.
-        OSError: The disk is full or not writable.
         KeyboardInterrupt: Ctrl-C; threads have stopped, and what has been fetched is kept.
     """
     failed: list[str] = []
@@ -83,13 +75,14 @@ def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: We
     return failed
 
 
-def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared:
+def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared | str:
     """Verify a downloaded picture by decoding it, prepare it, and move it to FOLDER/STEM.SUFFIX.
+
+    Returns:
+        The reason if it is not wanted, since it is too small.
 
     Raises:
         ValueError: Not a picture, or damaged.
-        Unsuitable: Too small.
-        OSError: The result cannot be written.
     """
     picture = images.load(raw)
     with Image.open(raw) as file:
@@ -103,7 +96,7 @@ def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared:
         done.append("frame cropped to {} {} {} {}".format(*frame))
     shorter = min(picture.size)
     if shorter < steps.min_size:
-        raise Unsuitable(f"{picture.width} x {picture.height} px, smaller than {steps.min_size}")
+        return f"{picture.width} x {picture.height} px, smaller than {steps.min_size}"
     if steps.size and shorter > steps.size:
         width, height = (max(steps.size, round(side * steps.size / shorter)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
@@ -134,8 +127,6 @@ def _fetch_one(
         space.add(side, remote, prepare(raw, space.ready(side, remote), remote.name, steps))
     except FileNotFoundError as error:
         raise Failure(f"{remote.url}: {error.strerror}") from error
-    except Unsuitable as error:
-        space.add(side, remote, str(error))
     except ValueError as error:
         reason = str(error).removeprefix(f"{raw}: ")
         if not remote.local:  # Another download may be intact.

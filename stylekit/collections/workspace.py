@@ -27,6 +27,7 @@ from stylekit.collections.sources import Remote
 
 SIDES = ("A", "B")
 SPLITS = ("train", "test")
+FOLDERS = tuple(f"{split}{side}" for split in SPLITS for side in SIDES)
 REJECTED = "rejected"
 """Folder to which `cyclegan check --fix` moves pictures."""
 
@@ -153,7 +154,7 @@ def american(item: dict[str, Any]) -> dict[str, Any]:
 
 def _check_folder(root: Path, request: dict[str, Any]) -> None:
     path = root / ".fetch" / "request.json"
-    for folder in (root / ".fetch", *(root / f"{split}{side}" for split in SPLITS for side in SIDES)):
+    for folder in (root / ".fetch", *(root / name for name in FOLDERS)):
         if folder.is_symlink():
             raise FileExistsError(f"{folder} is a link; nothing is written outside {root}")
     if root.exists() and not root.is_dir():
