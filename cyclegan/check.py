@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import statistics
 from collections import Counter
@@ -10,16 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from cyclegan.data import find_domain
 from cyclegan.options import CheckConfig
-from stylekit.collections.chart import color_chart, stack, strip
 from stylekit.collections.manifest import read_manifest, write_manifest
 from stylekit.collections.similarity import groups, near_pairs
 from stylekit.collections.survey import Facts, detail_size, survey
-from stylekit.collections.workspace import REJECTED, SIDES, SPLITS
+from stylekit.collections.workspace import FOLDERS, REJECTED, SIDES, SPLITS
 from stylekit.pictures import images
 from stylekit.training.data import evenly_spaced
 
@@ -38,8 +39,7 @@ _SAMPLES = 60
 """Pictures whose details are measured, of each collection."""
 
 _ACROSS = 12
-_SHOWN = 2 * _ACROSS
-"""Pictures in a row of the contact sheet, and of one kind."""
+"""Pictures in a row of the contact sheet, which has two rows of a kind at most."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ class Report:
 
     root: Path
     folders: dict[str, list[Facts]]
-    """Facts of the pictures of trainA and the other folders."""
     findings: list[Finding]
     harms: list[str]
     """Why training would suffer, in sentences; empty if it would not."""
@@ -76,39 +75,35 @@ def check(config: CheckConfig) -> Report:
 
     Raises:
         FileNotFoundError: There is no such folder, or it has no pictures.
-        OSError: The sheet cannot be written, or a picture cannot be moved.
     """
     root = Path(config.dataroot)
-    paths = {split + side: find_domain(root, split, side) for split in SPLITS for side in SIDES}
+    paths = {name: find_domain(root, name[:-1], name[-1]) for name in FOLDERS}
     if not any(paths.values()):
         raise FileNotFoundError(f"no pictures in {root}; expected trainA and trainB, as datasets/README.md explains")
     every = [path for found in paths.values() for path in found]
-    facts = dict(zip(every, tqdm(survey(every, config.threads), total=len(every), disable=None, delay=1), strict=True))
+    facts = dict(zip(every, tqdm(survey(every), total=len(every), disable=None, delay=1), strict=True))
     folders = {name: [facts[path] for path in found] for name, found in paths.items() if found}
     findings = find_problems(folders, config.min_size)
-    harms = find_harms(folders, findings)
-    hint = compare_details(config, folders) if config.photos is not None else ""
+    harms, moved = find_harms(folders, findings), 0
+    hint = compare_details(config, folders, config.photos) if config.photos is not None else ""
     images.save(draw_sheet(folders, findings), config.output)
-    moved = 0
     if config.fix:
         moved = move_to_rejected(root, findings)
         gone = {finding.path for finding in findings if finding.kind not in NOTES}
-        left = {name: [fact for fact in found if fact.path not in gone] for name, found in folders.items()}
-        harms = find_harms(left, [])
+        harms = find_harms({name: [fact for fact in found if fact.path not in gone] for name, found in folders.items()})
     return Report(root, folders, findings, harms, hint, config.output, moved)
 
 
 def find_problems(folders: dict[str, list[Facts]], min_size: int) -> list[Finding]:
     """All findings, in order of folder and file; a picture may have several."""
-    return [
-        Finding(kind, fact.path, folder[-1], note)
-        for folder, found in folders.items()
-        for fact in found
-        for kind, note in _flaws(fact, min_size)
-    ] + _copies(folders)
+    findings = []
+    for folder, found in folders.items():
+        for fact in found:
+            findings += [Finding(kind, fact.path, folder[-1], note) for kind, note in _flaws(fact, min_size)]
+    return findings + _copies(folders)
 
 
-def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> list[str]:
+def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding] = ()) -> list[str]:
     """Why training would suffer."""
     harms = [f"no training pictures in train{side}" for side in SIDES if not folders.get(f"train{side}")]
     for kind in SERIOUS:
@@ -123,27 +118,18 @@ def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> 
     return harms
 
 
-def compare_details(config: CheckConfig, folders: dict[str, list[Facts]]) -> str:
-    """Compare the size of details in training and in pictures to translate; a hint if it differs by a factor of 2.
-
-    Raises:
-        FileNotFoundError: There are no pictures to translate.
-    """
-    assert config.photos is not None
-    photos = images.find(config.photos)
-    if not photos:
-        raise FileNotFoundError(f"no pictures in {config.photos}; --photos needs a folder of pictures to translate")
-    side = "A" if config.direction == "AtoB" else "B"
-    training = [fact.path for fact in _readable(folders, f"train{side}")]
+def compare_details(config: CheckConfig, folders: dict[str, list[Facts]], photos: Path) -> str:
+    """Compare the size of details in training and in pictures to translate; a hint if it differs by a factor of 2."""
+    paths = images.find(photos)
+    if not paths:
+        raise FileNotFoundError(f"no pictures in {photos}; --photos needs a folder of pictures to translate")
+    training = [fact.path for fact in _readable(folders, "trainA" if config.direction == "AtoB" else "trainB")]
     if not training:
         return ""
-    trained = _typical(_details(training, lambda size: config.load_size / min(size)))
-    translated = _details(photos, lambda size: min(1.0, config.size / max(size)) if config.size else 1.0)
-    if not translated:
-        return ""
-    ratio = _typical(translated) / trained
-    longer = statistics.median(longer for _, longer in translated)
-    said = f"details in {config.photos} are {ratio:.1f} times as large as in training"
+    trained, _ = _details(training, lambda size: config.load_size / min(size))
+    translated, longer = _details(paths, lambda size: min(1.0, config.size / max(size)) if config.size else 1.0)
+    ratio = translated / trained
+    said = f"details in {photos} are {ratio:.1f} times as large as in training"
     if ratio > 2:
         return f"{said}; translate with --size {max(10, round(longer / ratio, -1)):.0f} for strokes of the right size"
     if ratio < 0.5:
@@ -152,11 +138,7 @@ def compare_details(config: CheckConfig, folders: dict[str, list[Facts]]) -> str
 
 
 def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
-    """Move pictures to ROOT/rejected/KIND/FOLDER and take them out of the manifest; return how many.
-
-    Raises:
-        FileExistsError: A file of that name has been rejected before.
-    """
+    """Move pictures to ROOT/rejected/KIND/FOLDER and take them out of the manifest; return how many."""
     kinds = {finding.path: finding.kind for finding in findings if finding.kind not in NOTES}
     for path, kind in kinds.items():
         target = root / REJECTED / kind.replace(" ", "-") / path.relative_to(root)
@@ -172,18 +154,32 @@ def move_to_rejected(root: Path, findings: Iterable[Finding]) -> int:
 
 def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> Image.Image:
     """Samples of both sides, the pictures with problems, and the colors of X against those of Y."""
-    parts, colors = [], {}
+    from matplotlib.figure import Figure
+
+    shown, colors = {}, {}
     for name, side in (("X", "A"), ("Y", "B")):
         if good := _readable(folders, f"train{side}"):
-            chosen = evenly_spaced([fact.path for fact in good], _SHOWN)
-            parts.append(strip(f"{name} = train{side}: {len(good)} pictures", map(images.load, chosen), _ACROSS))
-            colors[name] = [sum(level) for level in zip(*(fact.histogram for fact in good), strict=True)]
-    for kind in (*SERIOUS, *OTHERS):
-        paths = list(dict.fromkeys(f.path for f in findings if f.kind == kind))
-        if paths and kind != "unreadable":
-            title = f"{kind}: {len(paths)}" + (f", the first {_SHOWN}" if len(paths) > _SHOWN else "")
-            parts.append(strip(title, map(images.load, paths[:_SHOWN]), _ACROSS))
-    return stack([*parts, color_chart(colors)])
+            sample = evenly_spaced([fact.path for fact in good], 2 * _ACROSS)
+            shown[f"{name} = train{side}: {len(good)} pictures"] = list(sample)
+            colors[name] = np.sum([fact.histogram for fact in good], 0).reshape(3, -1)
+    for kind in (*SERIOUS[1:], *OTHERS):
+        if paths := list(dict.fromkeys(finding.path for finding in findings if finding.kind == kind)):
+            shown[f"{kind}: {len(paths)}"] = paths[: 2 * _ACROSS]
+    heights = [1.05 * -(-len(paths) // _ACROSS) + 0.35 for paths in shown.values()] + [2.5]
+    figure = Figure((12.48, sum(heights)), dpi=100, layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (title, paths) in zip(parts, shown.items(), strict=False):
+        axes = part.subplots()
+        axes.imshow(_rows(map(images.load, paths)))
+        axes.set_title(title, loc="left")
+        axes.axis("off")
+    for i, (axes, color) in enumerate(zip(parts[-1].subplots(1, 3), ("red", "green", "blue"), strict=True)):
+        for (name, counts), style in zip(colors.items(), ("solid", "dotted"), strict=False):
+            axes.plot(counts[i] / counts[i].sum(), color, linestyle=style, label=name)
+            axes.legend()
+        axes.set(title=f"{color}, from dark to bright", xticks=())
+    figure.savefig(page := io.BytesIO(), format="png")
+    return Image.open(page).convert("RGB")
 
 
 def report(result: Report) -> int:
@@ -191,10 +187,8 @@ def report(result: Report) -> int:
     for folder, found in result.folders.items():
         good = [fact for fact in found if not fact.error]
         kinds = ", ".join(f"{kind} {count}" for kind, count in Counter(fact.format for fact in good).most_common())
-        sides = sorted(fact.shorter_side for fact in good)
-        size = (
-            f"shorter side {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}" if sides else "none readable"
-        )
+        sides = sorted(min(fact.width, fact.height) for fact in good) or [0]
+        size = f"shorter side {sides[0]} to {sides[-1]} px, median {sides[len(sides) // 2]}"
         print(f"{folder}: {len(found)} pictures ({kinds}), {size}")
     for finding in result.findings:
         path = finding.path.relative_to(result.root)
@@ -216,49 +210,40 @@ def _flaws(fact: Facts, min_size: int) -> list[tuple[str, str]]:
     """Kinds and notes of what is wrong with a single picture."""
     if fact.error:
         return [("unreadable", fact.error)]
-    flaws = []
-    if fact.shorter_side < min_size:
-        flaws.append(("small", f"{fact.width} x {fact.height} px"))
-    if fact.frame:
-        left, top, right, bottom = fact.frame
-        flaws.append(
-            ("framed", f"the picture inside has {right - left} x {bottom - top} of {fact.width} x {fact.height} px")
-        )
-    if fact.gray:
-        flaws.append(("gray", ""))
-    if fact.rotated:
-        flaws.append(("rotated", "by EXIF orientation"))
-    if fact.mode == "CMYK":
-        flaws.append(("CMYK", ""))
-    return flaws
+    size = f"{fact.width} x {fact.height} px"
+    left, top, right, bottom = fact.frame or (0, 0, 0, 0)
+    flaws = (
+        (min(fact.width, fact.height) < min_size, "small", size),
+        (fact.frame, "framed", f"the picture inside has {right - left} x {bottom - top} of {size}"),
+        (fact.gray, "gray", ""),
+        (fact.rotated, "rotated", "by EXIF orientation"),
+        (fact.mode == "CMYK", "CMYK", ""),
+    )
+    return [(kind, note) for flawed, kind, note in flaws if flawed]
 
 
 def _copies(folders: dict[str, list[Facts]]) -> list[Finding]:
     """Near-duplicates: test pictures that training has seen, all but the largest of the others, and X in Y."""
-    names, every = [], []
-    for name in (split + side for side in SIDES for split in SPLITS):
-        good = _readable(folders, name)
-        names += [name] * len(good)
-        every += good
+    names = [split + side for side in SIDES for split in SPLITS]
+    every = [(name, fact) for name in names for fact in _readable(folders, name)]
     findings = []
 
     def found(kind: str, i: int, other: int) -> None:
-        path = every[other].path
-        findings.append(Finding(kind, every[i].path, names[i][-1], f"like {path.parent.name}/{path.name}"))
+        path = every[other][1].path
+        findings.append(Finding(kind, every[i][1].path, every[i][0][-1], f"like {path.parent.name}/{path.name}"))
 
-    pairs = near_pairs([fact.hash for fact in every], [fact.thumbnail for fact in every])
-    for group in groups([(i, j) for i, j in pairs if names[i][-1] == names[j][-1]]):
-        trained = [i for i in group if names[i].startswith("train")]
-        tested = [i for i in group if i not in trained]
-        for i in tested if trained else ():
-            found("leaking", i, trained[0])
-        same = trained or tested
-        best = max(same, key=lambda i: every[i].width * every[i].height)
-        for i in same:
-            if i != best:
+    pairs = near_pairs([fact.hash for _, fact in every], [fact.thumbnail for _, fact in every])
+    same_side = {(i, j) for i, j in pairs if every[i][0][-1] == every[j][0][-1]}
+    for group in groups(sorted(same_side)):
+        trained = [i for i in group if every[i][0].startswith("train")]
+        best = max(trained or group, key=lambda i: every[i][1].width * every[i][1].height)
+        for i in group:
+            if trained and i not in trained:
+                found("leaking", i, trained[0])
+            elif i != best:
                 found("repeated", i, best)
     for i, j in pairs:
-        if names[i][-1] != names[j][-1]:
+        if (i, j) not in same_side:
             found("in both X and Y", i, j)
             found("in both X and Y", j, i)
     return findings
@@ -268,20 +253,23 @@ def _readable(folders: dict[str, list[Facts]], name: str) -> list[Facts]:
     return [fact for fact in folders.get(name, []) if not fact.error]
 
 
-def _details(paths: list[Path], scale: Callable[[tuple[int, int]], float]) -> list[tuple[float, int]]:
-    """Size of details, and longer side, of a sample of pictures at a scale that depends on their size."""
+def _details(paths: list[Path], scale: Callable[[tuple[int, int]], float]) -> tuple[float, float]:
+    """Medians of the size of details, and of the longer side, in a sample of pictures; their size decides the scale."""
 
-    def measure(path: Path) -> tuple[float, int] | None:
-        try:
-            picture = images.load(path)
-        except ValueError:
-            return None
+    def measure(path: Path) -> tuple[float, float]:
+        picture = images.load(path)
         factor = scale(picture.size)
-        return detail_size(picture) * factor, round(max(picture.size) * factor)
+        return detail_size(picture) * factor, max(picture.size) * factor
 
     with ThreadPoolExecutor() as pool:
-        return [measured for measured in pool.map(measure, evenly_spaced(paths, _SAMPLES)) if measured is not None]
+        details, longer = zip(*pool.map(measure, evenly_spaced(paths, _SAMPLES)), strict=True)
+    return statistics.median(details), statistics.median(longer)
 
 
-def _typical(details: Sequence[tuple[float, int]]) -> float:
-    return statistics.median(detail for detail, _ in details)
+def _rows(pictures: Iterable[Image.Image], side: int = 104) -> Image.Image:
+    """Rows of square tiles, with a picture in each, whole and centered."""
+    tiles = [ImageOps.pad(picture, (side - 4, side - 4), color="lightgray") for picture in pictures]
+    page = Image.new("RGB", (_ACROSS * side, -(-len(tiles) // _ACROSS) * side), "white")
+    for i, tile in enumerate(tiles):
+        page.paste(tile, (i % _ACROSS * side + 2, i // _ACROSS * side + 2))
+    return page

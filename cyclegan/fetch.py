@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from cyclegan.options import FetchConfig
 from stylekit.collections import archives, flickr, wikiart
-from stylekit.collections.download import fetch_pictures
+from stylekit.collections.download import Preparation, fetch_pictures
 from stylekit.collections.manifest import UNKNOWN, arrange, finish
-from stylekit.collections.prepare import Preparation
 from stylekit.collections.sources import Remote, list_folder
 from stylekit.collections.web import Web
-from stylekit.collections.workspace import SIDES, SPLITS, Workspace, check_folder, open_workspace
+from stylekit.collections.workspace import SIDES, SPLITS, Workspace, open_workspace
 
 ARCHIVE_LICENSE = "not stated; distributed for research"
 ARCHIVE_PAGE = "https://github.com/junyanz/pytorch-CycleGAN-and-pix2pix"
@@ -42,10 +41,7 @@ class Result:
 
 
 def fetch(config: FetchConfig, web: Web | None = None) -> Result:
-    """Fetch a data set, or go on with one.
-
-    Args:
-        web: Client for all servers; None makes one from the options.
+    """Fetch a data set, or go on with one. `web` is the client for all servers; None makes one from the options.
 
     Raises:
         ValueError: A source does not know what was asked for, or the folder belongs to another data set.
@@ -55,7 +51,6 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
     web = web or Web(config.rate)
     output, steps = config.resolved_output, preparation(config)
     sources = build_sources(config, web)
-    paintings = config.name is not None and "paintings" in archives.PUBLISHED[config.name].a
     try:
         with open_workspace(output, request(config)) as space:
             listings = _archive(config.name, space, web) if config.name else _listings(config.limit, space, sources)
@@ -65,46 +60,33 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
             finish(space, placed, f"Credits of {output.name}")
             if not failed:
                 space.clean()
-            counts = dict(sorted(Counter(item.folder for item in placed).items()))
-            return Result(output, counts, _left_out(space, listings), failed, paintings)
     except OSError as error:
         # Errors of atomic writes have the system's error as their cause.
         if {error.errno, getattr(error.__cause__, "errno", None)} & {errno.ENOSPC, errno.EDQUOT}:
             raise OSError(f"{output}: the disk is full; free some space and run the same command again") from error
         raise
+    outcomes = (space.outcome(side, remote) for side, remotes in listings.items() for remote in remotes)
+    reasons = [outcome for outcome in outcomes if isinstance(outcome, str)]
+    left_out = Counter("too small" if "smaller than" in r else r if r == "copy" else "damaged" for r in reasons)
+    counts = dict(sorted(Counter(folder for folder, *_ in placed).items()))
+    return Result(output, counts, left_out, failed, str(config.name).endswith("2photo"))
 
 
 def plan(config: FetchConfig, web: Web | None = None) -> list[str]:
-    """What `fetch` would do, in lines of text; nothing is written. Raises what `fetch` raises."""
-    output = config.resolved_output
-    check_folder(output, request(config))
+    """How many pictures `fetch` would get, in lines of text; nothing is written. Raises what the sources raise."""
     sources = build_sources(config, web or Web(config.rate))
     if config.name:
-        published = archives.PUBLISHED[config.name]
-        size = f"{published.size / 1e6:.0f} MB" if published.size else "unknown size"
-        return [
-            f"{archives.AUTHORS}/{config.name}.zip ({size}) -> {output}",
-            f"A: {published.a}; B: {published.b}; license: {ARCHIVE_LICENSE}",
-        ]
+        return [f"{archives.AUTHORS}/{config.name}.zip: {archives.PUBLISHED[config.name][0] / 1e6:.0f} MB"]
     lines = []
     for side, source in sources.items():
-        remotes = list(_counted(islice(source, config.limit), side))
-        licenses = Counter(remote.license or UNKNOWN for remote in remotes)
-        given = config.x if side == "A" else config.y
-        folders = f"{output / f'train{side}'}, {output / f'test{side}'}"
-        lines += [
-            f"{given} -> {folders}: {len(remotes)} pictures",
-            f"  licenses: {', '.join(f'{name} ({count})' for name, count in licenses.most_common())}",
-        ]
+        licenses = Counter(remote.license or UNKNOWN for remote in _counted(islice(source, config.limit), side))
+        stated = ", ".join(f"{name} ({count})" for name, count in licenses.most_common())
+        lines.append(f"{config.x if side == 'A' else config.y}: {licenses.total()} pictures; licenses: {stated}")
     return lines
 
 
 def build_sources(config: FetchConfig, web: Web) -> dict[str, Iterator[Remote]]:
-    """The sources of the sides that are given, which ask nobody until they are iterated; none for a published set.
-
-    Raises:
-        ValueError: An unknown name or source.
-    """
+    """The sources of the sides that are given, which ask nobody until they are iterated; none for a published set."""
     if config.name is not None and config.name not in archives.PUBLISHED:
         raise ValueError(f"no published set {config.name!r}; expected one of {', '.join(archives.PUBLISHED)}")
     given = zip(SIDES, (config.x, config.y), strict=True)
@@ -112,11 +94,7 @@ def build_sources(config: FetchConfig, web: Web) -> dict[str, Iterator[Remote]]:
 
 
 def build_source(given: str, config: FetchConfig, web: Web) -> Iterator[Remote]:
-    """A source from its text; see `FetchConfig`.
-
-    Raises:
-        ValueError: The text names none.
-    """
+    """A source from its text; see `FetchConfig`. Raises ValueError if the text names none."""
     site, _, rest = given.partition(":")
     kinds = {"wikiart": wikiart.KINDS, "flickr": flickr.KINDS}
     if site in kinds and rest:
@@ -124,7 +102,7 @@ def build_source(given: str, config: FetchConfig, web: Web) -> Iterator[Remote]:
         if kind not in kinds[site] or not name:
             kind, name = kinds[site][0], rest
         if site == "flickr":
-            return flickr.list_flickr(web, kind, name, config.limit, config.license, preparation(config).size)
+            return flickr.list_flickr(web, kind, name, config.license, preparation(config).size)
         if config.genre and kind != "artist":
             raise ValueError(
                 f"--genre {config.genre} goes with an artist, such as wikiart:vincent-van-gogh, not a {kind}"
@@ -162,8 +140,7 @@ def report(result: Result) -> int:
     for reason in result.failed[:20]:
         print(f"cyclegan fetch: {reason}", file=sys.stderr)
     if result.failed:
-        more = f" (the first 20 of {len(result.failed)})" if len(result.failed) > 20 else ""
-        print(f"failed: {len(result.failed)} pictures{more}; run the same command again to retry", file=sys.stderr)
+        print(f"failed: {len(result.failed)} pictures; run the same command again to retry", file=sys.stderr)
         return 1
     if not result.counts:
         print("cyclegan fetch: no picture is left; see --min-size and --license", file=sys.stderr)
@@ -195,12 +172,9 @@ def _archive(name: str, space: Workspace, web: Web) -> dict[str, list[Remote]]:
         return listings
     unpacked = archives.fetch_archive(name, space.hidden, web)
     for side in SIDES:
-        folders = [(split, unpacked / f"{split}{side}") for split in SPLITS]
+        folders = [(split, unpacked / f"{split}{side}") for split in SPLITS if (unpacked / f"{split}{side}").is_dir()]
         listings[side] = [
-            remote
-            for split, folder in folders
-            if folder.is_dir()
-            for remote in list_folder(folder, ARCHIVE_LICENSE, ARCHIVE_PAGE, split)
+            remote for split, folder in folders for remote in list_folder(folder, ARCHIVE_LICENSE, ARCHIVE_PAGE, split)
         ]
         space.save_listing(side, listings[side], len(listings[side]))
     return listings
@@ -208,9 +182,3 @@ def _archive(name: str, space: Workspace, web: Web) -> dict[str, list[Remote]]:
 
 def _counted(remotes: Iterable[Remote], side: str) -> Iterable[Remote]:
     return tqdm(remotes, desc=f"listing {side}", unit="picture", disable=None, delay=1)
-
-
-def _left_out(space: Workspace, listings: Mapping[str, list[Remote]]) -> Counter[str]:
-    """Pictures that are not used, by reason."""
-    reasons = (space.left_out(side, remote) for side, remotes in listings.items() for remote in remotes)
-    return Counter("too small" if "smaller than" in r else r if r == "copy" else "damaged" for r in reasons if r)

@@ -388,7 +388,7 @@ class FetchConfig:
     """Folder of the data set. Required with --x or --y."""
 
     limit: int = 1000
-    """Pictures of each side at most. A larger number adds pictures to a data set. Published sets are complete."""
+    """Pictures of each side at most. More adds to a data set. Published sets are complete; Flickr shows 4000 of a search."""
 
     license: Annotated[Literal["derivatives", "commercial", "any"], also("--licence")] = "derivatives"
     """Flickr: take licenses that allow derivatives, those that allow also commercial use, or any."""
@@ -462,10 +462,7 @@ class CheckConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("check.jpg")
     """Contact sheet; replaced if it exists."""
 
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "threads", "min_size", "load_size", "size")
+        check_at_least(self, 1, "min_size", "load_size", "size")
         if self.size is not None and self.photos is None:
             raise ValueError(f"--size {self.size} goes with --photos, the pictures to translate")

@@ -192,7 +192,6 @@ def offer_flickr(server: PictureServer, count: int, per_page: int = 50, key: str
                 "title": f"Photo {i} *",
                 "license": "6" if i % 5 == 4 else "4",
                 "ownername": f"Author {i % 7}",
-                "dateupload": str(1_600_000_000 - i),
                 "media": "photo",
                 "url_l": server.url + path,
                 "width_l": 64,

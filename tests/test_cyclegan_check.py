@@ -61,6 +61,7 @@ def hashes(root):
     return sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*.*") if path.suffix != ".csv")
 
 
+@pytest.mark.plots
 def test_every_flaw_is_found_and_moved_away(flawed, tmp_path, capsys):
     (flawed / "manifest.csv").write_text(
         "file,title,author,license,page,url,width,height,bytes,sha256,source_sha256,phash,preparation\n"
@@ -98,8 +99,9 @@ def test_pictures_of_another_scale_get_a_size(flawed, tmp_path, capsys):
     assert ratio == pytest.approx(450 / 72, rel=0.3)
     size = int(hint.partition("--size ")[2].split()[0])
     assert size == pytest.approx(96, rel=0.3)
-    assert not compare_details(CheckConfig(str(flawed), size=size, **options), report.folders)
-    tiny = compare_details(CheckConfig(str(flawed), size=20, **options), report.folders)
+    photos = options["photos"]
+    assert not compare_details(CheckConfig(str(flawed), size=size, **options), report.folders, photos)
+    tiny = compare_details(CheckConfig(str(flawed), size=20, **options), report.folders, photos)
     assert "enlarge these pictures, or train with --load-size" in tiny
 
 

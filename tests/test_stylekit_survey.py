@@ -5,9 +5,8 @@ import pytest
 from picture_server import picture
 from PIL import Image, ImageFilter
 
-from stylekit.collections.frames import find_frame
 from stylekit.collections.similarity import groups, near_pairs, perceptual_hash, thumbnail
-from stylekit.collections.survey import detail_size, is_gray
+from stylekit.collections.survey import detail_size, find_frame, is_gray
 
 
 def framed(color, box, size=(200, 160)):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from stylekit.collections.prepare import Preparation, Unsuitable, prepare
+from stylekit.collections.similarity import perceptual_hash, reduced, thumbnail
 from stylekit.collections.sources import Remote
+from stylekit.collections.survey import find_frame
 from stylekit.collections.web import CONNECTIONS, Failure, Unreachable, Web
-from stylekit.collections.workspace import Entry, Workspace
+from stylekit.collections.workspace import Prepared, Workspace
+from stylekit.pictures import images
 
 LARGEST = 200_000_000
 """Bytes of the largest picture that is downloaded."""
@@ -22,19 +27,30 @@ LARGEST = 200_000_000
 _SILENCE = 20
 """The run ends when so many pictures in a row could not be fetched because nobody answered."""
 
+_KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+"""Formats of files that are kept byte for byte if nothing has to be done."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to each picture."""
+
+    size: int | None
+    """Reduce pictures so that the shorter side has this many pixels; None keeps their size."""
+    min_size: int
+    """Leave out pictures whose shorter side is smaller, after a frame has been cropped."""
+    crop_frames: bool
+    """Crop white and black frames."""
+
 
 def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: Web, steps: Preparation) -> list[str]:
-    """Fetch pictures into the workspace and note each in its journal.
-
-    Args:
-        todo: Sides and pictures.
+    """Fetch pictures, given with their sides, into the workspace, and note each in its journal.
 
     Returns:
         Why pictures failed; the next run tries them again.
 
     Raises:
         Unreachable: The server stays silent; what has been fetched is kept.
-        OSError: The disk is full or not writable.
         KeyboardInterrupt: Ctrl-C; threads have stopped, and what has been fetched is kept.
     """
     failed: list[str] = []
@@ -48,12 +64,9 @@ def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: We
             try:
                 future.result()
                 silent = 0
-            except Failure as error:
+            except (Failure, Unreachable) as error:
                 failed.append(str(error))
-                silent = 0
-            except Unreachable as error:
-                failed.append(str(error))
-                silent += 1
+                silent = silent + 1 if isinstance(error, Unreachable) else 0
                 if silent >= min(_SILENCE, len(todo)):
                     raise
     finally:
@@ -62,10 +75,48 @@ def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: We
     return failed
 
 
+def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared | str:
+    """Verify a downloaded picture by decoding it, prepare it, and move it to FOLDER/STEM.SUFFIX.
+
+    Returns:
+        The reason if it is not wanted, since it is too small.
+
+    Raises:
+        ValueError: Not a picture, or damaged.
+    """
+    picture = images.load(raw)
+    with Image.open(raw) as file:
+        suffix = _KEPT.get(file.format or "", "")
+        plain = suffix and file.mode == "RGB" and not getattr(file, "is_animated", False)
+        plain = plain and file.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
+        plain = plain and not file.info.get("icc_profile")
+    done = [] if plain else ["converted to sRGB"]
+    if steps.crop_frames and (frame := find_frame(picture)):
+        picture = picture.crop(frame)
+        done.append("frame cropped to {} {} {} {}".format(*frame))
+    shorter = min(picture.size)
+    if shorter < steps.min_size:
+        return f"{picture.width} x {picture.height} px, smaller than {steps.min_size}"
+    if steps.size and shorter > steps.size:
+        width, height = (max(steps.size, round(side * steps.size / shorter)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+        done.append(f"reduced to {width} x {height}")
+    source = hashlib.sha256(raw.read_bytes()).hexdigest()
+    target = folder / f"{stem}{suffix if not done else '.jpg'}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if done:
+        images.save(picture, target)
+    else:
+        raw.replace(target)
+    data, small = target.read_bytes(), reduced(picture)
+    digest, similar = hashlib.sha256(data).hexdigest(), (perceptual_hash(small), thumbnail(small).hex())
+    return Prepared(target.name, *picture.size, len(data), digest, source, *similar, "; ".join(done))
+
+
 def _fetch_one(
     space: Workspace, side: str, remote: Remote, web: Web, slots: threading.BoundedSemaphore, steps: Preparation
 ) -> None:
-    raw = space.raw(side, remote)
+    raw = space.hidden / "raw" / f"{remote.split}{side}-{remote.name}"
     try:
         if remote.local:
             raw.parent.mkdir(parents=True, exist_ok=True)
@@ -73,20 +124,14 @@ def _fetch_one(
         else:
             with slots:
                 web.file(remote.url, raw, LARGEST, robots=not remote.keyed)
-        entry = Entry(side, remote.split, remote.name, prepare(raw, space.ready(side, remote), remote.name, steps))
+        space.add(side, remote, prepare(raw, space.ready(side, remote), remote.name, steps))
     except FileNotFoundError as error:
         raise Failure(f"{remote.url}: {error.strerror}") from error
-    except (ValueError, Unsuitable) as error:
+    except ValueError as error:
         reason = str(error).removeprefix(f"{raw}: ")
-        if isinstance(error, ValueError) and not remote.local:  # Another download may be intact.
-            raise Failure(f"{remote.url}: {_what_came(raw) or reason}") from error
-        entry = Entry(side, remote.split, remote.name, reason=reason)
+        if not remote.local:  # Another download may be intact.
+            page = any(tag in raw.read_bytes()[:1000].lower() for tag in (b"<html", b"<!doctype"))
+            raise Failure(f"{remote.url}: {'got a web page instead of a picture' if page else reason}") from error
+        space.add(side, remote, reason)
     finally:
         raw.unlink(missing_ok=True)
-    space.add(entry)
-
-
-def _what_came(raw: Path) -> str:
-    """A better reason than "not a picture" if a web page came instead; empty if it did not."""
-    start = raw.read_bytes()[:1000].lower()
-    return "got a web page instead of a picture" if b"<html" in start or b"<!doctype" in start else ""

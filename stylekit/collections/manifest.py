@@ -6,14 +6,14 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stylekit.atomic import atomic_write
-from stylekit.collections.prepare import Prepared
 from stylekit.collections.similarity import groups, near_pairs
 from stylekit.collections.sources import Remote
-from stylekit.collections.workspace import REJECTED, SPLITS, Entry, Workspace, american
+from stylekit.collections.workspace import REJECTED, SPLITS, Prepared, Workspace, american
 
 COLUMNS = (
     *("file", "title", "author", "license", "page", "url"),
@@ -24,13 +24,8 @@ UNKNOWN = "not stated; see the page"
 """License of pictures whose source does not state any."""
 
 
-class Placed(NamedTuple):
-    """A picture and its place in the data set."""
-
-    folder: str
-    """Such as trainA."""
-    remote: Remote
-    prepared: Prepared
+Placed = tuple[str, Remote, Prepared]
+"""The folder of a picture in the data set, such as trainA, and the picture."""
 
 
 def read_manifest(root: Path) -> list[dict[str, Any]]:
@@ -70,21 +65,18 @@ def arrange(space: Workspace, listings: Mapping[str, Sequence[Remote]], test_sha
             remote.split or next((s for s in SPLITS if f"{s}{side}/{prepared.file}" in earlier), "")
             for remote, prepared in ready
         ]
-        splits = [split or _split(prepared, test_share) for split, (_, prepared) in zip(known, ready, strict=True)]
+        chosen = ["test" if int(p.source_sha256[:8], 16) < test_share * 2**32 else "train" for _, p in ready]
+        splits = [split or other for split, other in zip(known, chosen, strict=True)]
         for group in groups(near_pairs([p.hash for _, p in ready], [bytes.fromhex(p.thumbnail) for _, p in ready])):
             leader = next((i for i in group if known[i]), group[0])
             for i in group:
                 splits[i] = known[i] or splits[leader]
-        placed += [Placed(f"{split}{side}", *picture) for split, picture in zip(splits, ready, strict=True)]
+        placed += [(f"{split}{side}", *picture) for split, picture in zip(splits, ready, strict=True)]
     return placed
 
 
 def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
-    """Move the pictures to their folders and write the manifest and the credits. Repeating it changes nothing.
-
-    Args:
-        title: Headline of the credits.
-    """
+    """Move the pictures to their folders and write the manifest and the credits. Repeating it changes nothing."""
     rows = []
     for folder, remote, prepared in placed:
         target = space.root / folder / prepared.file
@@ -92,16 +84,9 @@ def finish(space: Workspace, placed: Sequence[Placed], title: str) -> None:
         now = space.place(folder[-1], remote)
         if now is not None and now != target:
             now.replace(target)
-        rows.append(
-            {
-                **vars(remote),
-                **vars(prepared),
-                "file": f"{folder}/{prepared.file}",
-                "license": remote.license or UNKNOWN,
-                "phash": f"{prepared.hash:016x}",
-                "preparation": prepared.done,
-            }
-        )
+        row = {**vars(remote), **vars(prepared), "file": f"{folder}/{prepared.file}"}
+        row |= {"license": remote.license or UNKNOWN, "phash": f"{prepared.hash:016x}", "preparation": prepared.done}
+        rows.append(row)
     write_manifest(space.root, rows)
     with atomic_write(space.root / "CREDITS.md") as file:
         file.write(credits(placed, title).encode())
@@ -114,9 +99,9 @@ def credits(placed: Sequence[Placed], title: str) -> str:
     lines += ["| license | pictures |", "|---|---|"]
     counts = Counter(remote.license or UNKNOWN for _, remote, _ in placed)
     lines += [f"| {license} | {count} |" for license, count in sorted(counts.items())]
-    for folder in sorted({item.folder for item in placed}):
+    for folder, pictures in groupby(sorted(placed, key=lambda p: (p[0], p[2].file)), key=lambda p: p[0]):
         lines += ["", f"## {folder}", ""]
-        for _, remote, prepared in sorted((i for i in placed if i.folder == folder), key=lambda i: i.prepared.file):
+        for _, remote, prepared in pictures:
             name = _escaped(remote.title or prepared.file)
             link = f"[{name}](<{remote.page}>)" if remote.page.startswith(("http://", "https://")) else name
             lines.append(f"* {link}, {_escaped(remote.author) or 'author unknown'}, {remote.license or UNKNOWN}")
@@ -124,27 +109,19 @@ def credits(placed: Sequence[Placed], title: str) -> str:
 
 
 def _ready(space: Workspace, side: str, remotes: Sequence[Remote]) -> list[tuple[Remote, Prepared]]:
-    """The pictures of a side that are ready and wanted; of several copies of one file, the first is.
-
-    The journal notes the others as left out, so that they are not fetched again. Published sets stay as they are.
-    """
+    """Pictures that are ready and wanted; the journal notes copies as left out, except in published sets."""
     ready: list[tuple[Remote, Prepared]] = []
     seen: set[str] = set()
     for remote in remotes:
-        entry, path = space.entry(side, remote), space.place(side, remote)
-        if entry is None or entry.prepared is None or path is None:
+        prepared, path = space.outcome(side, remote), space.place(side, remote)
+        if not isinstance(prepared, Prepared) or path is None:
             continue
-        digest = entry.prepared.source_sha256
-        if digest in seen and not remote.split:
-            space.add(Entry(side, remote.split, remote.name, reason="copy"))
+        if prepared.source_sha256 in seen and not remote.split:
+            space.add(side, remote, "copy")
         elif REJECTED not in path.relative_to(space.root).parts:
-            seen.add(digest)
-            ready.append((remote, entry.prepared))
+            seen.add(prepared.source_sha256)
+            ready.append((remote, prepared))
     return ready
-
-
-def _split(prepared: Prepared, test_share: float) -> str:
-    return "test" if int(prepared.source_sha256[:8], 16) < test_share * 2**32 else "train"
 
 
 def _escaped(text: str) -> str:

@@ -55,10 +55,8 @@ class _Again(Exception):  # noqa: N818
 class _Host:
     """What is known about a server."""
 
-    interval: float
-    """Seconds between requests."""
-    next: float = 0.0
-    """Earliest time of the next request, as `time.monotonic` counts."""
+    interval: float  # Seconds between requests.
+    next: float = 0.0  # Earliest time of the next request, as `time.monotonic` counts.
     robots: RobotFileParser | None = None
     robots_lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,30 +66,22 @@ class _Session(requests.Session):
         """Leave redirects to `Web`: requests would read the body of each, however long or slow it is."""
 
 
+@dataclass
 class Web:
-    """A client for all servers.
+    """A client for all servers."""
 
-    Args:
-        rate: Requests per second to one server; None for no limit.
-        timeout: Seconds to wait for a connection, and for each part of an answer.
-        attempts: How often to ask for the same file.
-        backoff: Seconds before the second attempt; doubled each time. Retry-After of the server goes first.
-        slowest: Bytes per second below which a connection is closed and tried again, averaged over `timeout`.
-    """
+    rate: float | None = 5
+    """Requests per second to one server; None for no limit."""
+    timeout: float = 20
+    """Seconds to wait for a connection, and for each part of an answer."""
+    attempts: int = 6
+    """How often to ask for the same file."""
+    backoff: float = 0.5
+    """Seconds before the second attempt; doubled each time. Retry-After of the server goes first."""
+    slowest: float = 1000
+    """Bytes per second below which a connection is closed and tried again, averaged over `timeout`."""
 
-    def __init__(
-        self,
-        rate: float | None = 5,
-        timeout: float = 20,
-        attempts: int = 6,
-        backoff: float = 0.5,
-        slowest: float = 1000,
-    ) -> None:
-        self.rate = rate
-        self.timeout = timeout
-        self.attempts = attempts
-        self.backoff = backoff
-        self.slowest = slowest
+    def __post_init__(self) -> None:
         self.stop = threading.Event()
         """Set it to make all threads raise `Stopped` soon."""
         self._lock = threading.Lock()
@@ -112,7 +102,8 @@ class Web:
         if robots:
             self._check_robots(url)
         sink = io.BytesIO()
-        self._fetch(url, sink, _LARGEST_JSON, self.attempts, params)
+        full = requests.Request("GET", url, params=params).prepare().url or url
+        self._fetch(full, sink, _LARGEST_JSON, self.attempts, None, None)
         try:
             return json.loads(sink.getvalue())
         except ValueError as error:
@@ -137,29 +128,22 @@ class Web:
         part, stamp = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.stamp")
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as sink:
-            self._fetch(url, sink, limit, self.attempts, stamp=stamp, bar=bar)
+            self._fetch(url, sink, limit, self.attempts, stamp, bar)
             sink.flush()
             os.fsync(sink.fileno())
         part.replace(path)
         stamp.unlink(missing_ok=True)
 
     def _fetch(
-        self,
-        url: str,
-        sink: IO[bytes],
-        limit: int,
-        attempts: int,
-        params: Mapping[str, str | int] | None = None,
-        stamp: Path | None = None,
-        bar: tqdm[Any] | None = None,
+        self, url: str, sink: IO[bytes], limit: int, attempts: int, stamp: Path | None, bar: tqdm[Any] | None
     ) -> None:
         """Write a document to `sink`, after the part of the version in `stamp` that is there already."""
         for attempt in range(1, attempts + 1):
             version = stamp.read_text() if stamp and stamp.exists() else ""
             if not version:
-                _empty(sink)
+                sink.truncate(sink.seek(0))
             try:
-                with self._ask(url, params, sink.tell(), version) as response:
+                with self._ask(url, sink.tell(), version) as response:
                     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
                     self._check_status(url, response, sink)
                     if stamp:
@@ -175,15 +159,13 @@ class Web:
                     raise (Unreachable(f"{said}; check the network") if error.args[1:] else Failure(said)) from error
                 self.stop.wait(2 ** (attempt - 1) * self.backoff)
 
-    def _ask(
-        self, url: str, params: Mapping[str, str | int] | None, start: int, version: str
-    ) -> contextlib.closing[requests.Response]:
+    def _ask(self, url: str, start: int, version: str) -> requests.Response:
         self._wait_turn(self._host(url))
         headers = {"Range": f"bytes={start}-", "If-Range": version} if start else {}
         place = url
         for _ in range(1 + _MOST_REDIRECTS):
             try:
-                response = self._session.get(place, params=params, headers=headers, stream=True, timeout=self.timeout)
+                response = self._session.get(place, headers=headers, stream=True, timeout=self.timeout)
             except requests.Timeout as error:
                 raise _Again(f"no answer within {self.timeout:g} s", "unreachable") from error
             except ValueError:
@@ -191,9 +173,9 @@ class Web:
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 raise _Again(f"no connection ({_reason(error)})", "unreachable") from error
             if not (target := requests.Session.get_redirect_target(self._session, response)):
-                return contextlib.closing(response)
+                return response
             response.close()
-            place, params = urljoin(response.url, target), None
+            place = urljoin(response.url, target)
         raise Failure(f"{_shown(url)}: redirected in a circle")
 
     def _check_status(self, url: str, response: requests.Response, sink: IO[bytes]) -> None:
@@ -205,7 +187,7 @@ class Web:
         if status == 206 and start and response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             return
         if status in (200, 206, 416):
-            _empty(sink)
+            sink.truncate(sink.seek(0))
         if status in (206, 416):
             raise _Again(f"the server answers {status} to a request for the rest")
         if status in _BUSY:
@@ -250,7 +232,7 @@ class Web:
             if host.robots is None:
                 text, robots = io.BytesIO(), RobotFileParser()
                 with contextlib.suppress(Failure, Unreachable):
-                    self._fetch(f"{parts.scheme}://{parts.netloc}/robots.txt", text, _LARGEST_ROBOTS, attempts=1)
+                    self._fetch(f"{parts.scheme}://{parts.netloc}/robots.txt", text, _LARGEST_ROBOTS, 1, None, None)
                 robots.parse(text.getvalue().decode("utf-8", "replace").splitlines())
                 host.interval = max(host.interval, float(robots.crawl_delay(USER_AGENT) or 0))
                 host.robots = robots
@@ -258,18 +240,16 @@ class Web:
             raise Failure(f"{_shown(url)}: robots.txt of {parts.netloc} does not allow it")
 
     def _obey_retry_after(self, url: str, response: requests.Response) -> None:
-        try:
-            seconds = urllib3.Retry().parse_retry_after(response.headers.get("Retry-After", ""))
-        except urllib3.exceptions.InvalidHeader:
-            return
-        host = self._host(url)
-        if seconds > _LONGEST_WAIT:
-            raise Unreachable(
-                f"{urlsplit(url).netloc} asks to be left alone for {seconds / 60:.0f} minutes; "
-                f"run the same command again then"
-            )
-        with self._lock:
-            host.next = max(host.next, time.monotonic() + seconds)
+        with contextlib.suppress(urllib3.exceptions.InvalidHeader):
+            seconds = urllib3.Retry().get_retry_after(response.raw) or 0
+            if seconds > _LONGEST_WAIT:
+                raise Unreachable(
+                    f"{urlsplit(url).netloc} asks to be left alone for {seconds / 60:.0f} minutes; "
+                    f"run the same command again then"
+                )
+            host = self._host(url)
+            with self._lock:
+                host.next = max(host.next, time.monotonic() + seconds)
 
     def _host(self, url: str) -> _Host:
         with self._lock:
@@ -292,11 +272,6 @@ def _version(response: requests.Response) -> str:
     """What identifies this version of the file: a strong ETag or a date; empty if there is neither."""
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-
-
-def _empty(sink: IO[bytes]) -> None:
-    sink.seek(0)
-    sink.truncate()
 
 
 def _shown(url: str) -> str:

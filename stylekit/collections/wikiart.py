@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 from urllib.parse import quote, urljoin
 
@@ -27,35 +28,31 @@ def list_wikiart(web: Web, kind: str, name: str, genre: str | None = None) -> It
         OSError: The site cannot be reached.
     """
     name = name.strip().lower().replace(" ", "-")
-    place = f"en/{'' if kind == 'artist' else f'paintings-by-{kind}/'}"
-    unknown = (
-        f"WikiArt has no paintings of the {kind} {name!r}{f' with the genre {genre}' if genre else ''}; "
-        f"give the name as in the site's addresses, {SITE}/{place}NAME"
-    )
+    place = f"{SITE}/en/{'' if kind == 'artist' else f'paintings-by-{kind}/'}"
     seen: set[str] = set()
     try:
-        pages = f"{SITE}/{place}{quote(name)}{'/mode/all-paintings' if kind == 'artist' else ''}"
+        pages = f"{place}{quote(name)}{'/mode/all-paintings' if kind == 'artist' else ''}"
         for painting in _of_genre(web, name, genre) if genre else _pages(web, pages):
             if (remote := _remote(painting)) and remote.url not in seen:
                 seen.add(remote.url)
                 yield remote
     except Failure as error:
-        if "answers 404" in str(error):
-            raise ValueError(unknown) from error
-        raise OSError(f"WikiArt: {error}") from error
+        if "answers 404" not in str(error):
+            raise OSError(f"WikiArt: {error}") from error
     if not seen:
-        raise ValueError(unknown)
+        raise ValueError(
+            f"WikiArt has no paintings of the {kind} {name!r}{f' with the genre {genre}' if genre else ''}; "
+            f"give the name as in the site's addresses, {place}NAME"
+        )
 
 
 def _pages(web: Web, address: str) -> Iterator[dict[str, Any]]:
-    page = 1
-    while True:
+    for page in count(1):
         answer = web.json(address, {"json": 2, "layout": "new", "resultType": "masonry", "page": page})
         paintings = answer.get("Paintings") if isinstance(answer, dict) else None
         if not isinstance(paintings, list) or not paintings:
             return
         yield from (painting for painting in paintings if isinstance(painting, dict))
-        page += 1
 
 
 def _of_genre(web: Web, artist: str, genre: str) -> Iterator[dict[str, Any]]:
@@ -71,11 +68,9 @@ def _of_genre(web: Web, artist: str, genre: str) -> Iterator[dict[str, Any]]:
 
 def _remote(painting: dict[str, Any]) -> Remote | None:
     """A painting as the site describes it; None if it has no picture."""
-    image = text(painting.get("image")).partition("!")[0]
-    if not image:
+    if not (image := text(painting.get("image")).partition("!")[0]):
         return None
-    author, title = text(painting.get("artistName")), text(painting.get("title"))
-    url = urljoin(f"{SITE}/", image)
+    url, author, title = urljoin(f"{SITE}/", image), text(painting.get("artistName")), text(painting.get("title"))
     artist = text(painting.get("artistUrl")).strip("/").rpartition("/")[2]
     page = text(painting.get("paintingUrl"))
     if not page and artist and text(painting.get("url")):

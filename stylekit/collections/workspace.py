@@ -23,25 +23,32 @@ from pathlib import Path
 from typing import Any
 
 from stylekit.atomic import atomic_write, write_error
-from stylekit.collections.prepare import Prepared
 from stylekit.collections.sources import Remote
 
 SIDES = ("A", "B")
 SPLITS = ("train", "test")
+FOLDERS = tuple(f"{split}{side}" for split in SPLITS for side in SIDES)
 REJECTED = "rejected"
 """Folder to which `cyclegan check --fix` moves pictures."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A line of the journal: a picture that is ready, or the reason why it was left out."""
+class Prepared:
+    """A picture file that is ready, and how it came about."""
 
-    side: str
-    split: str
-    """As the source says; empty if it leaves the choice to the content."""
-    name: str
-    prepared: Prepared | None = None
-    reason: str = ""
+    file: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    """Of the file."""
+    source_sha256: str
+    """Of the file as it was downloaded."""
+    hash: int
+    thumbnail: str
+    """`similarity.thumbnail` in hexadecimal."""
+    done: str
+    """What was done, in words; empty if the file is the downloaded one."""
 
 
 class Workspace:
@@ -52,20 +59,44 @@ class Workspace:
         self.hidden = root / ".fetch"
         self._journal = self.hidden / "journal.jsonl"
         self._lock = threading.Lock()
-        self.entries: dict[tuple[str, str, str], Entry] = {}
-        """By side, split and name."""
+        self._outcomes: dict[tuple[str, str, str], Prepared | str] = {}
+        # A line that a crash cut off is ignored, and its picture fetched again.
+        for line in self._journal.read_text(encoding="utf-8").splitlines() if self._journal.exists() else []:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                saved = json.loads(line)
+                outcome = Prepared(**saved["prepared"]) if saved["prepared"] else str(saved["reason"])
+                self._outcomes[saved["side"], saved["split"], saved["name"]] = outcome
 
-    def raw(self, side: str, picture: Remote) -> Path:
-        """Where the download of a picture goes."""
-        return self.hidden / "raw" / f"{picture.split}{side}-{picture.name}"
+    def outcome(self, side: str, picture: Remote) -> Prepared | str | None:
+        """What the journal says: a picture that is ready, or why it was left out; None if it says nothing."""
+        return self._outcomes.get((side, picture.split, picture.name))
+
+    def add(self, side: str, picture: Remote, outcome: Prepared | str) -> None:
+        """Note in the journal what became of a picture; any thread may."""
+        done, reason = (dataclasses.asdict(outcome), "") if isinstance(outcome, Prepared) else (None, outcome)
+        line = {"side": side, "split": picture.split, "name": picture.name, "prepared": done, "reason": reason}
+        with self._lock, self._journal.open("a", encoding="utf-8") as file:
+            self._outcomes[side, picture.split, picture.name] = outcome
+            file.write("\n" + json.dumps(line))  # A line that was cut off ends here, too.
 
     def ready(self, side: str, picture: Remote) -> Path:
         """The folder where a prepared picture waits."""
         return self.hidden / "ready" / f"{picture.split}{side}"
 
-    def entry(self, side: str, picture: Remote) -> Entry | None:
-        """What the journal says about a picture."""
-        return self.entries.get((side, picture.split, picture.name))
+    def place(self, side: str, picture: Remote) -> Path | None:
+        """Where a prepared picture is: waiting, in a folder of the data set, or rejected; None if it is nowhere."""
+        outcome = self.outcome(side, picture)
+        if not isinstance(outcome, Prepared):
+            return None
+        homes = [f"{split}{side}" for split in ([picture.split] if picture.split else SPLITS)]
+        folders = [self.ready(side, picture), *(self.root / home for home in homes)]
+        for home in homes:
+            folders += sorted((self.root / REJECTED).glob(f"*/{home}"))
+        return next((path for folder in folders if (path := folder / outcome.file).exists()), None)
+
+    def missing(self, side: str, pictures: Sequence[Remote]) -> list[Remote]:
+        """The pictures that are still to be fetched."""
+        return [p for p in pictures if not isinstance(self.outcome(side, p), str) and self.place(side, p) is None]
 
     def listing(self, side: str) -> tuple[list[Remote], int]:
         """The saved listing of a side and the limit it was made with; none and 0 if there is none."""
@@ -79,49 +110,6 @@ class Workspace:
         """Keep a listing, so that a later run fetches the same pictures."""
         items = [dataclasses.asdict(picture) for picture in pictures]
         _write_json(self.hidden / f"listing-{side}.json", {"limit": limit, "pictures": items})
-
-    def add(self, entry: Entry) -> None:
-        """Append a line to the journal; any thread may."""
-        line = json.dumps(dataclasses.asdict(entry)) + "\n"
-        with self._lock:
-            self.entries[entry.side, entry.split, entry.name] = entry
-            with self._journal.open("a", encoding="utf-8") as file:
-                file.write(line)
-
-    def place(self, side: str, picture: Remote) -> Path | None:
-        """Where a prepared picture is: waiting, in a folder of the data set, or rejected; None if it is nowhere."""
-        entry = self.entry(side, picture)
-        if entry is None or entry.prepared is None:
-            return None
-        homes = [f"{split}{side}" for split in ([picture.split] if picture.split else SPLITS)]
-        folders = [self.ready(side, picture), *(self.root / home for home in homes)]
-        for home in homes:
-            folders += sorted((self.root / REJECTED).glob(f"*/{home}"))
-        return next((path for folder in folders if (path := folder / entry.prepared.file).exists()), None)
-
-    def missing(self, side: str, pictures: Sequence[Remote]) -> list[Remote]:
-        """The pictures that are still to be fetched."""
-        return [p for p in pictures if not self.left_out(side, p) and self.place(side, p) is None]
-
-    def left_out(self, side: str, picture: Remote) -> str:
-        """Why a picture is not wanted; empty if it is."""
-        entry = self.entry(side, picture)
-        return entry.reason if entry else ""
-
-    def read_journal(self) -> None:
-        """Read what earlier runs did. A line that was cut off by a crash is ignored, and its picture fetched again."""
-        if not self._journal.exists():
-            return
-        for line in self._journal.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, TypeError):
-                saved = json.loads(line)
-                prepared = Prepared(**saved["prepared"]) if saved["prepared"] else None
-                entry = Entry(saved["side"], saved["split"], saved["name"], prepared, saved["reason"])
-                self.entries[entry.side, entry.split, entry.name] = entry
-        # Also ends a line that was cut off, so that the next one begins on its own.
-        with atomic_write(self._journal) as file:
-            for entry in self.entries.values():
-                file.write((json.dumps(dataclasses.asdict(entry)) + "\n").encode())
 
     def clean(self) -> None:
         """Remove temporary files of a finished run."""
@@ -143,27 +131,30 @@ def open_workspace(root: Path, request: dict[str, Any]) -> Iterator[Workspace]:
     """
     import filelock
 
-    check_folder(root, request)
-    space = Workspace(root)
+    _check_folder(root, request)
+    hidden = root / ".fetch"
     try:
-        space.hidden.mkdir(parents=True, exist_ok=True)
+        hidden.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(write_error(root, error.strerror)) from error
     try:
-        with filelock.FileLock(space.hidden / "lock", timeout=0):
-            for leftover in space.hidden.rglob(".*.part"):
+        with filelock.FileLock(hidden / "lock", timeout=0):
+            for leftover in hidden.rglob(".*.part"):
                 leftover.unlink()
-            _write_json(space.hidden / "request.json", request)
-            space.read_journal()
-            yield space
+            _write_json(hidden / "request.json", request)
+            yield Workspace(root)
     except filelock.Timeout as error:
         raise FileExistsError(f"{root}: another program is fetching into this folder; wait until it ends") from error
 
 
-def check_folder(root: Path, request: dict[str, Any]) -> None:
-    """Refuse a folder that holds something else, or the pictures of another request; see `open_workspace`."""
+def american(item: dict[str, Any]) -> dict[str, Any]:
+    """A record that an older version may have written, whose key for the license was `licence`."""
+    return {"license" if key == "licence" else key: value for key, value in item.items()}
+
+
+def _check_folder(root: Path, request: dict[str, Any]) -> None:
     path = root / ".fetch" / "request.json"
-    for folder in (root / ".fetch", *(root / f"{split}{side}" for split in SPLITS for side in SIDES)):
+    for folder in (root / ".fetch", *(root / name for name in FOLDERS)):
         if folder.is_symlink():
             raise FileExistsError(f"{folder} is a link; nothing is written outside {root}")
     if root.exists() and not root.is_dir():
@@ -182,11 +173,6 @@ def check_folder(root: Path, request: dict[str, Any]) -> None:
             f"{root} was fetched with {different.replace('_', '-')} {saved[different]}, not {request[different]}; "
             f"choose another --output, or give the same options"
         )
-
-
-def american(item: dict[str, Any]) -> dict[str, Any]:
-    """A record that an older version may have written, whose key for the license was `licence`."""
-    return {"license" if key == "licence" else key: value for key, value in item.items()}
 
 
 def _read_json(path: Path) -> Any:
