@@ -37,7 +37,6 @@ from cyclegan.translate import load_generator, translate
 from gatys.objective import Objective, Region, gram_matrices
 from gatys.options import StylizeConfig
 from gatys.stylize import build_network
-from johnson.models import N_BLOCKS
 from johnson.stylize import load_network, stylize
 from stylekit.devices import choose_device, to_device, use_bfloat16
 
@@ -75,7 +74,7 @@ def translation(device: torch.device, size: int) -> Variants:
 
 def johnson(device: torch.device, size: int) -> Variants:
     """One picture through a bundled style; ours adds a margin of 32 px on each side."""
-    ours, network = to_device(load_network(), device), plain.johnson_network(32, N_BLOCKS).to(device)
+    ours, network = to_device(load_network(), device), plain.johnson_network(32, 5).to(device)
     picture = torch.rand(1, 3, size * 3 // 4, size, device=device)
     return inference(network, picture), lambda: stylize(picture, ours)
 

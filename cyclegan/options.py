@@ -388,7 +388,7 @@ class FetchConfig:
     """Folder of the data set. Required with --x or --y."""
 
     limit: int = 1000
-    """Pictures of each side at most. More adds to a data set. Published sets are complete; Flickr shows 4000 of a search."""
+    """Pictures of each side at most; more add to a data set. Published sets are complete. Flickr shows at most 4000."""
 
     license: Annotated[Literal["derivatives", "commercial", "any"], also("--licence")] = "derivatives"
     """Flickr: take licenses that allow derivatives, those that allow also commercial use, or any."""

@@ -146,7 +146,7 @@ def test_ctrl_c_keeps_the_picture_so_far(folder):
         (["photo.png", "painting.png", "--network", "vgg19", "--vgg-weights", "photo.png"], "photo.png: "),
         (
             ["photo.png", "painting.png", "--network", "vgg19", "--vgg-weights", str(COMPACT)],
-            "has shape (32, 3, 3, 3), expected",
+            "does not match vgg19: missing features.19.weight",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def train(**options):
         ),
         ({"style_layers": ("relu1_1", "relu1_1")}, "--style-layers: expected at least one layer and no duplicates"),
         ({"style_layers": ()}, "--style-layers: expected at least one layer and no duplicates"),
-        ({"vgg_weights": "x.pth"}, "--vgg-weights does not apply to the compact network"),
+        ({"vgg_weights": "x.pth"}, "--vgg-weights: the compact network has its own weights"),
         ({"crop_size": 30}, "--crop-size 30: expected a multiple of 4, at least 16 with the loss network"),
         ({"crop_size": 12}, "--crop-size 12: expected a multiple of 4, at least 16 with the loss network"),
         ({"lr": 0.0}, "--lr must be positive, got 0.0"),
