@@ -36,11 +36,8 @@ T = TypeVar("T")
 C = TypeVar("C", bound=RunConfig)
 N = TypeVar("N", bound="nn.Module")
 
-FLAGS = (tyro.conf.OmitArgPrefixes,)
-"""Groups of options are titled boxes in --help, not parts of the flags."""
-
-SHEET_LIMIT = 120
-"""Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
+FLAGS = (tyro.conf.OmitArgPrefixes,)  # Groups of options are titled boxes in --help, not parts of the flags.
+SHEET_LIMIT = 120  # Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side.
 
 # Idle OpenMP threads sleep instead of spinning. It costs nothing on an idle machine (benchmarks/README.md); on a busy
 # one spinning makes two threads slower than one. It must be set before PyTorch loads OpenMP.

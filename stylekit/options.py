@@ -30,8 +30,7 @@ def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] =
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, aliases=aliases)
 
 
-STROKE_SIZES = (0.25, 8.0)
-"""Smallest and largest --stroke-size."""
+STROKE_SIZES = (0.25, 8.0)  # Smallest and largest --stroke-size.
 THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
 
 

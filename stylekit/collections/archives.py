@@ -15,14 +15,9 @@ from stylekit.collections.web import Failure, Unreachable, Web
 from stylekit.collections.workspace import FOLDERS, SIDES, SPLITS
 from stylekit.pictures import images
 
-AUTHORS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
-"""Where the authors keep the archives."""
-
-MIRROR = "huggan"
-"""Owner of the mirrors on the Hub: Parquet files with a column for each side."""
-
-HUB: str | None = None
-"""Address of the Hub; None for that of huggingface_hub."""
+AUTHORS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"  # Where the authors keep the archives.
+MIRROR = "huggan"  # Owner of the mirrors on the Hub: Parquet files with a column for each side.
+HUB: str | None = None  # Address of the Hub; None for that of huggingface_hub.
 
 _LARGEST_MEMBER = 100_000_000
 _LARGEST_ARCHIVE = 4_000_000_000

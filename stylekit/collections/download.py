@@ -21,11 +21,8 @@ from stylekit.collections.web import CONNECTIONS, Failure, Unreachable, Web
 from stylekit.collections.workspace import Prepared, Workspace
 from stylekit.pictures import images
 
-LARGEST = 200_000_000
-"""Bytes of the largest picture that is downloaded."""
-
-_SILENCE = 20
-"""The run ends when so many pictures in a row could not be fetched because nobody answered."""
+LARGEST = 200_000_000  # Bytes of the largest picture that is downloaded.
+_SILENCE = 20  # The run ends when so many pictures in a row could not be fetched because nobody answered.
 
 _KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats of files that are kept byte for byte if nothing has to be done."""

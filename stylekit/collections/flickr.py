@@ -16,8 +16,7 @@ KINDS = ("tag", "group", "search")
 
 _PER_PAGE = 500
 
-_SIZES = ("z", "c", "l", "h", "k", "o")
-"""Sizes of the copies, from 640 px on the longer side to the original."""
+_SIZES = ("z", "c", "l", "h", "k", "o")  # Sizes of the copies, from 640 px on the longer side to the original.
 
 _EXTRAS = ",".join(("license", "owner_name", "media", *(f"url_{size}" for size in _SIZES)))
 

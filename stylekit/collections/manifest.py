@@ -20,8 +20,7 @@ COLUMNS = (
     *("width", "height", "bytes", "sha256", "source_sha256", "phash", "preparation"),
 )
 
-UNKNOWN = "not stated; see the page"
-"""License of pictures whose source does not state any."""
+UNKNOWN = "not stated; see the page"  # License of pictures whose source does not state any.
 
 
 Placed = tuple[str, Remote, Prepared]

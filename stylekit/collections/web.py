@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from stylekit import __version__
 
-CONNECTIONS = 4
-"""Connections at the same time."""
+CONNECTIONS = 4  # Connections at the same time.
 
 USER_AGENT = f"image-translation/{__version__} (data sets for research; python-requests/{requests.__version__})"
 
@@ -31,8 +30,7 @@ _LONGEST_WAIT = 300.0
 _MOST_REDIRECTS = 5
 _CHUNK = 1 << 18
 _LARGEST_JSON = 50_000_000
-_LARGEST_ROBOTS = 500_000
-"""Bytes of robots.txt that count (RFC 9309, section 2.5)."""
+_LARGEST_ROBOTS = 500_000  # Bytes of robots.txt that count (RFC 9309, section 2.5).
 
 
 class Failure(Exception):  # noqa: N818

@@ -28,8 +28,7 @@ from stylekit.collections.sources import Remote
 SIDES = ("A", "B")
 SPLITS = ("train", "test")
 FOLDERS = tuple(f"{split}{side}" for split in SPLITS for side in SIDES)
-REJECTED = "rejected"
-"""Folder to which `cyclegan check --fix` moves pictures."""
+REJECTED = "rejected"  # Folder to which `cyclegan check --fix` moves pictures.
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PERIOD = 2**20
-"""Values after which the noise in use repeats. An exported network contains this many at most, in 2 MB."""
-
-SIDE = 2**10
-"""Height and width in pixels after which noise with larger grains repeats."""
+PERIOD = 2**20  # Values after which the noise in use repeats. An exported network contains this many at most, in 2 MB.
+SIDE = 2**10  # Height and width in pixels after which noise with larger grains repeats.
 
 _REMAINING = 0.857  # What bicubic interpolation leaves of the standard deviation of independent values.
 _VALUES = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).half()

@@ -18,8 +18,7 @@ from stylekit.pictures import images
 WRITABLE = {"PNG": {}, "WEBP": {"quality": 90}}
 """Formats in which animations are written, with Pillow's options. GIF has too few colors for paintings."""
 
-_DURATION = 100
-"""Milliseconds of a frame without a time of its own, as in browsers."""
+_DURATION = 100  # Milliseconds of a frame without a time of its own, as in browsers.
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,7 @@ from stylekit.training.signals import children_may_end, ignore_signals
 
 T = TypeVar("T")
 
-VALIDATION_PICTURES = 4
-"""Pictures of a collection that are processed after every epoch."""
+VALIDATION_PICTURES = 4  # Pictures of a collection that are processed after every epoch.
 
 # Limits of a file with an augmentation pipeline: characters, values (repeated ones count), and numbers.
 _MAX_FILE, _MAX_VALUES, _MAX_NUMBER = 100_000, 10_000, 16_384

@@ -46,8 +46,7 @@ from stylekit.training.signals import collect_signals
 
 T = TypeVar("T")
 
-SAVE_SECONDS = 600.0
-"""Within an epoch, the run is saved with the first log line after so much training time."""
+SAVE_SECONDS = 600.0  # Within an epoch, the run is saved with the first log line after so much training time.
 
 
 class Stateful(Protocol):
