@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from stylekit import atomic
-from stylekit.atomic import atomic_folder, atomic_tree, atomic_write, check_writable, link_or_copy
+from stylekit.atomic import atomic_folder, atomic_tree, atomic_write, check_writable
 
 
 def names(folder):
@@ -101,8 +101,7 @@ def test_names_as_long_as_the_file_system_allows_can_be_written(tmp_path):
     path = tmp_path / ("n" * 251 + ".png")
     with atomic_write(path) as file:
         file.write(b"new")
-    link_or_copy(path, tmp_path / ("m" * 255))
-    assert path.read_bytes() == (tmp_path / ("m" * 255)).read_bytes() == b"new"
+    assert path.read_bytes() == b"new"
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):

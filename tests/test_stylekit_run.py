@@ -329,8 +329,8 @@ def test_a_killed_run_resumes_from_the_checkpoint_before_and_ends_bit_for_bit(co
     scores = {1: 0.5, 2: 0.4}
     whole = train(replace(options, name="whole"), scores=scores).folder
     folder, found = options.checkpoints_dir / "parts", []
-    # Before losses.png; the network; last.pt of the kept epoch; last.pt; new best networks; last.pt of the next epoch.
-    for number in (4, 10, 12, 13, 21, 19):
+    # Before losses.png; the kept epoch; its last.pt; last.pt; new best networks; last.pt of the next epoch.
+    for number in (3, 10, 12, 13, 21, 19):
         kill_before(number, replace(options, resume=(folder / "last.pt").exists()), scores, monkeypatch)
         kinds = ("samples/*.png", "best/*.json", "model/*.safetensors", "epochs/*/last.pt", "last.pt")
         found.append([len(list(folder.glob(kind))) for kind in kinds])

@@ -112,11 +112,7 @@ def read_pipeline_file(path: Path, presets: Sequence[str]) -> Any:
 
 
 def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
-    """Build a pipeline from the output of `albumentations.to_dict` and run it once.
-
-    Raises:
-        ValueError: Not a pipeline, or its output is not crop_size x crop_size.
-    """
+    """Build a pipeline from the output of `albumentations.to_dict`, and check that it gives crop_size x crop_size."""
     try:
         _check_values(saved)
         with warnings.catch_warnings(record=True) as caught:
@@ -194,10 +190,7 @@ def read_pictures(paths: Sequence[list[Path]], names: Sequence[str]) -> tuple[li
     """Read every picture once, to find unreadable ones before training does, and cache them if they fit in memory.
 
     Takes the files of each collection and its name in error messages; returns the readable files of each, and the
-    decoded pictures (empty if they do not fit).
-
-    Raises:
-        ValueError: More than 1 % of the pictures of a collection cannot be read.
+    decoded pictures (empty if they do not fit). More than 1 % of unreadable files in a collection are a ValueError.
     """
     together = list(itertools.chain(*paths))
     decode = cache_fits(together, distributed.local_world_size())
