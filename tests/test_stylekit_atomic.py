@@ -70,31 +70,12 @@ def test_files_of_a_folder_replace_the_old_ones_when_all_are_complete(tmp_path):
     assert names(tmp_path) == ["G"]
 
 
-def test_a_failure_while_filling_a_folder_leaves_the_old_files_and_nothing_else(tmp_path):
-    folder = tmp_path / "G"
-    folder.mkdir()
-    (folder / "config.json").write_text("old")
-    with pytest.raises(RuntimeError, match="halfway"), atomic_folder(folder) as partial:
-        (partial / "config.json").write_text("new")
-        raise RuntimeError("halfway")
-    assert (
-        (folder / "config.json").read_text() == "old" and names(tmp_path) == ["G"] and names(folder) == ["config.json"]
-    )
-
-
 def test_checking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
     check_writable(tmp_path / "new" / "last.pt")
     assert names(tmp_path / "new") == []
     (tmp_path / "new" / "last.pt").write_bytes(b"old")
     check_writable(tmp_path / "new" / "last.pt")
     assert (tmp_path / "new" / "last.pt").read_bytes() == b"old"
-
-
-def test_the_temporary_file_is_hidden_beside_the_final_one(tmp_path):
-    # In the same folder, since a file cannot be renamed across file systems.
-    with atomic_write(tmp_path / "last.pt"):
-        (partial,) = names(tmp_path)
-    assert partial.startswith(".") and partial.endswith(".part")
 
 
 def test_names_as_long_as_the_file_system_allows_can_be_written(tmp_path):

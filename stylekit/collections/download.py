@@ -43,12 +43,8 @@ class Preparation:
 def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: Web, steps: Preparation) -> list[str]:
     """Fetch pictures, given with their sides, into the workspace, and note each in its journal.
 
-    Returns:
-        Why pictures failed; the next run tries them again.
-
-    Raises:
-        Unreachable: The server stays silent; what has been fetched is kept.
-        KeyboardInterrupt: Ctrl-C; threads have stopped, and what has been fetched is kept.
+    Returns why pictures failed; the next run tries them again. What has been fetched is kept, also after Ctrl-C and if
+    the server stays silent (`Unreachable`).
     """
     failed: list[str] = []
     silent = 0
@@ -75,11 +71,7 @@ def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: We
 def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared | str:
     """Verify a downloaded picture by decoding it, prepare it, and move it to FOLDER/STEM.SUFFIX.
 
-    Returns:
-        The reason if it is not wanted, since it is too small.
-
-    Raises:
-        ValueError: Not a picture, or damaged.
+    Returns the reason if it is not wanted, since it is too small.
     """
     picture = images.load(raw)
     with Image.open(raw) as file:

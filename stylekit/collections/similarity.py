@@ -39,11 +39,9 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def near_pairs(hashes: Sequence[int], thumbnails: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of near-duplicates among pictures, in order.
+    """Pairs (i, j), i < j, of near-duplicates among pictures, given by `perceptual_hash` and `thumbnail`, in order.
 
-    Args:
-        hashes: From `perceptual_hash`.
-        thumbnails: From `thumbnail`; plain skies have similar hashes and different thumbnails.
+    Plain skies have similar hashes and different thumbnails.
     """
     if not hashes:
         return []

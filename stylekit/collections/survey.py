@@ -84,9 +84,6 @@ def find_frame(image: Image.Image) -> Box | None:
 
     A frame has two opposite margins of one color that are uniform from end to end and end in a sharp edge. One margin
     alone may be a white sky or a dark ground.
-
-    Args:
-        image: RGB.
     """
     width, height = image.size
     if min(height, width) < 16:

@@ -120,8 +120,7 @@ class Workspace:
 def open_workspace(root: Path, request: dict[str, Any]) -> Iterator[Workspace]:
     """Lock a data set folder, create it if necessary, and read what earlier runs did there.
 
-    Args:
-        request: What was asked for. The same request continues; the folder of another one is refused.
+    The folder of another request is refused, and so is one that holds something else.
     """
     import filelock
 

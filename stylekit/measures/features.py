@@ -94,7 +94,6 @@ def bootstrap(statistic: Callable[[Tensor, Tensor], Tensor], n: int, m: int, res
     Args:
         statistic: How often each picture of the first and of the second set is drawn, (resamples, n) and
             (resamples, m) in float64 -> the statistic of each resample, (resamples,).
-        n, m: Number of pictures in each set.
     """
     draw = torch.Generator().manual_seed(0)
 
@@ -122,8 +121,7 @@ def content_kept(before: Tensor, after: Tensor) -> float:
 def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
     """Distribution of the colors of a picture, (1, 3, H, W) in [0, 1], along several directions of RGB space.
 
-    Returns:
-        (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
+    (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
     """
     axes = torch.randn(directions, 3, generator=torch.Generator().manual_seed(0))
     colors = functional.normalize(axes) @ image.detach().float().cpu()[0].flatten(1)
