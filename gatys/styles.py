@@ -166,7 +166,7 @@ def check_preset(preset: Preset, network: VGGFeatures, layers: Sequence[str]) ->
 
 def bundled_presets() -> dict[str, Path]:
     """The bundled styles by name."""
-    return weights.bundled_files("styles", ".safetensors")
+    return {path.stem: path for path in sorted((weights.BUNDLED / "styles").glob("*.safetensors"))}
 
 
 def style_network(network: str, vgg_weights: str | None, pooling: str) -> VGGFeatures:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import platform
 import secrets
@@ -16,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -74,18 +75,10 @@ def atomic_tree(path: str | Path) -> Iterator[Path]:
         new.replace(path)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links. Replaces `target` atomically.
-
-    Files written by `atomic_write` are replaced, never changed, so a second name keeps its content.
-    """
-    try:
-        with _temporary(target) as partial:
-            partial.hardlink_to(source)
-            partial.replace(target)
-    except OSError:
-        with source.open("rb") as original, atomic_write(target) as copy:
-            shutil.copyfileobj(original, copy)
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, completely or not at all."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
 def check_writable(path: str | Path) -> None:

@@ -36,11 +36,8 @@ T = TypeVar("T")
 C = TypeVar("C", bound=RunConfig)
 N = TypeVar("N", bound="nn.Module")
 
-FLAGS = (tyro.conf.OmitArgPrefixes,)
-"""Groups of options are titled boxes in --help, not parts of the flags."""
-
-SHEET_LIMIT = 120
-"""Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side."""
+FLAGS = (tyro.conf.OmitArgPrefixes,)  # Groups of options are titled boxes in --help, not parts of the flags.
+SHEET_LIMIT = 120  # Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side.
 
 # Idle OpenMP threads sleep instead of spinning. It costs nothing on an idle machine (benchmarks/README.md); on a busy
 # one spinning makes two threads slower than one. It must be set before PyTorch loads OpenMP.
@@ -88,13 +85,9 @@ def printable(text: str) -> str:
 
 
 def parse_command(commands: Mapping[str, type], prog: str, description: str, args: Sequence[str] | None = None) -> Any:
-    """Read a sub-command and its flags; return an instance of the command's dataclass.
+    """Read a sub-command and its flags from `args` or sys.argv; return an instance of the command's dataclass.
 
     Exits with 0 after --help and --version, and with 2 after an error, which tyro prints.
-
-    Args:
-        commands: Dataclass of each sub-command by name.
-        args: Command line; None takes sys.argv.
     """
     args = _arguments(prog, args)
     parsers = []
@@ -195,10 +188,8 @@ def process_pictures(
 ) -> int:
     """Run a network on files and folders; report those that fail and continue; return the exit code.
 
-    Args:
-        load: Loads the network, once it is known that there is something to do.
-        function: `translate` or `stylize`.
-        done: Past participle for the summary, such as "translated".
+    `load` loads the network, once it is known that there is something to do; `function` is `translate` or `stylize`;
+    `done` is the past participle for the summary.
     """
     from stylekit import devices, distributed
     from stylekit.networks.inference import process_with_network
@@ -219,12 +210,7 @@ def process_pictures(
 
 
 def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> tuple[list[Job], Path | None]:
-    """The jobs whose results do not exist, or all to overwrite them; and the path of the contact sheet, if requested.
-
-    Raises:
-        FileExistsError: All results exist, or the sheet does.
-        ValueError: The sheet would replace a picture.
-    """
+    """The jobs whose results do not exist, or all to overwrite them; and the path of the contact sheet on request."""
     from stylekit.training.log import print0
 
     sheet_path = None
@@ -251,12 +237,8 @@ def report_outcomes(
 ) -> int:
     """Run jobs under a progress bar, print a line for each failure, write the contact sheet; return the exit code.
 
-    Under torchrun the main process reports on all; the others return 0.
-
-    Args:
-        outcomes: Result of each job of this process, computed as it is iterated.
-        jobs: From `select_jobs`, those of all processes.
-        done: Past participle for the summary, such as "translated".
+    Under torchrun the main process reports on all `jobs`, and the others return 0. Iterating over `outcomes` runs the
+    jobs of this process.
     """
     from tqdm import tqdm
 
@@ -300,14 +282,9 @@ def export_network(
     config: ExportOptions,
     prog: str,
 ) -> int:
-    """Export a network, then print how far the file is from PyTorch on a photograph at two sizes.
+    """Export `forward`, then print how far the file is from `reference`, what the library does, on a photograph.
 
-    Args:
-        forward: Maps pictures and the network to pictures, by means of `stylekit.networks.export.run_whole`.
-        reference: What the library itself does.
-
-    Returns:
-        The exit code: 1 if a value differs by more than one gray level.
+    Returns the exit code: 1 if a value differs by more than one gray level.
     """
     from stylekit import devices
     from stylekit.networks import export

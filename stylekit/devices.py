@@ -25,13 +25,9 @@ def set_threads(threads: int | None) -> None:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device for this process: under torchrun its own GPU, otherwise the fastest one available.
+    """The device for this process; "auto" is the fastest one available, and "cuda" under torchrun its own GPU.
 
-    Args:
-        name: "auto", "cpu", "mps", "cuda" or "cuda:N".
-
-    Raises:
-        ValueError: The name is unknown or the machine has no such device.
+    A ValueError says that the name is not "auto", "cpu", "mps", "cuda" or "cuda:N", or the machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

@@ -18,8 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
 
-PATIENT = timedelta(days=30)
-"""For processes that work on their own until the end."""
+PATIENT = timedelta(days=30)  # For processes that work on their own until the end.
 
 
 def rank() -> int:

@@ -32,24 +32,18 @@ def show(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] = (), heig
 
 
 def watch(
-    arguments: Sequence[object],
-    folder: str | Path,
-    plots: Mapping[str, Sequence[str]] | None = None,
-    every: float = 5.0,
+    arguments: Sequence[object], folder: str | Path, plots: Mapping[str, Sequence[str]] | None = None, every: float = 5
 ) -> int:
     """Start a training and show its losses and latest validation sheet until it ends.
 
     Interrupting the cell sends Ctrl-C to the training: it saves and can be resumed. If the training fails, its output
-    is shown.
+    is shown. Returns the exit code of the training.
 
     Args:
         arguments: Arguments of `python`, such as `["-m", "johnson", "train", "--dataroot", ...]`.
         folder: Folder of the run, CHECKPOINTS_DIR/NAME.
         plots: The panels and the terms in each, such as `cyclegan.train.PLOTS`; None for one panel with all terms.
         every: Seconds between updates.
-
-    Returns:
-        The exit code of the training.
     """
     from IPython.display import DisplayHandle
     from IPython.display import Image as Shown

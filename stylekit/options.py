@@ -30,8 +30,7 @@ def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] =
     return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, aliases=aliases)
 
 
-STROKE_SIZES = (0.25, 8.0)
-"""Smallest and largest --stroke-size."""
+STROKE_SIZES = (0.25, 8.0)  # Smallest and largest --stroke-size.
 THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
 
 
@@ -288,15 +287,7 @@ class RunConfig(RunName):
 
     @classmethod
     def from_preset(cls, preset: str, **given: Any) -> Self:
-        """The options of a preset.
-
-        Args:
-            given: Other values, by the names of the options without their groups.
-
-        Raises:
-            TypeError: There is no option of a given name.
-            ValueError: There is no such preset, or a value is not valid.
-        """
+        """The options of a preset, except for those given, by the names of the options without their groups."""
         if preset not in cls.PRESETS:
             raise ValueError(f"--preset {preset}: expected {' or '.join(cls.PRESETS)}")
         options = _build(cls, {"preset": preset, **cls.PRESETS[preset], **given})

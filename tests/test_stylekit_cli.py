@@ -295,11 +295,6 @@ def test_a_wrong_flag_of_a_resumed_run_is_explained(runs, capsys):
         assert str(flags[0]) in flag_error(capsys)
 
 
-def test_a_run_that_does_not_exist_cannot_be_resumed(runs):
-    with pytest.raises(FileNotFoundError, match=r"no run to resume at checkpoints/other/config.json; remove --resume"):
-        parse("--name", "other", "--resume")
-
-
 @pytest.mark.parametrize("content", ["", "{", "[1]", "5", '{"lr": 1}', '{"dataroot": "x", "lr": "fast"}',
                                      '{"dataroot": "x", "lr": -1}', '{"dataroot": "x", "preset": "best"}',
                                      '{"data": {"dataroot": "x"}, "network": {"layers": 1}}'])  # fmt: skip
@@ -308,15 +303,6 @@ def test_damaged_options_of_a_run_are_refused(runs, capsys, content):
     with pytest.raises(SystemExit), cli.exit_on_error("train.py"):
         parse("--name", "mine", "--resume")
     assert re.search(r"checkpoints/mine/config\.json: damaged \(.+\); restore it", one_error(capsys, "train.py"))
-
-
-def test_every_trial_of_a_sweep_gets_its_own_folder(monkeypatch):
-    default, named = training(), training(name="mine")
-    assert cli.sweep_name(default) is default
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
-    monkeypatch.setenv("WANDB_RUN_ID", "trial7")
-    assert cli.sweep_name(default) == dataclasses.replace(default, name="trial7")
-    assert cli.sweep_name(named) is named
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")])

@@ -23,7 +23,6 @@ from stylekit.training.data import (
     load_any_crop,
     load_crop,
     make_loader,
-    pipeline_from_dict,
     random_crop,
     read_pictures,
 )
@@ -104,15 +103,6 @@ def test_the_shorter_side_is_resized_and_the_center_is_kept(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     crop = load_crop(tmp_path / "wide.png", center_crop(36, 28), 0)
     assert crop.shape == (3, 28, 28) and crop.min() > 0.95
-
-
-def test_a_saved_pipeline_is_built_and_its_output_checked():
-    saved = albumentations.to_dict(random_crop(36, 32))
-    assert isinstance(pipeline_from_dict(saved, 32), albumentations.Compose)
-    with pytest.raises(ValueError, match=r"the pipeline returns uint8 \(32, 32, 3\); expected uint8 \(24, 24, 3\)"):
-        pipeline_from_dict(saved, 24)
-    with pytest.raises(ValueError, match="not a working albumentations pipeline"):
-        pipeline_from_dict({"transform": 7}, 32)
 
 
 def test_bad_pictures_are_named_and_good_ones_decoded(photographs, tmp_path):

@@ -76,14 +76,11 @@ def test_several_processes_wrap_the_network_in_ddp_before_it_is_compiled(monkeyp
     assert built == [None, [gpu]]
 
 
-def test_without_torchrun_there_is_one_process_and_it_is_the_main_one(monkeypatch):
+def test_ranks_come_from_torchrun_and_one_process_is_the_main_one(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (0, 1, 1)
     assert distributed.is_main()
-
-
-def test_the_rank_comes_from_torchrun(monkeypatch):
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     assert (distributed.rank(), distributed.world_size(), distributed.local_world_size()) == (3, 4, 2)

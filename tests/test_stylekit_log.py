@@ -216,7 +216,7 @@ def test_an_error_of_weights_and_biases_does_not_stop_a_run(tmp_path, capsys):
 def test_online_without_an_account_says_what_to_do_and_leaves_nothing(dataset, tmp_path, monkeypatch, capsys):
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("stylekit.training.log._logged_in", lambda: False)
+    monkeypatch.setattr("wandb.login", lambda **_: False)
     flags = [*TINY, "--checkpoints-dir", tmp_path / "runs", "--wandb", "--max-steps", 1, "--dataroot", dataset]
     assert exit_code(train_main, *flags) == 2
     line = one_error(capsys, "train.py")

@@ -329,8 +329,8 @@ def test_a_killed_run_resumes_from_the_checkpoint_before_and_ends_bit_for_bit(co
     scores = {1: 0.5, 2: 0.4}
     whole = train(replace(options, name="whole"), scores=scores).folder
     folder, found = options.checkpoints_dir / "parts", []
-    # Before losses.png; the network; last.pt of the kept epoch; last.pt; new best networks; last.pt of the next epoch.
-    for number in (4, 10, 12, 13, 21, 19):
+    # Before losses.png; the kept epoch; its last.pt; last.pt; new best networks; last.pt of the next epoch.
+    for number in (3, 10, 12, 13, 21, 19):
         kill_before(number, replace(options, resume=(folder / "last.pt").exists()), scores, monkeypatch)
         kinds = ("samples/*.png", "best/*.json", "model/*.safetensors", "epochs/*/last.pt", "last.pt")
         found.append([len(list(folder.glob(kind))) for kind in kinds])
@@ -452,16 +452,6 @@ def test_an_extension_that_raises_the_learning_rate_says_so(config, capsys):
 # What is refused.
 
 
-@pytest.mark.parametrize("changes", [{}, {"resume": True}], ids=["new", "finished"])
-def test_a_folder_that_holds_a_run_is_not_overwritten(config, changes):
-    before = (train(config()).folder / "last.pt").read_bytes()
-    says = r"is finished: 12 steps, 2 epochs, .*--resume --n-epochs 3" if changes else r"already holds a run; continue"
-    with pytest.raises((FileExistsError, ValueError), match=says) as caught:
-        train(config(**changes))
-    assert "\n" not in str(caught.value)
-    assert (config().checkpoints_dir / "run" / "last.pt").read_bytes() == before
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [({"width": 5}, r"--width 5 \(was 4\)"), ({"preset": "paint"}, r"--preset paint \(was paper\)")],
@@ -469,12 +459,6 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(config, changes):
 def test_a_run_cannot_change_its_network_or_preset(stopped, config, changes, says):
     with pytest.raises(ValueError, match=rf"a run cannot change {says}; choose another --name"):
         train(replace(config(resume=True), **changes))
-
-
-def test_there_must_be_a_run_to_resume(config):
-    with pytest.raises(FileNotFoundError, match=r"no run to resume at .*last\.pt; remove --resume, or check --name"):
-        train(config(resume=True))
-    assert not config().checkpoints_dir.exists() or not names(config().checkpoints_dir)
 
 
 @pytest.mark.parametrize(
@@ -638,33 +622,23 @@ def test_a_command_that_is_killed_and_then_stopped_resumes_bit_for_bit(flags, tm
     assert_same_run(tmp_path / "runs" / "whole", folder)
 
 
-def test_errors_of_a_run_are_one_line_and_an_exit_code(flags, tmp_path, capsys, monkeypatch):
+def test_errors_of_a_run_are_one_line_and_an_exit_code(flags, tmp_path, capsys):
     flags += ["--max-steps", 1]
     last = tmp_path / "runs" / "experiment_name" / "last.pt"
     assert exit_code(train_main, *flags) == 0
     capsys.readouterr()
-    monkeypatch.chdir(tmp_path)
-    torch.save({"step": Harmful()}, tmp_path / "harmful.pt")
-    whole, harmful = last.read_bytes(), (tmp_path / "harmful.pt").read_bytes()
+    whole = last.read_bytes()
     for content, code, extra, says in (
         (whole, 2, [], "already holds a run; continue it with --resume"),
-        (whole, 2, ["--resume"], "is finished: 1 steps"),
+        (whole, 2, ["--resume"], "raise the limit that ended it, as in --resume --n-epochs"),
         (whole, 2, ["--resume", "--max-steps", 9, "--ngf", 5], "a run cannot change --ngf 5 (was 4)"),
         (whole, 2, ["--resume", "--name", "other"], "no run to resume at"),
         (whole, 1, ["--resume", "--max-steps", 9, "--lr", "1e30"], "training diverged by step"),
         (whole[: len(whole) // 2], 2, ["--resume"], "last.pt: truncated or damaged"),
         (b"", 2, ["--resume"], "last.pt: truncated or damaged"),
-        (harmful, 2, ["--resume"], "last.pt: contains a pickled object, which could run code"),
     ):
         last.write_bytes(content)
         assert exit_code(train_main, *flags, *extra) == code
         assert says in one_error(capsys, "train.py")
         assert last.read_bytes() == content
-    assert names(tmp_path / "runs") == ["experiment_name"] and not (tmp_path / "harm was done").exists()
-
-
-class Harmful:
-    """Unpickling it creates a folder."""
-
-    def __reduce__(self):
-        return Path.mkdir, (Path("harm was done"),)
+    assert names(tmp_path / "runs") == ["experiment_name"]

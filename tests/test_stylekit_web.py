@@ -130,17 +130,6 @@ def test_errors_do_not_show_queries_and_web_pages_are_not_json(server):
         impatient().json("file:///etc/passwd", robots=False)
 
 
-def test_stopping_ends_waiting_threads(server):
-    server.answers["/x"] = lambda query: 1
-    server.faults["/x"], server.patience = ["503"] * 9, "200"
-    web = impatient()
-    threading.Timer(0.1, web.stop.set).start()
-    start = time.monotonic()
-    with pytest.raises(Stopped):
-        web.json(f"{server.url}/x")
-    assert time.monotonic() - start < 60
-
-
 @pytest.mark.parametrize("status", [200, 302])
 def test_a_robots_txt_that_unpacks_to_fifty_megabytes_is_read_in_part(status, server, monkeypatch):
     packed = gzip.compress(b"User-agent: *\nDisallow: /\n" + bytes(50_000_000), 1)

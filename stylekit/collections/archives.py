@@ -15,14 +15,9 @@ from stylekit.collections.web import Failure, Unreachable, Web
 from stylekit.collections.workspace import FOLDERS, SIDES, SPLITS
 from stylekit.pictures import images
 
-AUTHORS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"
-"""Where the authors keep the archives."""
-
-MIRROR = "huggan"
-"""Owner of the mirrors on the Hub: Parquet files with a column for each side."""
-
-HUB: str | None = None
-"""Address of the Hub; None for that of huggingface_hub."""
+AUTHORS = "https://efrosgans.eecs.berkeley.edu/cyclegan/datasets"  # Where the authors keep the archives.
+MIRROR = "huggan"  # Owner of the mirrors on the Hub: Parquet files with a column for each side.
+HUB: str | None = None  # Address of the Hub; None for that of huggingface_hub.
 
 _LARGEST_MEMBER = 100_000_000
 _LARGEST_ARCHIVE = 4_000_000_000
@@ -44,11 +39,7 @@ PUBLISHED = {
 
 
 def fetch_archive(name: str, hidden: Path, web: Web) -> Path:
-    """Download a published data set from the authors, or else from the mirror, to a folder in `hidden`; return it.
-
-    Raises:
-        OSError: No server can be reached or has the right file, or the disk is full.
-    """
+    """Download a published data set from the authors, or else from the mirror, to a folder in `hidden`; return it."""
     unpacked, partial, path = hidden / "unpacked", hidden / "unpacking", hidden / f"{name}.zip"
     if unpacked.is_dir():
         return unpacked
@@ -89,10 +80,6 @@ def unpack(path: Path, folder: Path) -> None:
     """Unpack the pictures in trainA, trainB, testA and testB of a zip file into FOLDER/trainA and so on.
 
     Only the last part of a member's name is used, so nothing is written elsewhere.
-
-    Raises:
-        ValueError: Not a zip file, damaged, or without such pictures.
-        OSError: The disk is too small.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -120,12 +107,7 @@ def unpack(path: Path, folder: Path) -> None:
 
 
 def fetch_mirror(repository: str, hidden: Path, folder: Path) -> None:
-    """Download Parquet files of the Hub to `hidden`; their columns imageA and imageB go to FOLDER/trainA and so on.
-
-    Raises:
-        ValueError: The data set holds something else.
-        OSError: The Hub cannot be reached, or PyArrow is not installed.
-    """
+    """Download Parquet files of the Hub to `hidden`; their columns imageA and imageB go to FOLDER/trainA and so on."""
     try:
         import pyarrow.parquet
     except ImportError as error:

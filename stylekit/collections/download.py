@@ -21,11 +21,8 @@ from stylekit.collections.web import CONNECTIONS, Failure, Unreachable, Web
 from stylekit.collections.workspace import Prepared, Workspace
 from stylekit.pictures import images
 
-LARGEST = 200_000_000
-"""Bytes of the largest picture that is downloaded."""
-
-_SILENCE = 20
-"""The run ends when so many pictures in a row could not be fetched because nobody answered."""
+LARGEST = 200_000_000  # Bytes of the largest picture that is downloaded.
+_SILENCE = 20  # The run ends when so many pictures in a row could not be fetched because nobody answered.
 
 _KEPT = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 """Formats of files that are kept byte for byte if nothing has to be done."""
@@ -46,12 +43,8 @@ class Preparation:
 def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: Web, steps: Preparation) -> list[str]:
     """Fetch pictures, given with their sides, into the workspace, and note each in its journal.
 
-    Returns:
-        Why pictures failed; the next run tries them again.
-
-    Raises:
-        Unreachable: The server stays silent; what has been fetched is kept.
-        KeyboardInterrupt: Ctrl-C; threads have stopped, and what has been fetched is kept.
+    Returns why pictures failed; the next run tries them again. What has been fetched is kept, also after Ctrl-C and if
+    the server stays silent (`Unreachable`).
     """
     failed: list[str] = []
     silent = 0
@@ -78,11 +71,7 @@ def fetch_pictures(space: Workspace, todo: Sequence[tuple[str, Remote]], web: We
 def prepare(raw: Path, folder: Path, stem: str, steps: Preparation) -> Prepared | str:
     """Verify a downloaded picture by decoding it, prepare it, and move it to FOLDER/STEM.SUFFIX.
 
-    Returns:
-        The reason if it is not wanted, since it is too small.
-
-    Raises:
-        ValueError: Not a picture, or damaged.
+    Returns the reason if it is not wanted, since it is too small.
     """
     picture = images.load(raw)
     with Image.open(raw) as file:

@@ -16,8 +16,7 @@ KINDS = ("tag", "group", "search")
 
 _PER_PAGE = 500
 
-_SIZES = ("z", "c", "l", "h", "k", "o")
-"""Sizes of the copies, from 640 px on the longer side to the original."""
+_SIZES = ("z", "c", "l", "h", "k", "o")  # Sizes of the copies, from 640 px on the longer side to the original.
 
 _EXTRAS = ",".join(("license", "owner_name", "media", *(f"url_{size}" for size in _SIZES)))
 
@@ -32,10 +31,6 @@ def list_flickr(
         name: A tag, the name of a group as in its address (or its id), or words to search for.
         license: Accepted licenses: those that allow derivatives, those that also allow commercial use, or any.
         size: The copy to take is the smallest whose shorter side has this many pixels; None takes the largest.
-
-    Raises:
-        ValueError: There are no such photographs, or FLICKR_API_KEY is missing or wrong.
-        OSError: Flickr cannot be reached.
     """
     answer = _call(web, "flickr.photos.licenses.getInfo").get("licenses", {}).get("license", [])
     named = {str(item.get("id")): _license_name(item) for item in answer}

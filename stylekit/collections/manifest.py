@@ -20,8 +20,7 @@ COLUMNS = (
     *("width", "height", "bytes", "sha256", "source_sha256", "phash", "preparation"),
 )
 
-UNKNOWN = "not stated; see the page"
-"""License of pictures whose source does not state any."""
+UNKNOWN = "not stated; see the page"  # License of pictures whose source does not state any.
 
 
 Placed = tuple[str, Remote, Prepared]
@@ -51,11 +50,8 @@ def arrange(space: Workspace, listings: Mapping[str, Sequence[Remote]], test_sha
     """Decide the place of every picture that is ready, from the content alone.
 
     Copies of one file are used once. A picture goes to the test folder if its hash says so, or where the source puts
-    it; near-duplicates follow the first of them, and pictures that the manifest names stay where they are.
-
-    Args:
-        listings: The pictures of each side, in the order of the source.
-        test_share: Share of test pictures, in [0, 1].
+    it; near-duplicates follow the first of them, and pictures that the manifest names stay where they are. `listings`
+    are the pictures of each side, in the order of the source.
     """
     earlier = {row["file"] for row in read_manifest(space.root)}
     placed: list[Placed] = []

@@ -8,20 +8,14 @@ import networkx
 import numpy as np
 from PIL import Image
 
-MAX_DISTANCE = 8
-"""Perceptual hashes of near-duplicates differ in at most this many of 64 bits."""
+MAX_DISTANCE = 8  # Perceptual hashes of near-duplicates differ in at most this many of 64 bits.
 
 MAX_DIFFERENCE = 15.0
 """Thumbnails of near-duplicates differ by at most this many gray levels on average, once brightness is equal."""
 
-THUMBNAIL = 16
-"""Side of the thumbnails that confirm what the hashes suggest, in pixels."""
-
-_SMALL = 64
-"""Side to which pictures are reduced first, by averaging."""
-
-_ROWS = 512
-"""Pictures compared with all others at a time: 512 x 20,000 distances take 40 MB."""
+THUMBNAIL = 16  # Side of the thumbnails that confirm what the hashes suggest, in pixels.
+_SMALL = 64  # Side to which pictures are reduced first, by averaging.
+_ROWS = 512  # Pictures compared with all others at a time: 512 x 20,000 distances take 40 MB.
 
 
 def reduced(image: Image.Image) -> Image.Image:
@@ -45,11 +39,9 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def near_pairs(hashes: Sequence[int], thumbnails: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, of near-duplicates among pictures, in order.
+    """Pairs (i, j), i < j, of near-duplicates among pictures, given by `perceptual_hash` and `thumbnail`, in order.
 
-    Args:
-        hashes: From `perceptual_hash`.
-        thumbnails: From `thumbnail`; plain skies have similar hashes and different thumbnails.
+    Plain skies have similar hashes and different thumbnails.
     """
     if not hashes:
         return []

@@ -20,25 +20,20 @@ Box = tuple[int, int, int, int]
 GRAY = 2.3
 """Pictures whose chroma (Cb and Cr together) has a smaller standard deviation are gray or toned in one color."""
 
-_DETAIL_SIDE = 128
-"""Details are measured at this shorter side."""
+_DETAIL_SIDE = 128  # Details are measured at this shorter side.
 
 _WHITE = 232
 _BLACK = 24
 _SPREAD = 7.0
 """A line of a frame is whiter or blacker than this on average, with at most this standard deviation (gray levels)."""
 
-_FADE = 3.0
-"""The means of the lines of a frame have at most this standard deviation."""
+_FADE = 3.0  # The means of the lines of a frame have at most this standard deviation.
 
 _STEP = 18.0
 """The picture begins where the mean of a line differs from that of the frame by this, or the line is uneven."""
 
-_LEAST = 0.012
-"""A frame takes at least this share of a side; thinner lines are left to random cropping."""
-
-_MOST = 0.3
-"""More than this share of one side is no frame but a plain sky, snow or night."""
+_LEAST = 0.012  # A frame takes at least this share of a side; thinner lines are left to random cropping.
+_MOST = 0.3  # More than this share of one side is no frame but a plain sky, snow or night.
 
 
 @dataclass(frozen=True)
@@ -89,9 +84,6 @@ def find_frame(image: Image.Image) -> Box | None:
 
     A frame has two opposite margins of one color that are uniform from end to end and end in a sharp edge. One margin
     alone may be a white sky or a dark ground.
-
-    Args:
-        image: RGB.
     """
     width, height = image.size
     if min(height, width) < 16:

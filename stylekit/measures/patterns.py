@@ -29,10 +29,8 @@ def weave(after: Tensor, before: Tensor) -> float:
     """Visibility of a regular pattern, such as the texture of cloth, that was added to smooth areas.
 
     The highest peak (`peaks`) in the mean power spectrum of the luma of the output, (1, 3, H, W) in [0, 1], over all
-    windows in which the input is smooth. 1 is a grating of one gray level on a flat surface, which is just visible.
-
-    Returns:
-        0 or more; NaN if fewer than eight windows are smooth.
+    windows in which the input is smooth. 1 is a grating of one gray level on a flat surface, which is just visible; NaN
+    says that fewer than eight windows are smooth.
     """
     if min(after.shape[2:]) < WINDOW:
         return float("nan")
@@ -112,12 +110,8 @@ def added_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -
 def power_spectra(channels: Tensor, step: int) -> Tensor:
     """Power spectra in windows with a Hann weight; a grating of amplitude a has a peak of a^2.
 
-    Args:
-        channels: One channel of each picture, (B, H, W), H and W at least `WINDOW`.
-        step: Distance of the windows in pixels.
-
-    Returns:
-        (windows, WINDOW, WINDOW // 2 + 1) in float32.
+    One channel of each picture, (B, H, W), H and W at least `WINDOW`, and the distance of the windows in pixels ->
+    (windows, WINDOW, WINDOW // 2 + 1) in float32.
     """
     hann = _hann().to(channels.device)
     windows = channels.float().unfold(1, WINDOW, step).unfold(2, WINDOW, step).flatten(0, 2)
@@ -139,12 +133,8 @@ def peaks(power: Tensor, shortest: float = 3.0) -> Tensor:
     Irregular texture raises it, which masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of
     one gray level on a flat surface, which is just visible.
 
-    Args:
-        power: Means of power spectra, (..., WINDOW, WINDOW // 2 + 1).
-        shortest: The shortest period of the band in pixels; the longest is 10.
-
-    Returns:
-        (..., frequencies).
+    Means of power spectra, (..., WINDOW, WINDOW // 2 + 1), and the shortest period of the band in pixels, of which the
+    longest is 10 -> (..., frequencies).
     """
     found = []
     for mask in _rings(shortest):
@@ -160,10 +150,7 @@ def halo(after: Tensor, before: Tensor) -> float:
     The change of luma 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input, near
     it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0. It is the mean over
     all strong edges: one conspicuous rim counts little among many edges without one. Output and input are (1, 3, H, W)
-    in [0, 1].
-
-    Returns:
-        Levels of 255: positive for pale, negative for dark rims; NaN if too few edges have calm surroundings.
+    in [0, 1]. The result is positive for pale and negative for dark rims; NaN if too few edges have calm surroundings.
     """
     old, new = (luma(image.detach().float().cpu()) for image in (before, after))
     smoothed = local_mean(old, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylekit.atomic import atomic_write
+from stylekit.atomic import write_json
 from stylekit.measures.features import Estimate, mean
 
 
@@ -65,9 +64,7 @@ class Evaluation:
 
     def save(self, path: Path) -> None:
         """Write JSON, completely or not at all; null instead of NaN."""
-        plain = dataclasses.asdict(self) | {"metrics": to_plain(self.metrics)}
-        with atomic_write(path) as file:
-            file.write((json.dumps(plain, indent=2) + "\n").encode())
+        write_json(path, dataclasses.asdict(self) | {"metrics": to_plain(self.metrics)})
 
 
 def to_plain(metrics: Mapping[str, Metric]) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from torch.nn import functional
 # With fewer input or output channels, or fewer tiles of 4 x 4 outputs, the transforms cost more than they save.
 WINOGRAD_CHANNELS, WINOGRAD_TILES = 64, 32
 
-STRIP = 2**25
-"""Values in the tiles that are transformed at once (128 MB): larger pictures are processed in strips."""
+STRIP = 2**25  # Values in the tiles that are transformed at once (128 MB): larger pictures are processed in strips.
 
 # The transforms of input, kernel and output of Lavin & Gray (2016) for F(4 x 4, 3 x 3).
 _INPUT = torch.tensor(

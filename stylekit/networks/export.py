@@ -45,9 +45,7 @@ def run_whole(image: Tensor, network: nn.Module) -> Tensor:
     Tracing turns slices of symbolic length into conditions on the size. The picture is therefore padded and cropped by
     indexing, and the statistics are weighted sums.
 
-    Args:
-        image: (B, 3, H, W), in the range of the network; H and W are at least `SMALLEST`.
-        network: As in `run_tiled`.
+    The image is (B, 3, H, W), in the range of the network; H and W are at least `SMALLEST`.
     """
     rows, columns = Side(image.shape[2]), Side(image.shape[3])
     measure = _Measure(rows, columns)

@@ -6,22 +6,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PERIOD = 2**20
-"""Values after which the noise in use repeats. An exported network contains this many at most, in 2 MB."""
-
-SIDE = 2**10
-"""Height and width in pixels after which noise with larger grains repeats."""
+PERIOD = 2**20  # Values after which the noise in use repeats. An exported network contains this many at most, in 2 MB.
+SIDE = 2**10  # Height and width in pixels after which noise with larger grains repeats.
 
 _REMAINING = 0.857  # What bicubic interpolation leaves of the standard deviation of independent values.
 _VALUES = torch.randn(PERIOD, generator=torch.Generator().manual_seed(0)).half()
 
 
 def random_noise(count: int, height: int, width: int, size: int, device: torch.device) -> Tensor:
-    """New noise with mean 0 and standard deviation 1, (count, 1, height, width).
+    """New noise with mean 0 and standard deviation 1, (count, 1, height, width), whose grains are `size` pixels wide.
 
-    Args:
-        size: Width of the grains in pixels. 1 is white noise, of which nothing remains where a network averages over
-            the width of a stroke; larger grains, interpolated between independent values, remain.
+    1 is white noise, of which nothing remains where a network averages over the width of a stroke; larger grains,
+    interpolated between independent values, remain.
     """
     if size == 1:
         return torch.randn(count, 1, height, width, device=device)
@@ -30,13 +26,9 @@ def random_noise(count: int, height: int, width: int, size: int, device: torch.d
 
 
 def fixed_noise(height: int, width: int, tile: Tensor | None = None) -> Tensor:
-    """Noise with mean 0 and standard deviation 1, rounded to half precision, that depends only on the sizes.
+    """Noise with mean 0 and standard deviation 1, (1, 1, height, width), that depends only on the sizes.
 
-    Args:
-        tile: Of `noise_tile`; None for white noise.
-
-    Returns:
-        (1, 1, height, width), float32.
+    It repeats a tile of `noise_tile`; without one, it is white noise. Values are rounded to half precision.
     """
     if tile is None:
         return _VALUES[torch.arange(height * width) % PERIOD].float().view(1, 1, height, width)
@@ -47,8 +39,7 @@ def fixed_noise(height: int, width: int, tile: Tensor | None = None) -> Tensor:
 def noise_tile(size: int) -> Tensor:
     """Noise with grains of this size that continues seamlessly at its borders, always the same.
 
-    Returns:
-        (1, 1, S, S), float16, where S is the multiple of `size` next to `SIDE`.
+    (1, 1, S, S), float16, where S is the multiple of `size` next to `SIDE`.
     """
     n = max(SIDE // size, 2)
     grid = _VALUES[: n * n].float().view(1, 1, n, n)

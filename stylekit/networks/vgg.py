@@ -57,17 +57,13 @@ class VGGFeatures(nn.Module):
         weights: Tensors by name, or a file that contains them: a state dict of torchvision's model, complete or without
             the classifier; one of this class; or the Caffe weights with the names used by Gatys et al.
             (`conv1_1.weight`). None: torchvision's ImageNet weights, downloaded once; for "compact" the bundled ones.
+            A ValueError says that a file belongs to another network, an OSError that the download failed.
         pooling: "max", as published, or "average", which Gatys et al. (2016) found slightly more appealing.
         padding: Of the first convolution: "zeros", as published, or "replicate", since zeros act like a frame around
             the picture. All other convolutions use zeros.
         normalize: Scale every layer so that its mean activation over natural pictures is 1. Losses then have the same
             scale for weights from different sources, which differ by a factor of 10 and more. Gatys et al. (2016,
             section 2) do this per filter; scaling the layer as a whole does not amplify filters that rarely activate.
-
-    Raises:
-        ValueError: A name is unknown, or the file is damaged or belongs to another network. From the forward pass: the
-            input is not a batch of RGB pictures or is too small.
-        OSError: There is no such file, or the download failed.
     """
 
     mean: Tensor
@@ -95,10 +91,14 @@ class VGGFeatures(nn.Module):
             self.register_buffer("mean", torch.empty(3, 1, 1))
             self.register_buffer("std", torch.empty(3, 1, 1))
             self.features = nn.Sequential(*_modules(self._names, network, self.layers, pooling, padding))
-        tensors, source = _tensors(network, weights)
-        self.fingerprint = _fingerprint(tensors, pooling)
+        if weights is None and network == "compact":
+            weights = bundled_file("vgg-compact/model.safetensors")
+        source = "the given weights" if isinstance(weights, Mapping) else str(weights or f"torchvision's {network}")
+        if not isinstance(weights, Mapping):
+            weights = load_tensors(weights) if weights else _download(network)
+        self.fingerprint = _fingerprint(weights, pooling)
         shapes = {name: tensor.shape for name, tensor in self.state_dict().items()}
-        self.load_state_dict(_state_dict(tensors, shapes, network, source), assign=True)
+        self.load_state_dict(_state_dict(weights, shapes, network, source), assign=True)
         self.requires_grad_(False).eval()
         if normalize:
             rescale(self.features, (_dead_leaves() - self.mean) / self.std)
@@ -200,16 +200,6 @@ def _modules(
         previous = name
 
 
-def _tensors(network: Network, weights: str | Path | Mapping[str, Tensor] | None) -> tuple[dict[str, Tensor], str]:
-    """The tensors and a description of their source for error messages."""
-    if isinstance(weights, Mapping):
-        return dict(weights), "the given weights"
-    if weights is None and network != "compact":
-        return _download(network), f"torchvision's {network}"
-    path = bundled_file("vgg-compact/model.safetensors") if weights is None else weights
-    return load_tensors(path), str(path)
-
-
 def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
     digest = hashlib.sha256(pooling.encode())
     for name in sorted(tensors):
@@ -222,10 +212,7 @@ def _fingerprint(tensors: Mapping[str, Tensor], pooling: Pooling) -> str:
 
 @functools.cache
 def _dead_leaves(size: int = 256, leaves: int = 1500) -> Tensor:
-    """A synthetic picture with natural statistics: overlapping discs of all sizes (Lee, Mumford & Huang 2001).
-
-    With a slight blur, the mean activations of VGG-19 are 0.85 to 1.4 times those of photographs. (1, 3, size, size).
-    """
+    """A synthetic picture with natural statistics: overlapping discs of all sizes (Lee, Mumford & Huang 2001)."""
     draw = np.random.default_rng(0)
     picture = np.full((size, size, 3), 0.45)
     y, x = np.mgrid[:size, :size]
@@ -253,7 +240,7 @@ def _download(network: Network) -> dict[str, Tensor]:
 
 
 def _state_dict(
-    tensors: dict[str, Tensor], shapes: dict[str, torch.Size], network: Network, source: str
+    tensors: Mapping[str, Tensor], shapes: dict[str, torch.Size], network: Network, source: str
 ) -> dict[str, Tensor]:
     """Convert the tensors of any supported file to the state dict of `VGGFeatures`."""
     cleaned = {}
@@ -262,17 +249,14 @@ def _state_dict(
         cleaned[f"features.{key}" if key[:1].isdigit() else key] = tensor
     caffe = any(re.match(r"conv\d_\d\.", key) for key in cleaned)
     if other := _other_network(cleaned, network, caffe):
-        raise ValueError(
-            f"{source}: not the weights of {network}. The file contains {other}: pass network={other!r} or a file for "
-            f"{network}"
-        )
+        advice = f"pass network={other!r} or a file for {network}"
+        raise ValueError(f"{source}: not the weights of {network}. The file contains {other}: {advice}")
     for name, values in (_CAFFE if caffe else _IMAGENET).items():
         cleaned.setdefault(name, torch.tensor(values).view(3, 1, 1))
     names = layer_names(network)
-    keys = {
-        name: re.sub(r"^features\.(\d+)", lambda found: names[int(found[1])], name) if caffe else name
-        for name in shapes
-    }
+    keys = {name: name for name in shapes}
+    if caffe:
+        keys = {name: re.sub(r"^features\.(\d+)", lambda found: names[int(found[1])], name) for name in shapes}
     found = {key: cleaned[key] for key in keys.values() if key in cleaned}
     check_shapes(found, {keys[name]: shape for name, shape in shapes.items()}, source, network)
     state = {name: found[key].detach().float() for name, key in keys.items()}

@@ -26,18 +26,15 @@ from stylekit.options import hidden
 
 N = TypeVar("N", bound=Any)
 
-_FOLDERS = (Path(__file__).parent.parent / "_weights", Path(__file__).parents[2] / "weights")
-"""Where bundled weights are: in an installed package and in a checkout."""
+BUNDLED = Path(__file__).parents[1] / "_weights"  # In an installed package; below, in a checkout.
+if not BUNDLED.is_dir():
+    BUNDLED = Path(__file__).parents[2] / "weights"
 
 _FILES = ("config.json", "model.safetensors")
 
 
 def find(name: str | Path, kind: str = "") -> Path | str:
-    """Locate weights: an existing path, else a bundled network in the subfolder `kind`, else a Hub id (`user/model`).
-
-    Raises:
-        FileNotFoundError: None of these; the message lists the bundled names.
-    """
+    """Locate weights: an existing path, else a bundled network in the subfolder `kind`, else a Hub id (user/model)."""
     path, names = Path(name), bundled(kind)
     if path.exists():
         return path
@@ -63,7 +60,6 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
 
     Raises:
         ValueError: The weights are damaged or belong to another network.
-        OSError: The folder lacks a file, or the Hub cannot be reached.
     """
     path = found if isinstance(found, Path) else _download(found)
     loaded = network.from_official(path) if path.is_file() else _load_folder(network, path, what, run)
@@ -138,13 +134,8 @@ def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], give
     """Copy weights between networks of the same class, (source, target); all or none.
 
     Options without weights may differ where the network still paints alike: how much noise there is, how much of the
-    colors is kept, and the limit of normalized features, unless the network was trained with one.
-
-    Args:
-        given: The flag and its value, for the error message.
-
-    Raises:
-        ValueError: Their architectures differ; the message names the flags that make them equal.
+    colors is kept, and the limit of normalized features, unless the network was trained with one. The error for other
+    differences names the flag that was `given`, and those that make the architectures equal.
     """
     copies = list(copies)
     different: dict[str, Any] = {}
@@ -177,31 +168,20 @@ def config_of(network: torch.nn.Module) -> dict[str, Any]:
 
 def bundled(kind: str = "") -> dict[str, Path]:
     """The bundled networks of a subfolder of weights/ (folders with config.json and model.safetensors), by name."""
-    return {path.parent.name: path.parent for path in _bundled(kind, "*/config.json")}
-
-
-def bundled_files(subfolder: str, suffix: str) -> dict[str, Path]:
-    """The bundled files with a suffix in a subfolder of weights/, by name."""
-    return {path.stem: path for path in _bundled(subfolder, f"*{suffix}")}
+    return {path.parent.name: path.parent for path in sorted((BUNDLED / kind).glob("*/config.json"))}
 
 
 def bundled_file(name: str) -> Path:
     """A bundled file by its path in weights/."""
-    for path in _bundled("", name):
-        return path
-    raise FileNotFoundError(f"bundled file {name} is missing; reinstall the package")
-
-
-def _bundled(subfolder: str, pattern: str) -> list[Path]:
-    return next((found for folder in _FOLDERS if (found := sorted((folder / subfolder).glob(pattern)))), [])
+    if not (BUNDLED / name).is_file():
+        raise FileNotFoundError(f"bundled file {name} is missing; reinstall the package")
+    return BUNDLED / name
 
 
 def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a dict of tensors and plain values written by `torch.save`: nothing in the file can run code.
 
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is truncated, holds pickled objects, or is not a PyTorch file.
+    A ValueError says that the file is truncated, holds pickled objects, or is not a PyTorch file.
     """
     path = Path(path)
     if not path.is_file():
@@ -251,12 +231,7 @@ def _check_plain(objects: Any, path: Path) -> None:
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from a `.safetensors` file or a file written by `torch.save`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged or contains anything but named tensors.
-    """
+    """Read a state dict from a `.safetensors` file or a file written by `torch.save`, else ValueError."""
     path = Path(path)
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError

@@ -18,8 +18,7 @@ from stylekit.pictures import images
 WRITABLE = {"PNG": {}, "WEBP": {"quality": 90}}
 """Formats in which animations are written, with Pillow's options. GIF has too few colors for paintings."""
 
-_DURATION = 100
-"""Milliseconds of a frame without a time of its own, as in browsers."""
+_DURATION = 100  # Milliseconds of a frame without a time of its own, as in browsers.
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,7 @@ def is_animated(image: Image.Image) -> bool:
 
 
 def load(path: str | Path, size: int | None = None) -> Animation:
-    """Load all frames, shrunk to a longer side of `size`.
-
-    Raises:
-        ValueError: Damaged, or of more than `images.MAX_PIXELS` pixels in all frames; the message names the file.
-    """
+    """Load all frames, shrunk to a longer side of `size`; `images.MAX_PIXELS` limits the pixels of all frames."""
     frames: list[Image.Image] = []
     masks: list[Image.Image | None] = []
     durations: list[float] = []
@@ -83,9 +78,6 @@ def process_animation(
 
     Returns:
         The first frame before and after.
-
-    Raises:
-        ValueError: The source is damaged or too large, or the target format cannot store animations.
     """
     kind = images.FORMATS[target.suffix.lower()]
     if kind not in WRITABLE:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from stylekit.pictures import images
 
-SMALLEST = 16
-"""Shorter side of the smallest pictures, in pixels: what feature networks need."""
+SMALLEST = 16  # Shorter side of the smallest pictures, in pixels: what feature networks need.
 
 
 @dataclass

@@ -11,8 +11,7 @@ from torch.nn import functional
 YCBCR = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))
 """Luma and the two chroma channels as weights of red, green and blue."""
 
-FLAT = 1e-4
-"""Added to all variances, for pictures in [0, 1]: colors that hardly vary are not stretched to noise."""
+FLAT = 1e-4  # Added to all variances, for pictures in [0, 1]: colors that hardly vary are not stretched to noise.
 
 
 def luma(pictures: Tensor) -> Tensor:

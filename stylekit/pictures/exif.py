@@ -15,8 +15,7 @@ _KEPT_DETAILS = (
     *(_BASE.ExposureTime, _BASE.FNumber, _BASE.ISOSpeedRatings, _BASE.FocalLength, _BASE.FocalLengthIn35mmFilm),
     *(_BASE.LensSpecification, _BASE.LensMake, _BASE.LensModel),
 )
-_LONGEST = 1000
-"""Characters of a value: metadata may be damaged or made to be large."""
+_LONGEST = 1000  # Characters of a value: metadata may be damaged or made to be large.
 
 
 def kept_exif(image: Image.Image) -> Image.Exif:

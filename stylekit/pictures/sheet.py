@@ -12,9 +12,6 @@ def contact_sheet(rows: Iterable[Sequence[Image.Image]], titles: Sequence[str] =
     """Arrange pictures in rows of a height in pixels, with a title above each column.
 
     Strips longer than eight times the height are lower, since the sheet would get too wide.
-
-    Raises:
-        ValueError: There are no rows, or a row is empty.
     """
     scaled = [[_scaled(picture, height) for picture in row] for row in rows]
     if not scaled or not all(scaled):

@@ -39,8 +39,7 @@ from stylekit.training.signals import children_may_end, ignore_signals
 
 T = TypeVar("T")
 
-VALIDATION_PICTURES = 4
-"""Pictures of a collection that are processed after every epoch."""
+VALIDATION_PICTURES = 4  # Pictures of a collection that are processed after every epoch.
 
 # Limits of a file with an augmentation pipeline: characters, values (repeated ones count), and numbers.
 _MAX_FILE, _MAX_VALUES, _MAX_NUMBER = 100_000, 10_000, 16_384
@@ -49,10 +48,7 @@ _MAX_FILE, _MAX_VALUES, _MAX_NUMBER = 100_000, 10_000, 16_384
 def load_crop(
     path: Path, pipeline: albumentations.Compose, seed: int, cache: dict[Path, Tensor] | None = None
 ) -> Tensor:
-    """Load a picture and apply an augmentation pipeline: (3, h, w) in [0, 1]; the same seed gives the same crop.
-
-    `cache` has decoded pictures by path, as returned by `check_pictures`.
-    """
+    """Load a picture, or take it from the cache, and augment it: (3, h, w) in [0, 1]; the same for the same seed."""
     cached = cache.get(path) if cache else None
     pixels = np.array(images.load(path)) if cached is None else cached.numpy()
     # One random stream for all transforms. `set_random_seed` would restart the same stream in each of them, which
@@ -113,11 +109,7 @@ def read_pipeline_file(path: Path, presets: Sequence[str]) -> Any:
 
 
 def pipeline_from_dict(saved: Any, crop_size: int) -> albumentations.Compose:
-    """Build a pipeline from the output of `albumentations.to_dict` and run it once.
-
-    Raises:
-        ValueError: Not a pipeline, or its output is not crop_size x crop_size.
-    """
+    """Build a pipeline from the output of `albumentations.to_dict`, and check that it gives crop_size x crop_size."""
     try:
         _check_values(saved)
         with warnings.catch_warnings(record=True) as caught:
@@ -160,12 +152,10 @@ def _check_values(saved: Any) -> None:
 
 @dataclass(eq=False)
 class EpochBatches(Sampler[list[int]]):
-    """Batch sampler of one process: endless shuffled epochs, starting at any step.
+    """Batch sampler of one process: endless shuffled epochs, starting at any step; the length is that of one epoch.
 
     Each process takes its part of every global batch, so N processes with batch size B see the same samples as one
     process with batch size N * B. Samples that do not fill the last batch of an epoch are dropped.
-
-    The length is that of one epoch.
     """
 
     length: int
@@ -195,10 +185,7 @@ def read_pictures(paths: Sequence[list[Path]], names: Sequence[str]) -> tuple[li
     """Read every picture once, to find unreadable ones before training does, and cache them if they fit in memory.
 
     Takes the files of each collection and its name in error messages; returns the readable files of each, and the
-    decoded pictures (empty if they do not fit).
-
-    Raises:
-        ValueError: More than 1 % of the pictures of a collection cannot be read.
+    decoded pictures (empty if they do not fit). More than 1 % of unreadable files in a collection are a ValueError.
     """
     together = list(itertools.chain(*paths))
     decode = cache_fits(together, distributed.local_world_size())
@@ -234,10 +221,7 @@ def make_loader(data: Dataset[T], length: int, config: RunConfig, device: torch.
 
 @contextmanager
 def iterate(loader: DataLoader[T]) -> Iterator[Iterator[T]]:
-    """Iterate over a loader whose workers ignore signals; all workers have exited when the context ends.
-
-    A ChildProcessError says that a worker was killed.
-    """
+    """Iterate over a loader; all its workers have exited in the end. ChildProcessError: one of them was killed."""
     others = set(multiprocessing.active_children())
     iterator = iter(loader)
     workers = set(multiprocessing.active_children()) - others
@@ -275,14 +259,10 @@ def evenly_spaced(paths: list[Path], count: int) -> list[Path]:
 def check_pictures(
     paths: list[Path], decode: bool, progress: bool = True
 ) -> tuple[dict[Path, Tensor], dict[Path, str]]:
-    """Read every picture once.
+    """Read every picture once, under a progress bar if this takes a while.
 
-    Args:
-        decode: Keep the decoded pictures, to be used as the `cache` of `load_crop`.
-        progress: Show a progress bar if this takes a while and standard error is a terminal.
-
-    Returns:
-        Decoded pictures by path, uint8 (H, W, 3), in memory that workers share; and the error of each unreadable file.
+    Returns the decoded pictures by path, uint8 (H, W, 3), in memory that workers share, or none without `decode`; and
+    the error of each unreadable file.
     """
 
     def read(path: Path) -> Tensor | str:
@@ -308,11 +288,8 @@ def check_pictures(
 
 
 def cache_fits(paths: list[Path], copies: int = 1) -> bool:
-    """Whether copies of all decoded pictures, one per process on this machine, fit in a quarter of the free memory.
-
-    It is estimated from up to 100 headers.
-    """
-    sizes = []
+    """Whether copies of all decoded pictures, one per process on this machine, fit in a quarter of the free memory."""
+    sizes = []  # Of up to 100 pictures, from their headers.
     for path in paths[:: max(1, len(paths) // 100)]:
         # Damaged files raise almost anything; `check_pictures` reports them.
         with contextlib.suppress(Exception), Image.open(path) as image:

@@ -18,12 +18,9 @@ from stylekit.atomic import atomic_write
 
 
 def print0(text: str) -> None:
-    """Print a line in the main process only, without breaking a progress bar.
-
-    A reader that has gone (`| head`, a closed terminal) does not stop anything.
-    """
+    """Print a line in the main process only, without breaking a progress bar."""
     if distributed.is_main():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # The reader has gone: `| head`, or a closed terminal.
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
 
@@ -46,10 +43,11 @@ class Log:
         step: Step at which the run starts; later lines in these files, left by a killed process, are dropped.
         project: Project in Weights & Biases, unless WANDB_PROJECT is set; None does not import it.
         run_id: The W&B run to continue.
-
-    Raises:
-        ValueError: Weights & Biases is requested, but not installed or not logged in.
     """
+
+    _run: Any = None
+    _ours = False  # Whether the W&B run ends with this log.
+    _reported = False
 
     def __init__(
         self,
@@ -62,9 +60,6 @@ class Log:
     ) -> None:
         self.folder = folder
         self.run_id = run_id
-        self._run: Any = None
-        self._ours = False
-        self._reported = False
         if not distributed.is_main():
             return
         if project is not None:
@@ -73,9 +68,11 @@ class Log:
         for old, new in (("figures.jsonl", "evaluations.jsonl"), ("best/figures.json", "best/evaluation.json")):
             if (folder / old).is_file() and not (folder / new).exists():
                 (folder / old).rename(folder / new)
-        _write_lines(folder / "metrics.jsonl", [line for line in read_metrics(folder) if line["step"] <= step])
-        if evaluations := read_evaluations(folder):
-            _write_lines(folder / "evaluations.jsonl", [line for line in evaluations if line["step"] <= step])
+        for path in (folder / "metrics.jsonl", folder / "evaluations.jsonl"):
+            if path.exists():
+                kept = "".join(json.dumps(line) + "\n" for line in _read_lines(path) if line["step"] <= step)
+                with atomic_write(path) as file:
+                    file.write(kept.encode())
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log numbers at a step: a line in metrics.jsonl, and `train/NAME` in Weights & Biases."""
@@ -135,7 +132,7 @@ class Log:
         else:
             # wandb reads WANDB_ENTITY itself.
             mode: Any = os.environ.get("WANDB_MODE", "online")
-            if mode == "online" and not _logged_in():
+            if mode == "online" and not (os.environ.get("WANDB_API_KEY") or wandb.login(prompt=False, verify=False)):
                 raise ValueError("--wandb: not logged in; run `wandb login` or set WANDB_MODE=offline")
 
             options: dict[str, Any] = {"project": project, "name": name, "config": dict(config), "id": self.run_id}
@@ -220,12 +217,12 @@ def plot_evaluations(folder: str | Path) -> Path | None:
     groups = [name for name, value in lines[-1].items() if isinstance(value, dict)]
     names = list(dict.fromkeys(name for group in groups for name in lines[-1][group]))
     figure, axes = _panels(-(-len(names) // 4), 4, 4, 3.2)
+    epochs = [line["epoch"] for line in lines]
 
     def series(group: str, name: str, part: str, key: str) -> Any:
         parts = [line.get(group, {}).get(name, {}).get(part) or {} for line in lines]
         return np.array([part.get(key) for part in parts], dtype=float)
 
-    epochs = np.array([line["epoch"] for line in lines])
     for axis, name in zip(axes, names, strict=False):
         for group in groups:
             (line,) = axis.plot(epochs, series(group, name, "output", "value"), marker=".", label=group)
@@ -280,14 +277,3 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             lines.append(line)
     return lines
-
-
-def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    with atomic_write(path) as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-
-
-def _logged_in() -> bool:
-    import wandb
-
-    return bool(os.environ.get("WANDB_API_KEY")) or wandb.login(prompt=False, verify=False)

@@ -66,9 +66,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 def lr_factor(progress: float, decay: float, policy: Policy = "linear") -> float:
     """Factor of the learning rate: 1 at first, then down to 0 over the last part of the run.
 
-    Args:
-        progress, decay: Fractions of the run that is done, and over which the rate decays; 0 keeps the factor at 1.
-        policy: "linear", "cosine" (half a period), or "constant" for no decay.
+    `progress` and `decay` are the fractions of the run that is done, and over which the rate decays.
     """
     if policy == "constant" or not decay:
         return 1.0
@@ -108,23 +106,12 @@ class Muon(torch.optim.Optimizer):
 
     `torch.optim.Muon` accepts matrices only and has no fallback for other parameters.
 
-    Args:
-        params: Parameters to optimize. Kernels with at most 3 outputs (the output layer) use Adam, since
-            orthogonalizing three rows has little effect.
-        lr: Learning rate of Muon and Adam.
-        momentum: Nesterov momentum of Muon.
-        betas, eps: Decay rates and epsilon of Adam.
+    Kernels with at most 3 outputs (the output layer) use Adam, since orthogonalizing three rows has little effect.
+    Muon has a Nesterov momentum of 0.95, Adam its usual decay rates.
     """
 
-    def __init__(
-        self,
-        params: Iterable[Tensor],
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
+    def __init__(self, params: Iterable[Tensor], lr: float = 1e-3) -> None:
+        super().__init__(params, {"lr": lr, "momentum": 0.95, "betas": (0.9, 0.999), "eps": 1e-8})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]

@@ -1,10 +1,8 @@
 """A training run on disk: its folder, progress, checkpoints, metrics and samples.
 
-Each method owns its training loop (`cyclegan.train.train`, `johnson.train.train`) and calls the run, which never calls
-back.
-
-Everything that is due after a step is written before the checkpoint of that step. A process that is killed in between
-resumes from the checkpoint before and writes the same again.
+Each method owns its training loop and calls the run, which never calls back. Everything that is due after a step is
+written before the checkpoint of that step: a process that is killed in between resumes from the checkpoint before and
+writes the same again.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -32,7 +30,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from stylekit import devices, distributed
-from stylekit.atomic import atomic_tree, atomic_write, link_or_copy
+from stylekit.atomic import atomic_tree, write_json
 from stylekit.measures.table import Metric, format_value, to_plain
 from stylekit.networks import weights
 from stylekit.options import RunConfig
@@ -46,14 +44,7 @@ from stylekit.training.signals import collect_signals
 
 T = TypeVar("T")
 
-SAVE_SECONDS = 600.0
-"""Within an epoch, the run is saved with the first log line after so much training time."""
-
-
-class Stateful(Protocol):
-    """Anything with PyTorch's state dict methods."""
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None: ...
+SAVE_SECONDS = 600.0  # Within an epoch, the run is saved with the first log line after so much training time.
 
 
 @dataclass(frozen=True)
@@ -69,16 +60,10 @@ class Result:
 class Run:
     """A run: where it is on disk, how far it is, and what it writes. Use it as a context manager around the loop.
 
-    Under torchrun every process has a Run; the main one writes. Entering fails if there is a run that is not to be
-    resumed or none to resume, or if another process trains in the folder.
+    Under torchrun every process has a Run; the main one writes. A resumed run cannot change the options in `fixed`.
 
-    Args:
-        config: Options of the run.
-        fixed: Names of options that a resumed run cannot change.
-
-    Raises:
-        ValueError: Entering: the checkpoint is damaged, or an option in `fixed` has changed. The device does not exist.
-        OSError: Entering: see above, or the folder cannot be created.
+    Entering raises an OSError if the folder cannot be created, holds a run that is not to be resumed, holds none to
+    resume, or is in use by another process; a ValueError if the checkpoint is damaged or a fixed option has changed.
     """
 
     saved: dict[str, Any] | None = None
@@ -156,21 +141,13 @@ class Run:
         return Result(self.folder, self.step, self._stop_signal if self.progress < 1 else None)
 
     def saved_entry(self, name: str, kind: type[T], depends_on: Sequence[str] = ()) -> T | None:
-        """An entry of the checkpoint; None for a new run, or if an option that the entry depends on has changed.
-
-        Raises:
-            ValueError: The checkpoint has no such entry, or one of another type.
-        """
+        """An entry of the checkpoint; None for a new run, or if an option that the entry depends on has changed."""
         if self.saved is None or (depends_on and self.config.differences(self.saved["config"], *depends_on)):
             return None
         return _entry(self.saved, name, kind, self.folder / "last.pt")
 
-    def restore(self, state: Stateful) -> None:
-        """Put everything back to where the checkpoint was saved; does nothing for a new run.
-
-        Raises:
-            ValueError: The checkpoint does not match the state.
-        """
+    def restore(self, state: Any) -> None:
+        """Load the checkpoint into the state, by its `load_state_dict`; a new run has none."""
         if self.saved is None:
             return
         path = self.folder / "last.pt"
@@ -187,10 +164,7 @@ class Run:
         """Yield batches until the epochs, the time limit or a signal end the run; call `log` for each.
 
         What is drawn in a step follows from the seed, the rank and the step, so ranks differ, and a resumed run draws
-        what it would have drawn.
-
-        Raises:
-            ValueError: The run is already finished; or Weights & Biases is not set up.
+        what it would have drawn. A ValueError says that the run is already finished.
         """
         self._begin(cast(EpochBatches, loader.batch_sampler))
         batches = self._endless(loader, cast(EpochBatches, loader.batch_sampler))
@@ -200,7 +174,8 @@ class Run:
         while self.progress < 1 and self._stop_signal is None:
             self._started = time.monotonic()
             batch = next(batches)
-            torch.manual_seed(_step_seed(self.config.schedule.seed, distributed.rank(), self.step))
+            sequence = np.random.SeedSequence((self.config.schedule.seed, distributed.rank(), self.step))
+            torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
             yield batch
         if self.progress >= 1:
             print0(f"finished after {self.step} steps, {format_duration(self.seconds)}; results in {self.folder}")
@@ -224,19 +199,10 @@ class Run:
                 print0(f"a data loading process was killed at step {self.step}; it is started again")
 
     def log(self, terms: dict[str, Tensor], lr: float) -> dict[str, float] | None:
-        """Count a step, decide what is due, and log the mean of the loss terms if it is time for a line.
+        """Count a step and decide what is due; log and return the mean of the loss terms if it is time for a line.
 
-        There is a line every `print_freq` steps and for every step after which the run is saved.
-
-        Args:
-            terms: Detached scalars on the device, which is only waited for when a line is written.
-            lr: Learning rate of the step.
-
-        Returns:
-            The means that were logged; None if no line was due.
-
-        Raises:
-            FloatingPointError: Training has diverged.
+        There is a line every `print_freq` steps and for every step after which the run is saved. The terms are detached
+        scalars on the device, which is only waited for then. A FloatingPointError says that training has diverged.
         """
         self.step += 1
         self.step_in_epoch += 1
@@ -260,36 +226,30 @@ class Run:
         return means
 
     def save(self, state: Mapping[str, Any], networks: Mapping[str, PyTorchModelHubMixin]) -> None:
-        """Write the networks to use into their folders, and last.pt; every `save_epoch_freq` epochs, keep a copy.
+        """Write last.pt and the networks to use (the EMA), by folder name; every `save_epoch_freq` epochs, keep a copy.
 
-        Args:
-            state: Everything that a resumed run needs. Gather it in every process.
-            networks: The networks to use (the EMA) by folder name.
-
-        Raises:
-            FloatingPointError: A value is no longer finite; nothing is written.
+        The state is all that a resumed run needs, gathered in every process. If a value in it is not finite, this
+        raises a FloatingPointError and writes nothing.
         """
         self._check_finite(state)
         self._saved_seconds = self.seconds
         if not distributed.is_main():
             return
         frequency = self.config.output.save_epoch_freq
-        keep = bool(frequency) and self.step_in_epoch == 0 and self.epoch % frequency == 0
-        place = self.folder / "epochs" / f"{self.epoch:04d}" if keep else self.folder
-        for name, network in networks.items():
-            weights.save(network, self.folder / name)
-            if keep:
+        places = [self.folder]
+        if frequency and self.step_in_epoch == 0 and self.epoch % frequency == 0:
+            places.insert(0, self.folder / "epochs" / f"{self.epoch:04d}")
+            write_json(places[0] / "config.json", self.config.plain())
+        for place in places:
+            for name, network in networks.items():
                 weights.save(network, place / name)
-        if keep:
-            _write_json(place / "config.json", self.config.plain())
-        if keep or self.progress >= 1:
+        if len(places) > 1 or self.progress >= 1:
             folders, aliases = [self.folder / name for name in networks], ["latest", f"epoch-{self.epoch}"]
             self._log.artifact(self.config.name, folders, aliases, {"step": self.step, "epoch": self.epoch})
         progress = {name: getattr(self, name) for name in ("step", "epoch", "step_in_epoch", "seconds")}
         entries = {**state, **progress, "config": self.config.plain(), "wandb_run_id": self._wandb_run_id}
-        checkpoint.save(place / "last.pt", **entries)
-        if keep:
-            link_or_copy(place / "last.pt", self.folder / "last.pt")
+        for place in places:
+            checkpoint.save(place / "last.pt", **entries)
 
     def warn(self, title: str, text: str) -> None:
         """Print a warning, and send it as an alert to Weights & Biases."""
@@ -310,19 +270,11 @@ class Run:
         return self.samples_due and bool(every) and (self.progress >= 1 or self.epoch % every == 0)
 
     def record(
-        self,
-        metrics: Mapping[str, Mapping[str, Metric]],
-        score: float,
-        networks: Mapping[str, PyTorchModelHubMixin],
+        self, metrics: Mapping[str, Mapping[str, Metric]], score: float, networks: Mapping[str, PyTorchModelHubMixin]
     ) -> None:
-        """Log and plot an evaluation, and keep the networks in best/ if they are the best so far.
+        """Log and plot metrics, by group and name; keep the networks in best/ if their score is the smallest so far.
 
         They are compared with the networks in best/, unless those were measured on other pictures.
-
-        Args:
-            metrics: By group and name.
-            score: Smaller is better.
-            networks: Those that were measured, and those that belong to them, by folder name.
         """
         epoch = self.epoch + self.step_in_epoch / self.steps_per_epoch
         plain = {group: to_plain(found) for group, found in metrics.items()}
@@ -336,7 +288,7 @@ class Run:
             with atomic_tree(self.folder / "best") as partial:
                 for name, network in networks.items():
                     weights.save(network, partial / name)
-                _write_json(partial / "evaluation.json", {"step": self.step, **line})
+                write_json(partial / "evaluation.json", {"step": self.step, **line})
             compared = "the best so far"
         else:
             compared = f"best: {best['score']:.3f}"
@@ -378,7 +330,7 @@ class Run:
         self._log = Log(self.folder, config.name, config.plain(), self.step, project, self._wandb_run_id)
         self._wandb_run_id = self._log.run_id
         if distributed.is_main():
-            _write_json(self.folder / "config.json", config.plain())
+            write_json(self.folder / "config.json", config.plain())
         hidden = None if distributed.is_main() else True
         bar = tqdm(total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=hidden)
         self._bar = self._contexts.enter_context(bar)
@@ -419,11 +371,6 @@ class Run:
             ) from error
 
 
-def _step_seed(seed: int, rank: int, step: int) -> int:
-    """A seed for what a process draws in a step."""
-    return int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0])
-
-
 def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> dict[str, Any] | None:
     path = folder / "last.pt"
     if not config.resume:
@@ -441,11 +388,6 @@ def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> d
     if differences := config.differences(options, "preset", *fixed):
         raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
     return saved
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
 def _read_best(folder: Path) -> dict[str, Any] | None:
