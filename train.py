@@ -2,7 +2,7 @@
 
 import sys
 
-from stylekit.interrupt import ExitOnInterrupt
+from stylekit.startup import ExitOnInterrupt
 
 if __name__ == "__main__":
     with ExitOnInterrupt():

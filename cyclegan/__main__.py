@@ -2,7 +2,7 @@
 
 import sys
 
-from stylekit.interrupt import ExitOnInterrupt
+from stylekit.startup import ExitOnInterrupt
 
 
 def main() -> int:

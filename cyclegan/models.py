@@ -21,12 +21,12 @@ from stylekit.networks.blocks import (
     DownsampleConv2d,
     EncoderDecoder,
     InstanceNorm2d,
-    KeepColors,
     ResidualBlock,
     UpsampleConv2d,
     normal_init,
 )
 from stylekit.networks.convolutions import Conv2d
+from stylekit.networks.keep_colors import KeepColors
 from stylekit.networks.noise import fixed_noise, noise_tile, random_noise
 from stylekit.networks.weights import check_shapes, load_tensors
 

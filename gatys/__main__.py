@@ -2,7 +2,7 @@
 
 import sys
 
-from stylekit.interrupt import ExitOnInterrupt
+from stylekit.startup import ExitOnInterrupt
 
 with ExitOnInterrupt():  # Ctrl-C while it is imported is no traceback.
     from gatys.cli import main

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from johnson.options import NetworkConfig
-from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, KeepColors, ResidualBlock, UpsampleConv2d
+from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlock, UpsampleConv2d
 from stylekit.networks.convolutions import Conv2d
+from stylekit.networks.keep_colors import KeepColors
 from stylekit.networks.noise import fixed_noise
 from stylekit.networks.weights import check_shapes, load_tensors
 

@@ -62,6 +62,8 @@ def exit_on_error(prog: str) -> Iterator[None]:
         # The reader of our output has gone; keep Python from flushing it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except ChildProcessError as error:
+        code, message = 1, str(error)
     except (ValueError, OSError) as error:
         code = 2
         message = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
@@ -150,11 +152,14 @@ def sweep_name(config: C) -> C:
 @contextmanager
 def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
     """Turn errors of training into ones that name the options that help; `smaller` are those of a smaller network."""
+    from stylekit import distributed
     from stylekit.devices import is_out_of_memory
 
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        if distributed.is_lost_process(error):
+            raise ChildProcessError("another process was killed or has failed; continue with --resume") from error
         if config.machine.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             reason = str(error).strip().splitlines()[0]
             raise ValueError(

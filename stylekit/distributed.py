@@ -6,6 +6,7 @@ Without torchrun a single process is rank 0 of 1, and the same code runs.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -44,7 +45,9 @@ def is_main() -> bool:
 def wrap_ddp(network: nn.Module, device: torch.device, compile: bool = False) -> nn.Module:
     """A network ready to be trained: in DDP if there are several processes, compiled on request."""
     if world_size() > 1:
-        network = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+        # Buffers are constants, or computed alike on every rank from the same weights.
+        ids = [device] if device.type == "cuda" else None
+        network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
     return cast(nn.Module, torch.compile(network)) if compile else network
 
 
@@ -73,6 +76,11 @@ def process_group(device: torch.device, timeout: timedelta | None = None) -> Ite
         yield
     finally:
         dist.destroy_process_group()
+
+
+def is_lost_process(error: BaseException) -> bool:
+    """Whether a collective failed since another process is gone."""
+    return world_size() > 1 and bool(re.search("gloo|NCCL|Connection (closed|reset)", str(error)))
 
 
 def share(items: Sequence[T]) -> Sequence[T]:

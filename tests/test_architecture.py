@@ -53,7 +53,7 @@ STYLEKIT_LAYERS = {
     3: ("measures",),
     2: ("networks", "collections"),
     1: ("pictures",),
-    0: ("devices", "distributed", "atomic", "options", "interrupt"),
+    0: ("devices", "distributed", "atomic", "options", "startup"),
 }
 
 # Johnson et al. minimize the objective of Gatys et al.; CycleGAN's pre-training has its style loss.
@@ -64,7 +64,7 @@ ALLOWED_METHODS = {
 
 # Networks do not know files, except where VGG turns a picture into a tensor and users meet networks.
 ALLOWED_PAIRS = {("stylekit.networks.vgg", "stylekit.pictures.images")}
-ALLOWED_PAIRS |= {("stylekit.networks.blocks", "stylekit.pictures.color")}
+ALLOWED_PAIRS |= {("stylekit.networks.keep_colors", "stylekit.pictures.color")}
 ALLOWED_PAIRS |= {
     ("stylekit.networks.inference", f"stylekit.pictures.{name}") for name in ("inputs", "jobs", "strokes")
 }

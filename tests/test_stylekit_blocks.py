@@ -7,11 +7,11 @@ from stylekit.networks.blocks import (
     DownsampleConv2d,
     EncoderDecoder,
     InstanceNorm2d,
-    KeepColors,
     ResidualBlock,
     UpsampleConv2d,
     normal_init,
 )
+from stylekit.networks.keep_colors import KeepColors
 
 
 def test_instance_norm_equals_that_of_pytorch():

@@ -107,7 +107,7 @@ class Run:
                 self._contexts.enter_context(_lock(self.folder))
             self._contexts.enter_context(distributed.process_group(self.device))
             # Behind the lock, for which the group waits: a process that held it may just have replaced the checkpoint.
-            self.saved = _read_checkpoint(self.folder, self.config, self.fixed)
+            self.saved = checkpoint.read_run(self.folder, self.config, self.fixed)
         except BaseException:
             self._leave()
             raise
@@ -144,7 +144,7 @@ class Run:
         """An entry of the checkpoint; None for a new run, or if an option that the entry depends on has changed."""
         if self.saved is None or (depends_on and self.config.differences(self.saved["config"], *depends_on)):
             return None
-        return _entry(self.saved, name, kind, self.folder / "last.pt")
+        return checkpoint.entry(self.saved, name, kind, self.folder / "last.pt")
 
     def restore(self, state: Any) -> None:
         """Load the checkpoint into the state, by its `load_state_dict`; a new run has none."""
@@ -154,8 +154,8 @@ class Run:
         try:
             state.load_state_dict(self.saved)
             for name in ("step", "epoch", "step_in_epoch"):
-                setattr(self, name, _entry(self.saved, name, int, path))
-            self.seconds = self._saved_seconds = _entry(self.saved, "seconds", float, path)
+                setattr(self, name, checkpoint.entry(self.saved, name, int, path))
+            self.seconds = self._saved_seconds = checkpoint.entry(self.saved, "seconds", float, path)
             self._wandb_run_id = self.saved["wandb_run_id"]
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}: not a checkpoint of this run ({str(error).splitlines()[0]})") from error
@@ -371,25 +371,6 @@ class Run:
             ) from error
 
 
-def _read_checkpoint(folder: Path, config: RunConfig, fixed: Sequence[str]) -> dict[str, Any] | None:
-    path = folder / "last.pt"
-    if not config.resume:
-        if path.exists():
-            raise FileExistsError(f"{folder} already holds a run; continue it with --resume or choose another --name")
-        return None
-    if not path.exists():
-        raise FileNotFoundError(f"no run to resume at {path}; remove --resume, or check --name and --checkpoints-dir")
-    saved = checkpoint.load(path)
-    options = _entry(saved, "config", dict, path)
-    try:
-        json.dumps(options)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a training checkpoint: its config is not plain ({error})") from error
-    if differences := config.differences(options, "preset", *fixed):
-        raise ValueError(f"{folder}: a run cannot change {', '.join(differences)}; choose another --name")
-    return saved
-
-
 def _read_best(folder: Path) -> dict[str, Any] | None:
     """The evaluation of the best networks of a run; None if there are none, or the file has been damaged."""
     try:
@@ -429,13 +410,3 @@ def _lock(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # In a folder that has become read-only, whose error is already on its way.
             owner.unlink()
         lock.release()
-
-
-def _entry(saved: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
-    if name not in saved:
-        raise ValueError(f"{path}: not a training checkpoint: it has no {name}")
-    if not isinstance(saved[name], kind):
-        raise ValueError(f"{path}: not a training checkpoint: its {name} is a {type(saved[name]).__name__}")
-    if isinstance(saved[name], int | float) and not 0 <= saved[name] < float("inf"):
-        raise ValueError(f"{path}: not a training checkpoint: its {name} is {saved[name]}")
-    return saved[name]

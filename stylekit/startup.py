@@ -1,4 +1,7 @@
-"""Ctrl-C while a program is imported. Imports next to nothing itself, so that it is in force early."""
+"""Ctrl-C while a program is imported. Imports next to nothing itself, so that it takes effect early.
+
+Ctrl-C in training is `stylekit.training.signals`.
+"""
 
 import os
 import signal
@@ -7,7 +10,7 @@ import signal
 class ExitOnInterrupt:
     """Within this context, Ctrl-C ends the process at once, without a traceback and with exit code 130.
 
-    An exception is no way out of imports: libraries catch it, or turn it into another one.
+    Raising an exception does not reliably abort an import: libraries catch it, or turn it into another one.
     """
 
     def __enter__(self) -> None:
