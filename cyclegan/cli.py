@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
 
 from cyclegan.official import check_flags
 from cyclegan.options import (
@@ -20,47 +19,25 @@ from cyclegan.options import (
 )
 from stylekit import cli
 
-if TYPE_CHECKING:
-    from stylekit.training.run import Result
-
-C = TypeVar("C", bound=UnpairedConfig)
-
-COMMANDS = {
-    "train": TrainConfig,
-    "pretrain": PretrainConfig,
-    "translate": TranslateConfig,
-    "evaluate": EvaluateConfig,
-    "export": ExportConfig,
-    "weights": WeightsConfig,
-    "fetch": FetchConfig,
-    "check": CheckConfig,
-}
-
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of `cyclegan` and `python -m cyclegan`; returns the exit code.
-
-    Args:
-        args: Command line; None takes sys.argv.
-    """
+    """Entry point of `cyclegan` and `python -m cyclegan`; returns the exit code."""
+    commands: cli.Commands = {
+        "train": (TrainConfig, train),
+        "pretrain": (PretrainConfig, pretrain),
+        "translate": (TranslateConfig, translate),
+        "evaluate": (EvaluateConfig, evaluate),
+        "export": (ExportConfig, export),
+        "weights": (WeightsConfig, lambda config: cli.list_networks()),
+        "fetch": (FetchConfig, fetch),
+        "check": (CheckConfig, check),
+    }
     about = "Unpaired image-to-image translation with cycle-consistent adversarial networks (Zhu et al. 2017)."
     args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("cyclegan"):
         check_flags(args[1:], args[0] if args else "")
-        config = cli.parse_command(COMMANDS, "cyclegan", about, args)
-        if isinstance(config, TrainConfig):
-            return train(config, "cyclegan train")
-        if isinstance(config, PretrainConfig):
-            return pretrain(config)
-        if isinstance(config, EvaluateConfig):
-            return evaluate(config)
-        if isinstance(config, ExportConfig):
-            return export(config)
-        if isinstance(config, FetchConfig):
-            return fetch(config)
-        if isinstance(config, CheckConfig):
-            return check(config)
-        return translate(config) if isinstance(config, TranslateConfig) else cli.list_networks()
+        command, config = cli.parse_command(commands, "cyclegan", about, args)
+        return command(config)
 
 
 def train_main(args: Sequence[str] | None = None) -> int:
@@ -71,28 +48,22 @@ def train_main(args: Sequence[str] | None = None) -> int:
         return train(cli.parse(TrainConfig, "train.py", args), "python train.py")
 
 
-def train(config: TrainConfig, command: str) -> int:
+def train(config: TrainConfig, command: str = "cyclegan train") -> int:
     """Train or resume a run; a signal saves before it stops."""
     from cyclegan.train import train
 
-    return _run_training(train, config, command)
+    return cli.run_training(train, config, _smaller(config), command)
 
 
 def pretrain(config: PretrainConfig) -> int:
     """Train one generator without the cycle; a signal saves before it stops."""
     from cyclegan.pretrain import pretrain
 
-    return _run_training(pretrain, config, "cyclegan pretrain")
+    return cli.run_training(pretrain, config, _smaller(config), "cyclegan pretrain")
 
 
-def _run_training(training: Callable[[C], Result], config: C, command: str) -> int:
-    from stylekit import devices
-
-    config = cli.sweep_name(config)
-    devices.set_threads(config.machine.threads)
-    with cli.training_hint(config, f"--n-blocks 6 or --ngf {max(1, config.generator.ngf // 2)}"):
-        result = training(config)
-    return cli.report_training(result, config, command)
+def _smaller(config: UnpairedConfig) -> str:
+    return f"--n-blocks 6 or --ngf {max(1, config.generator.ngf // 2)}"
 
 
 def translate(config: TranslateConfig) -> int:
@@ -106,23 +77,16 @@ def translate(config: TranslateConfig) -> int:
 
 def evaluate(config: EvaluateConfig) -> int:
     """Measure a generator; print a table and write it as JSON."""
-    from cyclegan import evaluate as evaluation
+    from cyclegan.evaluate import evaluate
     from stylekit import devices
-    from stylekit.measures.table import table
 
     devices.set_threads(config.threads)
-    result = evaluation.evaluate(config)
-    result.save(config.output)
-    for error in result.errors:
-        print(f"cyclegan evaluate: {error}", file=sys.stderr)
-    x, y = ("A", "B") if result.direction == "x2y" else ("B", "A")
-    counts, measured = result.counts, result.weights or result.outputs
-    print(
-        f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
-        f"{counts['y_held_out']} of them against the others; weave in {counts['weave']}, halo in {counts['halo']}"
-    )
-    print(f"{table(result.metrics, evaluation.BASELINES)}\n{config.output}")
-    return 1 if result.errors else 0
+    result = evaluate(config)
+    x, y = ("A", "B") if result.config.direction == "x2y" else ("B", "A")
+    counts, measured = result.counts, result.config.weights or result.config.outputs
+    about = f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}"
+    about += f"; real Y: {counts['y_held_out']} of them against the others"
+    return cli.report_evaluation(result, about, ("real Y", "untranslated X"), "cyclegan evaluate")
 
 
 def export(config: ExportConfig) -> int:

@@ -6,12 +6,12 @@ untranslated input did. Names follow the direction X -> Y; for y2x the roles of 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,10 @@ from cyclegan.options import EvaluateConfig, UnpairedData
 from cyclegan.translate import load_generator, translate
 from stylekit import devices
 from stylekit.atomic import check_writable
-from stylekit.measures import features, table
+from stylekit.measures import features
 from stylekit.measures.features import Estimate
 from stylekit.measures.patterns import halo, weave
-from stylekit.measures.table import Metric, Samples
+from stylekit.measures.table import Evaluation, Metric, Samples
 from stylekit.networks import weights
 from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
@@ -41,33 +41,16 @@ MONITOR_PICTURES = 50
 Pairs = Iterable[tuple[Tensor, Tensor]]
 """Inputs and outputs, each (1, 3, H, W) in [0, 1], on the device."""
 
-BASELINES = ("real Y", "untranslated X")
-"""The columns of the table with the baselines."""
-
 SCORE = ("kid_efficientnet_lite0", "palette_distance")
 """The metrics that choose the best networks of a run (see `score`)."""
 
 
-@dataclass(kw_only=True)
-class Evaluation(table.Evaluation):
-    """All metrics of a generator, with what they were measured on.
-
-    `counts` has the pictures of X and of Y, and of Y those that stand for output in the baseline `real` of distances.
-    """
-
-    weights: str | None
-    """None if the pictures were made by another method."""
-    outputs: str | None
-    """The folder with these pictures."""
-    direction: str
-    dataroot: str
-    size: int | None
-
-
-def evaluate(config: EvaluateConfig) -> Evaluation:
+def evaluate(config: EvaluateConfig) -> Evaluation[EvaluateConfig]:
     """Compute all metrics of a generator, or of pictures that another method has made.
 
     X is testA, or trainA without it; Y is trainB and testB together, since the published sets have few test paintings.
+    The options of the result have the weights and the direction that were used; its counts are those of X, of Y, and of
+    the part of Y that stands for output in the baseline `real` of distances.
 
     Raises:
         FileNotFoundError: There are no such weights or no pictures.
@@ -90,23 +73,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         name = None
         made = find_outputs(config.outputs, x_paths)
         pairs = read_pairs(Collection(list(made)[:most], config.size, device, errors), made)
-    try:
+    with devices.memory_hint("; shrink the pictures, as with --size 1000"):
         reference = Reference(y, feature_networks(config.inception_weights), device)
         metrics = reference.measure(pairs, back)
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        raise MemoryError("out of memory; shrink the pictures, as with --size 1000") from error
-    return Evaluation(
-        weights=name,
-        outputs=str(config.outputs) if config.outputs else None,
-        direction=direction,
-        dataroot=str(config.dataroot),
-        size=config.size,
-        counts=reference.counts,
-        metrics=metrics,
-        errors=errors,
-    )
+    measured = dataclasses.replace(config, weights=name, direction=direction)
+    return Evaluation(measured, reference.counts, metrics, errors)
 
 
 class Reference:
@@ -276,7 +247,7 @@ def feature_networks(inception_weights: Path | None = None) -> dict[str, nn.Modu
     return networks
 
 
-def find_direction(config: EvaluateConfig) -> str:
+def find_direction(config: EvaluateConfig) -> Literal["x2y", "y2x"]:
     """The direction of --direction; else that of a bundled network, "y2x" if its name is not landscape2...; else "x2y".
 
     Bundled networks have names SOURCE2TARGET, and were trained with landscapes as X.

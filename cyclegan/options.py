@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from stylekit.options import (
-    THREADS,
+    EvaluateOptions,
     ExportOptions,
     Hidden,
     Output,
@@ -267,18 +267,16 @@ class PretrainConfig(UnpairedConfig):
         self.data.check_crop_size(32, "features of a VGG")
 
 
+Weights = Annotated[
+    str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
+]
+
+
 @dataclass(frozen=True)
-class TranslateConfig(PictureOptions):
-    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
+class GeneratorOptions:
+    """Which trained generator a command uses."""
 
-    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
-    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
-    are in sRGB.
-    """
-
-    weights: Annotated[
-        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
-    ] = None
+    weights: Weights = None
     """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
 
     direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
@@ -286,7 +284,17 @@ class TranslateConfig(PictureOptions):
 
 
 @dataclass(frozen=True)
-class ExportConfig(ExportOptions):
+class TranslateConfig(GeneratorOptions, PictureOptions):
+    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
+
+    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
+    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
+    are in sRGB.
+    """
+
+
+@dataclass(frozen=True)
+class ExportConfig(GeneratorOptions, ExportOptions):
     """Export a generator for use without this library, as an ONNX file or a torch.export program.
 
     Pictures of any size with sides of at least 36 pixels go in and come out, as in `cyclegan translate`. The file is
@@ -295,14 +303,6 @@ class ExportConfig(ExportOptions):
     Needs the extra `export`: pip install ".[export]".
     """
 
-    weights: Annotated[
-        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
-    ] = None
-    """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
-
-    direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
-    """Which generator of a training run to export: x2y (or AtoB) is G, y2x (or BtoA) is F."""
-
 
 @dataclass(frozen=True)
 class WeightsConfig:
@@ -310,11 +310,11 @@ class WeightsConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluateOptions):
     """Measure a generator: distances to real pictures (KID, FID), content kept, cycle error, weave, halo, palette.
 
-    Translates DATAROOT/testA (trainA if there is none) and compares the result with trainB and testB together; with
-    --direction y2x, testB with trainA and testA. --outputs measures pictures that another method has made of them.
+    Translates DATAROOT/testA (trainA if there is none) and compares the result with testB and trainB together; with
+    --direction y2x, testB with testA and trainA. --outputs measures pictures that another method has made of them.
 
     Needs the extra `eval`: pip install ".[eval]".
     """
@@ -322,9 +322,7 @@ class EvaluateConfig:
     dataroot: str
     """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
 
-    weights: Annotated[
-        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
-    ] = None
+    weights: Weights = None
     """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
 
     direction: Annotated[
@@ -336,29 +334,11 @@ class EvaluateConfig:
     outputs: Annotated[Path | None, default_is("translate with --weights", "DIR")] = None
     """Measure the pictures in this folder, each made from the picture of X with its name. There is no cycle error."""
 
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all metrics; replaced if it exists."""
-
-    size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink pictures of both collections whose longer side exceeds this many pixels."""
-
-    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
-    """Use only the first N pictures of each collection, sorted by name, those of the test folder first."""
-
     inception_weights: Annotated[Path | None, default_is("none: no fid_inception", "PATH")] = None
     """File weights-inception-2015-12-05-6726825d.pth of torch-fidelity: adds fid_inception and kid_inception."""
 
-    device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 16, "size")
-        check_at_least(self, 1, "max_dataset_size", "threads")
-        if self.output.suffix != ".json":
-            raise ValueError(f"--output {self.output}: expected a .json file")
+        super().__post_init__()
         if self.outputs is not None and self.weights is not None:
             raise ValueError(f"--outputs {self.outputs} and --weights {self.weights} exclude each other; give one")
 

@@ -17,7 +17,6 @@ import re
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,16 +24,10 @@ from johnson.options import NetworkConfig
 from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, KeepColors, ResidualBlock, UpsampleConv2d
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.noise import fixed_noise
-from stylekit.networks.weights import check_shapes, load_tensors
+from stylekit.networks.weights import Network, check_shapes, load_tensors
 
 
-class TransformerNet(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="image-translation",
-    license="mit",
-    tags=["image-to-image", "style-transfer"],
-):
+class TransformerNet(Network, tags=["style-transfer"]):
     """9x9 convolution, two down-samplings, residual blocks, two up-samplings, 9x9 convolution.
 
     The published architecture has 1,679,235 parameters; `bound` adds 6 and `noise` 2,592.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from gatys.options import STYLE_LAYERS, check_style_layers, check_vgg_weights
 from stylekit.options import (
-    THREADS,
+    EvaluateOptions,
     ExportOptions,
     Hidden,
     PictureOptions,
@@ -199,7 +198,7 @@ class StylizeConfig(PictureOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluateOptions):
     """Measure a network: style loss by layer, content kept, weave and halo, beside the painting and the photographs.
 
     Stylizes the photographs in DATAROOT. Style losses are relative: 0 for the style of the painting, 1 for a flat
@@ -218,33 +217,15 @@ class EvaluateConfig:
     style_size: int = 512
     """Shrink paintings whose longer side exceeds this many pixels; use the value of the training."""
 
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all metrics; replaced if it exists."""
-
-    size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink photographs whose longer side exceeds this many pixels."""
-
-    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
-    """Use only the first N photographs, sorted by name."""
-
     loss_network: Literal["compact", "vgg16", "vgg19"] = "compact"
     """Network of the style loss: compact (bundled), vgg16 or vgg19 (both downloaded once)."""
 
     vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
     """File with the weights of vgg16 or vgg19, with torchvision's or Caffe's tensor names."""
 
-    device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 16, "size")
+        super().__post_init__()
         check_at_least(self, 32, "style_size")
-        check_at_least(self, 1, "max_dataset_size", "threads")
-        if self.output.suffix != ".json":
-            raise ValueError(f"--output {self.output}: expected a .json file")
         check_vgg_weights(self.vgg_weights, self.loss_network, "--loss-network")
 
 

@@ -377,3 +377,32 @@ class ExportOptions:
         check_at_least(self, 1, "threads")
         if self.output.suffix not in (".onnx", ".pt2"):
             raise ValueError(f"--output {self.output}: expected a .onnx or .pt2 file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of commands that measure a network."""
+
+    dataroot: str
+    """Folder with the pictures."""
+
+    output: Annotated[Path, also("-o")] = Path("evaluation.json")
+    """JSON file with all metrics; replaced if it exists."""
+
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink pictures whose longer side exceeds this many pixels, real ones too."""
+
+    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
+    """Use only the first N pictures of each collection, sorted by name."""
+
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 16, "size")
+        check_at_least(self, 1, "max_dataset_size", "threads")
+        if self.output.suffix != ".json":
+            raise ValueError(f"--output {self.output}: expected a .json file")

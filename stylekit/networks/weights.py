@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylekit.atomic import atomic_folder
 from stylekit.options import hidden
@@ -30,6 +30,12 @@ _FOLDERS = (Path(__file__).parent.parent / "_weights", Path(__file__).parents[2]
 """Where bundled weights are: in an installed package and in a checkout."""
 
 _FILES = ("config.json", "model.safetensors")
+
+
+class Network(
+    nn.Module, PyTorchModelHubMixin, library_name="image-translation", license="mit", tags=["image-to-image"]
+):
+    """A network that `from_pretrained` loads from a folder or the Hugging Face Hub."""
 
 
 def find(name: str | Path, kind: str = "") -> Path | str:
