@@ -213,11 +213,7 @@ def check_length(
 def check_generator(
     there: nn.Module, before: Tensor, target: Tensor, back: nn.Module | None = None
 ) -> list[Finding | None]:
-    """All checks on one generator, by two different pictures, and two real ones of its target domain.
-
-    Args:
-        back: The generator for the other direction, if it is trained to restore the picture.
-    """
+    """All checks on one generator, by two different pictures, two real ones of its target domain, and the way back."""
     after = to_unit(there(to_signed(before)))
     if collapse := check_collapse(before, after):
         # The other checks compare the output with the input, which it no longer depends on.

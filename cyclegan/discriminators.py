@@ -73,9 +73,8 @@ class FeatureDiscriminator(Network, tags=["cyclegan"]):
         if width < 1:
             raise ValueError(f"expected width >= 1, got {width}")
         self.vgg = copy.deepcopy(_constant_vgg())
-        self.heads = nn.ModuleDict(
-            {name: _head(architecture("compact", name)[0], n, width) for name, n in _HALVINGS.items()}
-        )
+        heads = {name: _head(architecture("compact", name)[0], n, width) for name, n in _HALVINGS.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def forward(self, x: Tensor) -> Tensor:
         scores = [self.heads[name](features) for name, features in self.vgg(to_unit(x)).items()]
@@ -101,12 +100,7 @@ class Discriminators(nn.ModuleList):
 
 
 class DiscriminatorPair(nn.Module):
-    """D_X and D_Y, each named for the domain that it discriminates, in one module.
-
-    Args:
-        extra_x: A second discriminator of X, or None.
-        extra_y: A second discriminator of Y, or None.
-    """
+    """D_X and D_Y, each named for the domain that it discriminates, and perhaps a second one of each, in one module."""
 
     def __init__(
         self,

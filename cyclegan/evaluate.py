@@ -7,7 +7,6 @@ untranslated input did. Names follow the direction X -> Y; for y2x the roles of 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -32,8 +31,6 @@ from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
 from stylekit.training.data import evenly_spaced
 from stylekit.training.log import print0
-
-_progress = functools.partial(tqdm, unit="picture", disable=None, delay=1, leave=False)
 
 MONITOR_PICTURES = 50
 """Test pictures of each collection that are translated when a run is evaluated."""
@@ -99,7 +96,7 @@ class Reference:
         self.networks = {name: network.to(device) for name, network in networks.items()}
         self.vgg = cast(features.CompactVGG, self.networks["vgg_compact"]).vgg
         self.real, self.untranslated = Samples(), Samples()
-        for picture in _progress(y, desc="real Y"):
+        for picture in _progress(y, "real Y"):
             self.real.add(**self._describe(picture, picture, self.vgg(picture)))
         self.counts = {"y": len(self.real.values["palette"])}
         if self.counts["y"] < 4:
@@ -107,15 +104,9 @@ class Reference:
 
     @torch.inference_mode()
     def measure(self, pairs: Pairs, back: Generator | None = None) -> dict[str, Metric]:
-        """The metrics of a translation, by name. The first call also measures its inputs, for the baselines.
+        """The metrics of a translation, by name; with `back`, which translates back, also the cycle error.
 
-        No random state changes.
-
-        Args:
-            back: Translates back, for the cycle error.
-
-        Raises:
-            ValueError: There are fewer than two pairs.
+        The first call also measures its inputs, for the baselines. ValueError if there are fewer than two pairs.
         """
         output, first = Samples(), not self.untranslated.values
         for i, (picture, fake) in enumerate(pairs):
@@ -152,11 +143,7 @@ class Reference:
         return metrics
 
     def _describe(self, picture: Tensor, before: Tensor, layers: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """Features of all networks, palette and weave of a picture that was made from `before`, or is the same.
-
-        Args:
-            layers: The activations of the compact VGG, which are known already.
-        """
+        """Features of all networks, palette, weave of a picture made from `before`; `layers` are those of the VGG."""
         found: dict[str, Tensor | float] = {"palette": features.palette(picture), "weave": weave(picture, before)}
         for name, network in self.networks.items():
             pooled = network.pool(layers) if isinstance(network, features.CompactVGG) else network(picture)
@@ -165,13 +152,10 @@ class Reference:
 
 
 class Monitor:
-    """Measures the generators of a run. It reads real pictures once.
+    """Measures the generators of a run, with F if `both` are trained. It reads real pictures once.
 
     Pictures to translate are spaced evenly over the test pictures of a collection, or over the training pictures if
     there are none; real ones, twice as many, over both. No random state changes.
-
-    Args:
-        both: F is trained, too.
     """
 
     def __init__(self, data: UnpairedData, device: torch.device, both: bool = True) -> None:
@@ -199,9 +183,13 @@ class Monitor:
         }
 
 
+def _progress(pictures: Iterable[Tensor], title: str) -> Iterable[Tensor]:
+    return tqdm(pictures, title, unit="picture", disable=None, delay=1, leave=False)
+
+
 def translated(inputs: Collection, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Each picture and its translation."""
-    for picture in _progress(inputs, desc="translate"):
+    for picture in _progress(inputs, "translate"):
         yield picture, translate(picture, generator)
 
 
@@ -231,17 +219,9 @@ def score(measured: Mapping[str, Mapping[str, Metric]]) -> float:
 
 
 def feature_networks(inception_weights: Path | None = None) -> dict[str, nn.Module]:
-    """The networks whose features are compared, by name.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A package of the extra `eval` is missing, or the file is of another network.
-    """
+    """The networks whose features are compared, by name; ValueError if a package of the extra `eval` is missing."""
     with torch.random.fork_rng(devices=[]):  # New layers draw weights before these are read from files.
-        networks: dict[str, nn.Module] = {
-            "vgg_compact": features.CompactVGG(),
-            "efficientnet_lite0": features.EfficientNetLite0(),
-        }
+        networks = {"vgg_compact": features.CompactVGG(), "efficientnet_lite0": features.EfficientNetLite0()}
         if inception_weights is not None:
             networks["inception"] = features.Inception(inception_weights)
     return networks
@@ -262,12 +242,8 @@ def find_direction(config: EvaluateConfig) -> Literal["x2y", "y2x"]:
 def load_generators(name: str | Path, direction: str) -> tuple[Generator, Generator | None]:
     """The generator to evaluate and, if it is known, the one that translates back: of a run or of a bundled pair.
 
-    Bundled networks SOURCE2TARGET-cycle and TARGET2SOURCE-cycle were trained together.
-
-    Args:
-        name: As for `load_generator`, which tells what is raised. A single network is taken whatever the direction,
-            which then only says which collection it translates.
-        direction: "x2y" or "y2x".
+    Bundled networks SOURCE2TARGET-cycle and TARGET2SOURCE-cycle were trained together. A single network is taken
+    whatever the direction, which then only says which collection it translates.
     """
     if (Path(name) / "G").is_dir():
         G, F = load_generator(name, "x2y"), load_generator(name, "y2x")

@@ -97,11 +97,7 @@ class Generator(Network, tags=["cyclegan"]):
     def from_official(cls, path: str | Path) -> "Generator":
         """Load a ResNet generator saved by the authors' PyTorch code (`latest_net_G.pth`, `latest_net_G_A.pth`).
 
-        Width, number of blocks and dropout are inferred from the tensors.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is damaged or contains another network; the message lists the differences.
+        Width, blocks and dropout follow from the tensors. ValueError if the file is damaged or has another network.
         """
         # Without the prefixes of DataParallel and torch.compile, and the unused running statistics of old files.
         clean = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in load_tensors(path).items()}

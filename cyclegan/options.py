@@ -405,11 +405,6 @@ class FetchConfig:
         if self.name is not None and self.limit != FetchConfig.limit:
             raise ValueError("--limit goes with --x and --y: published sets are fetched whole")
 
-    @property
-    def resolved_output(self) -> Path:
-        """The folder of the data set, also if none was given."""
-        return self.output or Path("datasets") / str(self.name)
-
 
 @dataclass(frozen=True)
 class CheckConfig:

@@ -68,13 +68,7 @@ def measure(
     vgg: VGGFeatures,
     grams: Mapping[str, Tensor],
 ) -> None:
-    """Compute all metrics of a network and put them into `evaluation`.
-
-    Args:
-        paintings: The style, if it has pictures.
-        vgg: With all layers of `grams`.
-        grams: The style, (1, C, C) by layer.
-    """
+    """Compute all metrics of a network; `paintings` are the style, if it has pictures, `grams` its Gram matrices."""
     content_network = devices.to_device(VGGFeatures("relu4_1", "compact", normalize=True), vgg.mean.device)
     output, painted, untouched = Samples(), Samples(), Samples()
     contents = []
@@ -106,11 +100,7 @@ def measure(
 def style_distances(found: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> dict[str, float]:
     """The style loss of each layer (Johnson et al., eq. 4), as `style_LAYER`, divided by the squared norm of the style.
 
-    It is 0 for the same style and 1 for a picture without any features.
-
-    Args:
-        found: Gram matrices of a picture by layer, (1, C, C).
-        grams: Those of the style.
+    It is 0 for the same style and 1 for a picture without any features. Gram matrices are (1, C, C), by layer.
     """
     return {
         f"style_{layer}": float((found[layer] - gram).square().sum() / gram.square().sum())

@@ -92,12 +92,8 @@ class TransformerNet(Network, tags=["style-transfer"]):
     def from_official(cls, path: str | Path) -> "TransformerNet":
         """Load a network saved by fast_neural_style of PyTorch's examples (`mosaic.pth`, `candy.pth`, ...).
 
-        Those networks map [0, 255] to [0, 255]; the factor is merged into the first and the last convolution. The width
-        is inferred from the tensors.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is damaged or contains another network; the message lists the differences.
+        Those networks map [0, 255] to [0, 255]; the factor is merged into the first and the last convolution.
+        ValueError if the file is damaged or has another network.
         """
         # The prefix of DataParallel, and unused running statistics that old versions of PyTorch saved.
         stale = re.compile(r"in\d+\.(running_(mean|var)|num_batches_tracked)$")
