@@ -5,32 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from cyclegan import options
 from cyclegan.official import check_flags
-from cyclegan.options import (
-    CheckConfig,
-    EvaluateConfig,
-    ExportConfig,
-    FetchConfig,
-    PretrainConfig,
-    TrainConfig,
-    TranslateConfig,
-    UnpairedConfig,
-    WeightsConfig,
-)
 from stylekit import cli
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Entry point of `cyclegan` and `python -m cyclegan`; returns the exit code."""
     commands: cli.Commands = {
-        "train": (TrainConfig, train),
-        "pretrain": (PretrainConfig, pretrain),
-        "translate": (TranslateConfig, translate),
-        "evaluate": (EvaluateConfig, evaluate),
-        "export": (ExportConfig, export),
-        "weights": (WeightsConfig, lambda config: cli.list_networks()),
-        "fetch": (FetchConfig, fetch),
-        "check": (CheckConfig, check),
+        "train": (options.TrainConfig, train),
+        "pretrain": (options.PretrainConfig, pretrain),
+        "translate": (options.TranslateConfig, translate),
+        "evaluate": (options.EvaluateConfig, evaluate),
+        "export": (options.ExportConfig, export),
+        "weights": (options.WeightsConfig, lambda config: cli.list_networks()),
+        "fetch": (options.FetchConfig, fetch),
+        "check": (options.CheckConfig, check),
     }
     about = "Unpaired image-to-image translation with cycle-consistent adversarial networks (Zhu et al. 2017)."
     args = list(sys.argv[1:] if args is None else args)
@@ -45,28 +35,28 @@ def train_main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("train.py"):
         check_flags(args, "train")
-        return train(cli.parse(TrainConfig, "train.py", args), "python train.py")
+        return train(cli.parse(options.TrainConfig, "train.py", args), "python train.py")
 
 
-def train(config: TrainConfig, command: str = "cyclegan train") -> int:
+def train(config: options.TrainConfig, command: str = "cyclegan train") -> int:
     """Train or resume a run; a signal saves before it stops."""
     from cyclegan.train import train
 
     return cli.run_training(train, config, _smaller(config), command)
 
 
-def pretrain(config: PretrainConfig) -> int:
+def pretrain(config: options.PretrainConfig) -> int:
     """Train one generator without the cycle; a signal saves before it stops."""
     from cyclegan.pretrain import pretrain
 
     return cli.run_training(pretrain, config, _smaller(config), "cyclegan pretrain")
 
 
-def _smaller(config: UnpairedConfig) -> str:
+def _smaller(config: options.UnpairedConfig) -> str:
     return f"--n-blocks 6 or --ngf {max(1, config.generator.ngf // 2)}"
 
 
-def translate(config: TranslateConfig) -> int:
+def translate(config: options.TranslateConfig) -> int:
     """Translate files and folders; report pictures that fail and continue."""
     from cyclegan.translate import load_generator, translate
 
@@ -75,7 +65,7 @@ def translate(config: TranslateConfig) -> int:
     )
 
 
-def evaluate(config: EvaluateConfig) -> int:
+def evaluate(config: options.EvaluateConfig) -> int:
     """Measure a generator; print a table and write it as JSON."""
     from cyclegan.evaluate import evaluate
     from stylekit import devices
@@ -89,7 +79,7 @@ def evaluate(config: EvaluateConfig) -> int:
     return cli.report_evaluation(result, about, ("real Y", "untranslated X"), "cyclegan evaluate")
 
 
-def export(config: ExportConfig) -> int:
+def export(config: options.ExportConfig) -> int:
     """Export a generator; compare the file with `translate`."""
     from cyclegan.translate import forward, load_generator, translate
 
@@ -97,7 +87,7 @@ def export(config: ExportConfig) -> int:
     return cli.export_network(network, forward, translate, config, "cyclegan export")
 
 
-def fetch(config: FetchConfig) -> int:
+def fetch(config: options.FetchConfig) -> int:
     """Fetch a data set, or print what would be fetched."""
     from cyclegan import fetch as fetching
 
@@ -111,7 +101,7 @@ def fetch(config: FetchConfig) -> int:
         return 130
 
 
-def check(config: CheckConfig) -> int:
+def check(config: options.CheckConfig) -> int:
     """Check a data set; print what was found and write a contact sheet."""
     from cyclegan import check as checking
 

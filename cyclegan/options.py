@@ -287,9 +287,8 @@ class GeneratorOptions:
 class TranslateConfig(GeneratorOptions, PictureOptions):
     """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
 
-    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
-    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
-    are in sRGB.
+    Transparency, 16 bits and animations are kept if the format can store them; of EXIF only the date, camera, exposure,
+    lens and author, and no position (GPS). Results are in sRGB.
     """
 
 

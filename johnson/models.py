@@ -79,8 +79,7 @@ class TransformerNet(Network, tags=["style-transfer"]):
     def with_noise(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """The input of `model`: pictures (B, 3, H, W) with the noise channel, if the network has one.
 
-        Args:
-            noise: From N(0, 1), (B, 1, H, W). None: the same for every picture of a size (`fixed_noise`).
+        Noise is from N(0, 1), (B, 1, H, W); None: the same for every picture of a size (`fixed_noise`).
         """
         if not self.noise:
             return x

@@ -142,8 +142,7 @@ class State:
 def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, Tensor] | None = None) -> State:
     """A new network, or one to fine-tune, its optimizer and loss network; the initial weights follow from the seed.
 
-    Args:
-        grams: The style, if it is known from a checkpoint.
+    `grams` are the style, if it is known from a checkpoint.
     """
     losses = config.losses
     layers = dict.fromkeys((losses.content_layer, *losses.style_layers))
@@ -172,12 +171,7 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
 def style_grams(
     styles: Sequence[str], size: int, layers: Sequence[str], loss_network: VGGFeatures
 ) -> dict[str, Tensor]:
-    """The mean of all styles: Gram matrices by layer, (1, C, C).
-
-    Args:
-        styles: Paintings, folders of paintings, and presets.
-        size: Longer side to which paintings are shrunk.
-    """
+    """The mean of paintings shrunk to `size`, folders of paintings, and presets: Gram matrices by layer, (1, C, C)."""
     return mean_grams((_grams_of(name, size, layers, loss_network) for name in styles), [1.0] * len(styles))
 
 
