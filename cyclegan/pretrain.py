@@ -74,8 +74,8 @@ def pretrain(config: PretrainConfig) -> Result:
             x, y = devices.to_device(real_x, run.device), devices.to_device(real_y, run.device)
             means = run.log(pretrain_step(state, x, y, config, run.amp), lr)
             if means is not None and distributed.is_main():
-                generators = {"G": distributed.unwrap(state.generator)}
-                if finding := checks.check(generators, {"x": real_x, "y": real_y}, means, lr, run.progress):
+                pictures = {"x": real_x, "y": real_y}
+                if finding := checks.check({"G": state.generator}, pictures, means, lr, run.progress):
                     run.warn(finding.title, str(finding))
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
