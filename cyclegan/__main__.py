@@ -4,13 +4,8 @@ import sys
 
 from stylekit.startup import ExitOnInterrupt
 
-
-def main() -> int:
-    """Run the command line; Ctrl-C while it is imported is no traceback."""
-    with ExitOnInterrupt():
-        from cyclegan import cli
-    return cli.main()
-
+with ExitOnInterrupt():  # Ctrl-C while it is imported is no traceback.
+    from cyclegan.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

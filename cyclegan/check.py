@@ -71,11 +71,7 @@ class Report:
 
 
 def check(config: CheckConfig) -> Report:
-    """Look at every picture of a data set, write the contact sheet, and move pictures if asked to.
-
-    Raises:
-        FileNotFoundError: There is no such folder, or it has no pictures.
-    """
+    """Look at every picture of a data set, write the contact sheet, and move pictures if asked to."""
     root = Path(config.dataroot)
     paths = {name: find_domain(root, name[:-1], name[-1]) for name in FOLDERS}
     if not any(paths.values()):

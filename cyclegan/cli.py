@@ -3,64 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
 
+from cyclegan import options
 from cyclegan.official import check_flags
-from cyclegan.options import (
-    CheckConfig,
-    EvaluateConfig,
-    ExportConfig,
-    FetchConfig,
-    PretrainConfig,
-    TrainConfig,
-    TranslateConfig,
-    UnpairedConfig,
-    WeightsConfig,
-)
 from stylekit import cli
-
-if TYPE_CHECKING:
-    from stylekit.training.run import Result
-
-C = TypeVar("C", bound=UnpairedConfig)
-
-COMMANDS = {
-    "train": TrainConfig,
-    "pretrain": PretrainConfig,
-    "translate": TranslateConfig,
-    "evaluate": EvaluateConfig,
-    "export": ExportConfig,
-    "weights": WeightsConfig,
-    "fetch": FetchConfig,
-    "check": CheckConfig,
-}
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of `cyclegan` and `python -m cyclegan`; returns the exit code.
-
-    Args:
-        args: Command line; None takes sys.argv.
-    """
+    """Entry point of `cyclegan` and `python -m cyclegan`; returns the exit code."""
+    commands: cli.Commands = {
+        "train": (options.TrainConfig, train),
+        "pretrain": (options.PretrainConfig, pretrain),
+        "translate": (options.TranslateConfig, translate),
+        "evaluate": (options.EvaluateConfig, evaluate),
+        "export": (options.ExportConfig, export),
+        "weights": (options.WeightsConfig, lambda config: cli.list_networks()),
+        "fetch": (options.FetchConfig, fetch),
+        "check": (options.CheckConfig, check),
+    }
     about = "Unpaired image-to-image translation with cycle-consistent adversarial networks (Zhu et al. 2017)."
     args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("cyclegan"):
         check_flags(args[1:], args[0] if args else "")
-        config = cli.parse_command(COMMANDS, "cyclegan", about, args)
-        if isinstance(config, TrainConfig):
-            return train(config, "cyclegan train")
-        if isinstance(config, PretrainConfig):
-            return pretrain(config)
-        if isinstance(config, EvaluateConfig):
-            return evaluate(config)
-        if isinstance(config, ExportConfig):
-            return export(config)
-        if isinstance(config, FetchConfig):
-            return fetch(config)
-        if isinstance(config, CheckConfig):
-            return check(config)
-        return translate(config) if isinstance(config, TranslateConfig) else cli.list_networks()
+        command, config = cli.parse_command(commands, "cyclegan", about, args)
+        return command(config)
 
 
 def train_main(args: Sequence[str] | None = None) -> int:
@@ -68,34 +35,28 @@ def train_main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("train.py"):
         check_flags(args, "train")
-        return train(cli.parse(TrainConfig, "train.py", args), "python train.py")
+        return train(cli.parse(options.TrainConfig, "train.py", args), "python train.py")
 
 
-def train(config: TrainConfig, command: str) -> int:
+def train(config: options.TrainConfig, command: str = "cyclegan train") -> int:
     """Train or resume a run; a signal saves before it stops."""
     from cyclegan.train import train
 
-    return _run_training(train, config, command)
+    return cli.run_training(train, config, _smaller(config), command)
 
 
-def pretrain(config: PretrainConfig) -> int:
+def pretrain(config: options.PretrainConfig) -> int:
     """Train one generator without the cycle; a signal saves before it stops."""
     from cyclegan.pretrain import pretrain
 
-    return _run_training(pretrain, config, "cyclegan pretrain")
+    return cli.run_training(pretrain, config, _smaller(config), "cyclegan pretrain")
 
 
-def _run_training(training: Callable[[C], Result], config: C, command: str) -> int:
-    from stylekit import devices
-
-    config = cli.sweep_name(config)
-    devices.set_threads(config.machine.threads)
-    with cli.training_hint(config, f"--n-blocks 6 or --ngf {max(1, config.generator.ngf // 2)}"):
-        result = training(config)
-    return cli.report_training(result, config, command)
+def _smaller(config: options.UnpairedConfig) -> str:
+    return f"--n-blocks 6 or --ngf {max(1, config.generator.ngf // 2)}"
 
 
-def translate(config: TranslateConfig) -> int:
+def translate(config: options.TranslateConfig) -> int:
     """Translate files and folders; report pictures that fail and continue."""
     from cyclegan.translate import load_generator, translate
 
@@ -104,28 +65,21 @@ def translate(config: TranslateConfig) -> int:
     )
 
 
-def evaluate(config: EvaluateConfig) -> int:
+def evaluate(config: options.EvaluateConfig) -> int:
     """Measure a generator; print a table and write it as JSON."""
-    from cyclegan import evaluate as evaluation
+    from cyclegan.evaluate import evaluate
     from stylekit import devices
-    from stylekit.measures.table import table
 
     devices.set_threads(config.threads)
-    result = evaluation.evaluate(config)
-    result.save(config.output)
-    for error in result.errors:
-        print(f"cyclegan evaluate: {error}", file=sys.stderr)
-    x, y = ("A", "B") if result.direction == "x2y" else ("B", "A")
-    counts, measured = result.counts, result.weights or result.outputs
-    print(
-        f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}; real Y: "
-        f"{counts['y_held_out']} of them against the others; weave in {counts['weave']}, halo in {counts['halo']}"
-    )
-    print(f"{table(result.metrics, evaluation.BASELINES)}\n{config.output}")
-    return 1 if result.errors else 0
+    result = evaluate(config)
+    x, y = ("A", "B") if result.config.direction == "x2y" else ("B", "A")
+    counts, measured = result.counts, result.config.weights or result.config.outputs
+    about = f"{measured}: X, {counts['x']} pictures of {x}, against Y, {counts['y']} of {y}"
+    about += f"; real Y: {counts['y_held_out']} of them against the others"
+    return cli.report_evaluation(result, about, ("real Y", "untranslated X"), "cyclegan evaluate")
 
 
-def export(config: ExportConfig) -> int:
+def export(config: options.ExportConfig) -> int:
     """Export a generator; compare the file with `translate`."""
     from cyclegan.translate import forward, load_generator, translate
 
@@ -133,7 +87,7 @@ def export(config: ExportConfig) -> int:
     return cli.export_network(network, forward, translate, config, "cyclegan export")
 
 
-def fetch(config: FetchConfig) -> int:
+def fetch(config: options.FetchConfig) -> int:
     """Fetch a data set, or print what would be fetched."""
     from cyclegan import fetch as fetching
 
@@ -147,7 +101,7 @@ def fetch(config: FetchConfig) -> int:
         return 130
 
 
-def check(config: CheckConfig) -> int:
+def check(config: options.CheckConfig) -> int:
     """Check a data set; print what was found and write a contact sheet."""
     from cyclegan import check as checking
 

@@ -87,10 +87,6 @@ def load_data(config: UnpairedConfig, run: Run) -> Data:
     """Read every picture once, to find unreadable ones before training does; cache them if they fit in memory.
 
     A resumed run keeps its augmentation, whose file may have been moved.
-
-    Raises:
-        FileNotFoundError: A folder is missing or has no pictures.
-        ValueError: More than 1 % of the pictures are unreadable, or there are too few for one batch.
     """
     options, domains = config.data, config.data.domains
     saved = run.saved_entry("pipelines", dict, depends_on=("augment", "load_size", "crop_size"))
@@ -163,6 +159,7 @@ def build_pipelines(augment: str, load_size: int, crop_size: int) -> Pipelines:
         raise ValueError(f"--augment {augment}: {error}") from error
 
 
+@dataclass(eq=False)
 class UnpairedImages(Dataset[Pair]):
     """Pictures of X by index, each with a random picture of Y.
 
@@ -171,24 +168,16 @@ class UnpairedImages(Dataset[Pair]):
     later epochs: `i + len(self)` is another crop of the same picture of X.
 
     Args:
-        paths_x: Files of X; not empty.
-        paths_y: Files of Y; not empty.
+        paths_x, paths_y: Files of X and of Y; not empty.
         pipelines: Augmentation of each domain; all outputs must have the same size.
         cache: Decoded pictures by path, as returned by `check_pictures`.
     """
 
-    def __init__(
-        self,
-        paths_x: list[Path],
-        paths_y: list[Path],
-        pipelines: Pipelines,
-        seed: int = 0,
-        cache: dict[Path, Tensor] | None = None,
-    ) -> None:
-        self.paths_x, self.paths_y = paths_x, paths_y
-        self.pipelines = pipelines
-        self.seed = seed
-        self.cache = cache
+    paths_x: list[Path]
+    paths_y: list[Path]
+    pipelines: Pipelines
+    seed: int = 0
+    cache: dict[Path, Tensor] | None = None
 
     def __len__(self) -> int:
         return max(len(self.paths_x), len(self.paths_y))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional
 from cyclegan.options import PretrainConfig, TrainConfig, UnpairedConfig
 from stylekit import devices, distributed
 from stylekit.measures.patterns import added_pattern
+from stylekit.networks.tiling import private_copy
 from stylekit.pictures.color import luma
 from stylekit.pictures.images import to_signed, to_unit
 
@@ -122,12 +122,12 @@ def diagnose(
     device = next(generators["G"].parameters()).device
     x, y = (_two_pictures(devices.to_device(pictures[domain], device)) for domain in "xy")
     findings = [check_learning_rate(lr, progress)]
-    with _eval_mode(generators.values()):
-        for name, before, target, back in (("G", x, y, "F"), ("F", y, x, "G")):
-            if name in generators:
-                other = generators[back] if "cycle_x" in terms else None
-                found = check_generator(generators[name], before, target, other)
-                findings += [finding and replace(finding, network=name) for finding in found]
+    # In eval mode: dropout and noise would draw random numbers.
+    copies = {name: private_copy(generator) for name, generator in generators.items()}
+    for name, before, target, back in (("G", x, y, "F"), ("F", y, x, "G")):
+        if name in copies:
+            found = check_generator(copies[name], before, target, copies[back] if "cycle_x" in terms else None)
+            findings += [finding and replace(finding, network=name) for finding in found]
     for name in sorted(terms.keys() & {"d_x", "d_y"}):
         finding = check_discriminator(terms[name], CHANCE[gan_mode])
         findings.append(finding and replace(finding, network=name.upper()))
@@ -213,11 +213,7 @@ def check_length(
 def check_generator(
     there: nn.Module, before: Tensor, target: Tensor, back: nn.Module | None = None
 ) -> list[Finding | None]:
-    """All checks on one generator, by two different pictures, and two real ones of its target domain.
-
-    Args:
-        back: The generator for the other direction, if it is trained to restore the picture.
-    """
+    """All checks on one generator, by two different pictures, two real ones of its target domain, and the way back."""
     after = to_unit(there(to_signed(before)))
     if collapse := check_collapse(before, after):
         # The other checks compare the output with the input, which it no longer depends on.
@@ -322,16 +318,3 @@ def check_learning_rate(lr: float, progress: float) -> Finding | None:
 def _two_pictures(batch: Tensor) -> Tensor:
     """Two pictures of the batch, or its only one and the same upside down: another one to a network."""
     return batch[:2] if len(batch) > 1 else torch.cat([batch, batch.rot90(2, (2, 3))])
-
-
-@contextmanager
-def _eval_mode(networks: Iterable[nn.Module]) -> Iterator[None]:
-    """No dropout and no noise, which would draw random numbers; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    for module, _ in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -13,26 +13,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stylekit.networks.blocks import DownsampleConv2d, InstanceNorm2d, normal_init
 from stylekit.networks.vgg import VGGFeatures, architecture
+from stylekit.networks.weights import Network
 from stylekit.pictures.images import to_unit
 
 Scores = tuple[Tensor, ...]
 """The scores of one or several discriminators for the same pictures, (B, C, h, w) each."""
 
 
-class PatchDiscriminator(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="image-translation",
-    license="mit",
-    tags=["image-to-image", "cyclegan"],
-):
+class PatchDiscriminator(Network, tags=["cyclegan"]):
     """The PatchGAN discriminator: one score per overlapping patch, of 70 x 70 pixels at the default depth.
 
     The scores are logits: no sigmoid is applied.
@@ -61,13 +55,7 @@ class PatchDiscriminator(
         return self.model(x)
 
 
-class FeatureDiscriminator(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="image-translation",
-    license="mit",
-    tags=["image-to-image", "cyclegan"],
-):
+class FeatureDiscriminator(Network, tags=["cyclegan"]):
     """Small convolutional heads on five layers of a frozen VGG: they need far fewer steps than a PatchGAN.
 
     Features that recognize objects already tell brush strokes from photographs (Projected GAN, Sauer et al. 2021), so
@@ -85,9 +73,8 @@ class FeatureDiscriminator(
         if width < 1:
             raise ValueError(f"expected width >= 1, got {width}")
         self.vgg = copy.deepcopy(_constant_vgg())
-        self.heads = nn.ModuleDict(
-            {name: _head(architecture("compact", name)[0], n, width) for name, n in _HALVINGS.items()}
-        )
+        heads = {name: _head(architecture("compact", name)[0], n, width) for name, n in _HALVINGS.items()}
+        self.heads = nn.ModuleDict(heads)
 
     def forward(self, x: Tensor) -> Tensor:
         scores = [self.heads[name](features) for name, features in self.vgg(to_unit(x)).items()]
@@ -113,12 +100,7 @@ class Discriminators(nn.ModuleList):
 
 
 class DiscriminatorPair(nn.Module):
-    """D_X and D_Y, each named for the domain that it discriminates, in one module.
-
-    Args:
-        extra_x: A second discriminator of X, or None.
-        extra_y: A second discriminator of Y, or None.
-    """
+    """D_X and D_Y, each named for the domain that it discriminates, and perhaps a second one of each, in one module."""
 
     def __init__(
         self,

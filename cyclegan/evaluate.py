@@ -6,12 +6,11 @@ untranslated input did. Names follow the direction X -> Y; for y2x the roles of 
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,17 +22,15 @@ from cyclegan.options import EvaluateConfig, UnpairedData
 from cyclegan.translate import load_generator, translate
 from stylekit import devices
 from stylekit.atomic import check_writable
-from stylekit.measures import features, table
+from stylekit.measures import features
 from stylekit.measures.features import Estimate
 from stylekit.measures.patterns import halo, weave
-from stylekit.measures.table import Metric, Samples
+from stylekit.measures.table import Evaluation, Metric, Samples
 from stylekit.networks import weights
 from stylekit.pictures import images
 from stylekit.pictures.collection import Collection
 from stylekit.training.data import evenly_spaced
 from stylekit.training.log import print0
-
-_progress = functools.partial(tqdm, unit="picture", disable=None, delay=1, leave=False)
 
 MONITOR_PICTURES = 50
 """Test pictures of each collection that are translated when a run is evaluated."""
@@ -41,33 +38,16 @@ MONITOR_PICTURES = 50
 Pairs = Iterable[tuple[Tensor, Tensor]]
 """Inputs and outputs, each (1, 3, H, W) in [0, 1], on the device."""
 
-BASELINES = ("real Y", "untranslated X")
-"""The columns of the table with the baselines."""
-
 SCORE = ("kid_efficientnet_lite0", "palette_distance")
 """The metrics that choose the best networks of a run (see `score`)."""
 
 
-@dataclass(kw_only=True)
-class Evaluation(table.Evaluation):
-    """All metrics of a generator, with what they were measured on.
-
-    `counts` has the pictures of X and of Y, and of Y those that stand for output in the baseline `real` of distances.
-    """
-
-    weights: str | None
-    """None if the pictures were made by another method."""
-    outputs: str | None
-    """The folder with these pictures."""
-    direction: str
-    dataroot: str
-    size: int | None
-
-
-def evaluate(config: EvaluateConfig) -> Evaluation:
+def evaluate(config: EvaluateConfig) -> Evaluation[EvaluateConfig]:
     """Compute all metrics of a generator, or of pictures that another method has made.
 
     X is testA, or trainA without it; Y is trainB and testB together, since the published sets have few test paintings.
+    The options of the result have the weights and the direction that were used; its counts are those of X, of Y, and of
+    the part of Y that stands for output in the baseline `real` of distances.
 
     Raises:
         FileNotFoundError: There are no such weights or no pictures.
@@ -90,23 +70,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         name = None
         made = find_outputs(config.outputs, x_paths)
         pairs = read_pairs(Collection(list(made)[:most], config.size, device, errors), made)
-    try:
+    with devices.memory_hint("; shrink the pictures, as with --size 1000"):
         reference = Reference(y, feature_networks(config.inception_weights), device)
         metrics = reference.measure(pairs, back)
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        raise MemoryError("out of memory; shrink the pictures, as with --size 1000") from error
-    return Evaluation(
-        weights=name,
-        outputs=str(config.outputs) if config.outputs else None,
-        direction=direction,
-        dataroot=str(config.dataroot),
-        size=config.size,
-        counts=reference.counts,
-        metrics=metrics,
-        errors=errors,
-    )
+    measured = dataclasses.replace(config, weights=name, direction=direction)
+    return Evaluation(measured, reference.counts, metrics, errors)
 
 
 class Reference:
@@ -128,7 +96,7 @@ class Reference:
         self.networks = {name: network.to(device) for name, network in networks.items()}
         self.vgg = cast(features.CompactVGG, self.networks["vgg_compact"]).vgg
         self.real, self.untranslated = Samples(), Samples()
-        for picture in _progress(y, desc="real Y"):
+        for picture in _progress(y, "real Y"):
             self.real.add(**self._describe(picture, picture, self.vgg(picture)))
         self.counts = {"y": len(self.real.values["palette"])}
         if self.counts["y"] < 4:
@@ -136,15 +104,9 @@ class Reference:
 
     @torch.inference_mode()
     def measure(self, pairs: Pairs, back: Generator | None = None) -> dict[str, Metric]:
-        """The metrics of a translation, by name. The first call also measures its inputs, for the baselines.
+        """The metrics of a translation, by name; with `back`, which translates back, also the cycle error.
 
-        No random state changes.
-
-        Args:
-            back: Translates back, for the cycle error.
-
-        Raises:
-            ValueError: There are fewer than two pairs.
+        The first call also measures its inputs, for the baselines. ValueError if there are fewer than two pairs.
         """
         output, first = Samples(), not self.untranslated.values
         for i, (picture, fake) in enumerate(pairs):
@@ -181,11 +143,7 @@ class Reference:
         return metrics
 
     def _describe(self, picture: Tensor, before: Tensor, layers: dict[str, Tensor]) -> dict[str, Tensor | float]:
-        """Features of all networks, palette and weave of a picture that was made from `before`, or is the same.
-
-        Args:
-            layers: The activations of the compact VGG, which are known already.
-        """
+        """Features of all networks, palette, weave of a picture made from `before`; `layers` are those of the VGG."""
         found: dict[str, Tensor | float] = {"palette": features.palette(picture), "weave": weave(picture, before)}
         for name, network in self.networks.items():
             pooled = network.pool(layers) if isinstance(network, features.CompactVGG) else network(picture)
@@ -194,13 +152,10 @@ class Reference:
 
 
 class Monitor:
-    """Measures the generators of a run. It reads real pictures once.
+    """Measures the generators of a run, with F if `both` are trained. It reads real pictures once.
 
     Pictures to translate are spaced evenly over the test pictures of a collection, or over the training pictures if
     there are none; real ones, twice as many, over both. No random state changes.
-
-    Args:
-        both: F is trained, too.
     """
 
     def __init__(self, data: UnpairedData, device: torch.device, both: bool = True) -> None:
@@ -228,9 +183,13 @@ class Monitor:
         }
 
 
+def _progress(pictures: Iterable[Tensor], title: str) -> Iterable[Tensor]:
+    return tqdm(pictures, title, unit="picture", disable=None, delay=1, leave=False)
+
+
 def translated(inputs: Collection, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
     """Each picture and its translation."""
-    for picture in _progress(inputs, desc="translate"):
+    for picture in _progress(inputs, "translate"):
         yield picture, translate(picture, generator)
 
 
@@ -260,23 +219,15 @@ def score(measured: Mapping[str, Mapping[str, Metric]]) -> float:
 
 
 def feature_networks(inception_weights: Path | None = None) -> dict[str, nn.Module]:
-    """The networks whose features are compared, by name.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A package of the extra `eval` is missing, or the file is of another network.
-    """
+    """The networks whose features are compared, by name; ValueError if a package of the extra `eval` is missing."""
     with torch.random.fork_rng(devices=[]):  # New layers draw weights before these are read from files.
-        networks: dict[str, nn.Module] = {
-            "vgg_compact": features.CompactVGG(),
-            "efficientnet_lite0": features.EfficientNetLite0(),
-        }
+        networks = {"vgg_compact": features.CompactVGG(), "efficientnet_lite0": features.EfficientNetLite0()}
         if inception_weights is not None:
             networks["inception"] = features.Inception(inception_weights)
     return networks
 
 
-def find_direction(config: EvaluateConfig) -> str:
+def find_direction(config: EvaluateConfig) -> Literal["x2y", "y2x"]:
     """The direction of --direction; else that of a bundled network, "y2x" if its name is not landscape2...; else "x2y".
 
     Bundled networks have names SOURCE2TARGET, and were trained with landscapes as X.
@@ -291,12 +242,8 @@ def find_direction(config: EvaluateConfig) -> str:
 def load_generators(name: str | Path, direction: str) -> tuple[Generator, Generator | None]:
     """The generator to evaluate and, if it is known, the one that translates back: of a run or of a bundled pair.
 
-    Bundled networks SOURCE2TARGET-cycle and TARGET2SOURCE-cycle were trained together.
-
-    Args:
-        name: As for `load_generator`, which tells what is raised. A single network is taken whatever the direction,
-            which then only says which collection it translates.
-        direction: "x2y" or "y2x".
+    Bundled networks SOURCE2TARGET-cycle and TARGET2SOURCE-cycle were trained together. A single network is taken
+    whatever the direction, which then only says which collection it translates.
     """
     if (Path(name) / "G").is_dir():
         G, F = load_generator(name, "x2y"), load_generator(name, "y2x")

@@ -49,7 +49,7 @@ def fetch(config: FetchConfig, web: Web | None = None) -> Result:
         KeyboardInterrupt: The same.
     """
     web = web or Web(config.rate)
-    output, steps = config.resolved_output, preparation(config)
+    output, steps = config.output or Path("datasets") / str(config.name), preparation(config)
     sources = build_sources(config, web)
     try:
         with open_workspace(output, request(config)) as space:

@@ -1,4 +1,4 @@
-"""`--init`: where training starts if not from scratch."""
+"""`--init`: training that does not start from scratch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import nn
 from cyclegan.discriminators import FeatureDiscriminator, PatchDiscriminator, discriminator_class
 from stylekit.networks import weights
 from stylekit.training.log import print0
+
+WARMUP_STEPS = 50
 
 
 def load_initial_weights(networks: Mapping[str, nn.Module], names: Sequence[str]) -> None:
@@ -37,6 +39,11 @@ def load_initial_weights(networks: Mapping[str, nn.Module], names: Sequence[str]
     weights.copy_weights(copies.values(), given)
     new = [name for name in networks if name not in copies]
     print0(f"{given}: {', '.join(copies)}" + (f"; new: {', '.join(new)}" if new else ""))
+
+
+def warmup(step: int) -> float:
+    """Factor of the learning rate: Adam's first steps would harm trained weights."""
+    return min(1.0, (step + 1) / (WARMUP_STEPS + 1))
 
 
 def _find_networks(names: Sequence[str], given: str) -> dict[str, Path | str]:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cyclegan.options import CycleLosses
+
 GANMode = Literal["lsgan", "vanilla"]
 Scores = Tensor | Sequence[Tensor]
 """The scores of one discriminator, or of several."""
@@ -46,11 +48,7 @@ def generator_loss(
     cycled: tuple[Tensor, Tensor],
     same: tuple[Tensor, Tensor] | None,
     scores: tuple[Scores, Scores],
-    *,
-    gan_mode: GANMode = "lsgan",
-    lambda_x: float = 10.0,
-    lambda_y: float = 10.0,
-    lambda_identity: float = 0.5,
+    losses: CycleLosses,
 ) -> dict[str, Tensor]:
     """The weighted terms that G and F minimize together (eq. 3); their sum is the objective.
 
@@ -68,14 +66,14 @@ def generator_loss(
     """
     scores_x, scores_y = scores
     terms = {
-        "adversarial_g": adversarial_loss(scores_y, True, gan_mode),
-        "adversarial_f": adversarial_loss(scores_x, True, gan_mode),
-        "cycle_x": lambda_x * _l1_loss(cycled[0], real[0]),
-        "cycle_y": lambda_y * _l1_loss(cycled[1], real[1]),
+        "adversarial_g": adversarial_loss(scores_y, True, losses.gan_mode),
+        "adversarial_f": adversarial_loss(scores_x, True, losses.gan_mode),
+        "cycle_x": losses.lambda_x * _l1_loss(cycled[0], real[0]),
+        "cycle_y": losses.lambda_y * _l1_loss(cycled[1], real[1]),
     }
     if same is not None:
-        terms["identity_x"] = lambda_identity * lambda_x * _l1_loss(same[0], real[0])
-        terms["identity_y"] = lambda_identity * lambda_y * _l1_loss(same[1], real[1])
+        terms["identity_x"] = losses.lambda_identity * losses.lambda_x * _l1_loss(same[0], real[0])
+        terms["identity_y"] = losses.lambda_identity * losses.lambda_y * _l1_loss(same[1], real[1])
     return terms
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from cyclegan.options import GeneratorConfig
@@ -28,16 +27,10 @@ from stylekit.networks.blocks import (
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.keep_colors import KeepColors
 from stylekit.networks.noise import fixed_noise, noise_tile, random_noise
-from stylekit.networks.weights import check_shapes, load_tensors
+from stylekit.networks.weights import Network, check_shapes, load_tensors
 
 
-class Generator(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="image-translation",
-    license="mit",
-    tags=["image-to-image", "cyclegan"],
-):
+class Generator(Network, tags=["cyclegan"]):
     """The ResNet generator: 7x7 convolution, two down-samplings, residual blocks, two up-samplings, 7x7 convolution.
 
     `Generator.from_pretrained(folder or Hub id)` loads released weights, `Generator.from_official(path)` the authors'
@@ -104,11 +97,7 @@ class Generator(
     def from_official(cls, path: str | Path) -> "Generator":
         """Load a ResNet generator saved by the authors' PyTorch code (`latest_net_G.pth`, `latest_net_G_A.pth`).
 
-        Width, number of blocks and dropout are inferred from the tensors.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is damaged or contains another network; the message lists the differences.
+        Width, blocks and dropout follow from the tensors. ValueError if the file is damaged or has another network.
         """
         # Without the prefixes of DataParallel and torch.compile, and the unused running statistics of old files.
         clean = {re.sub(r"^(module\.|_orig_mod\.)+", "", key): value for key, value in load_tensors(path).items()}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from stylekit.options import (
-    THREADS,
+    EvaluateOptions,
     ExportOptions,
     Hidden,
     Output,
@@ -45,7 +45,7 @@ class UnpairedData(TrainingData):
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Architecture of the generator: what `config.json` beside its weights holds."""
+    """Generator architecture, saved in `config.json` next to the weights."""
 
     ngf: int = 64
     """Channels after the first convolution."""
@@ -63,7 +63,7 @@ class GeneratorConfig:
     """Blur before strided convolutions: removes woven patterns from flat regions."""
 
     noise: float = 0.0
-    """Standard deviation of a noise channel that seeds strokes in flat regions (Ulyanov et al. 2016), such as 0.2."""
+    """Standard deviation of a noise channel that seeds strokes in flat regions (Ulyanov et al. 2016); try 0.2."""
 
     noise_size: Annotated[int, Hidden] = 1
     """Width of the grains of the noise in pixels. With 4, broad strokes begin anywhere; 1 is white noise."""
@@ -72,7 +72,7 @@ class GeneratorConfig:
     """Largest absolute value of normalized features, such as 4, against smears and blots; 0: no limit."""
 
     keep_colors: float = 0.0
-    """Part of the local colors of the input that the generator keeps, such as 0.6; 0: none."""
+    """Fraction of the input's local color to preserve, for example 0.6; 0 disables it."""
 
     keep_black: Annotated[bool, Hidden] = True
     """With `keep_colors`: the input shows through where it is black, instead of blotches."""
@@ -99,7 +99,7 @@ class DiscriminatorConfig:
     """Strided convolutions; 3 gives a receptive field of 70 x 70 px."""
 
     discriminator: Literal["patch", "feature", "both"] = "patch"
-    """patch is the paper's; feature has small heads on frozen VGG features and learns faster; both uses the two."""
+    """patch is the paper's; feature has small heads on frozen VGG features and learns faster; both combines them."""
 
     diffaugment: bool = False
     """Shift pictures and vary their brightness and contrast before the discriminators see them."""
@@ -133,22 +133,22 @@ class CycleLosses:
 
 @dataclass(frozen=True)
 class PerceptualLosses:
-    """What replaces the cycle loss: VGG content and style, local colors, and no regular patterns."""
+    """Losses that replace the cycle loss: VGG content and style, local color, and a penalty on regular patterns."""
 
     lambda_content: float = 0.4
     """Weight of the VGG content loss (relu4_1)."""
 
     lambda_color: float = 4.0
-    """Weight of the difference in local color; less leaves more to the painter's palette."""
+    """Weight of the difference in local color; a lower weight lets the painter's palette dominate."""
 
     palette: float = 0.25
-    """Shift color targets towards the other domain: 0 none, 1 fully."""
+    """Shift color targets toward the other domain: 0 is no shift, 1 a full shift."""
 
     lambda_style: float = 5.0
     """Weight of the style loss (Gatys et al.) against the mean style of the other collection."""
 
     lambda_weave: float = 2.0
-    """Weight of regular patterns in smooth areas, such as the texture of cloth in skies; 0 disables it."""
+    """Weight of the penalty on regular patterns in smooth areas, such as a cloth texture in skies; 0 disables it."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "lambda_content", "lambda_color", "palette", "lambda_style", "lambda_weave")
@@ -161,7 +161,7 @@ class EvaluatedOutput(Output):
     """Logs, copies and evaluations. The run is saved after every epoch and every ten minutes."""
 
     eval_every: int = 0
-    """Evaluate every N epochs and at the end, and keep the best in best/; 0: never. Needs the extra `eval`."""
+    """Evaluate every N epochs and at the end; keep the best networks in best/. 0 disables it. Needs extra `eval`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -210,7 +210,7 @@ class TrainConfig(UnpairedConfig):
     """
 
     init: Annotated[tuple[str, ...], default_is("train from scratch")] = ()
-    """Start from a training run, or from one or two networks or pre-trainings (G, F), with their discriminators."""
+    """Start from a run, or one or two networks or pretrained runs (G, then F), with their discriminators."""
 
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     losses: CycleLosses = field(default_factory=CycleLosses)
@@ -241,7 +241,7 @@ class TrainConfig(UnpairedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(UnpairedConfig):
-    """Train one generator, G: X -> Y, without the cycle: faster, and a start for both generators of `cyclegan train`.
+    """Train one generator, G: X -> Y, without the cycle loss. This is faster and initializes `cyclegan train`.
 
     Content and color losses replace the cycle loss. X is DATAROOT/trainA, Y is DATAROOT/trainB; --direction BtoA trains
     the other generator. CHECKPOINTS_DIR/NAME receives the checkpoint, the generator, its discriminators, validation
@@ -252,7 +252,7 @@ class PretrainConfig(UnpairedConfig):
     """Networks of the paper's size, or those that paint best on two CPU cores."""
 
     init: Annotated[str | None, default_is("train from scratch", "STR")] = None
-    """Start from a pre-training or a network, given like --weights of `cyclegan translate`."""
+    """Start from a pretrained run or a network, in any form that `cyclegan translate --weights` accepts."""
 
     ndf: int = 64
     """Channels after the first convolution of the PatchGAN discriminator."""
@@ -267,18 +267,16 @@ class PretrainConfig(UnpairedConfig):
         self.data.check_crop_size(32, "features of a VGG")
 
 
+Weights = Annotated[
+    str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
+]
+
+
 @dataclass(frozen=True)
-class TranslateConfig(PictureOptions):
-    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
+class GeneratorOptions:
+    """Which trained generator a command uses."""
 
-    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
-    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
-    are in sRGB.
-    """
-
-    weights: Annotated[
-        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
-    ] = None
+    weights: Weights = None
     """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
 
     direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
@@ -286,7 +284,16 @@ class TranslateConfig(PictureOptions):
 
 
 @dataclass(frozen=True)
-class ExportConfig(ExportOptions):
+class TranslateConfig(GeneratorOptions, PictureOptions):
+    """Translate pictures, folders or videos with a trained generator. Their size is kept unless --size is given.
+
+    Transparency, 16 bits and animations are kept if the format can store them; of EXIF only the date, camera, exposure,
+    lens and author, and no position (GPS). Results are in sRGB.
+    """
+
+
+@dataclass(frozen=True)
+class ExportConfig(GeneratorOptions, ExportOptions):
     """Export a generator for use without this library, as an ONNX file or a torch.export program.
 
     Pictures of any size with sides of at least 36 pixels go in and come out, as in `cyclegan translate`. The file is
@@ -295,14 +302,6 @@ class ExportConfig(ExportOptions):
     Needs the extra `export`: pip install ".[export]".
     """
 
-    weights: Annotated[
-        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
-    ] = None
-    """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
-
-    direction: Literal["x2y", "y2x", "AtoB", "BtoA"] = "x2y"
-    """Which generator of a training run to export: x2y (or AtoB) is G, y2x (or BtoA) is F."""
-
 
 @dataclass(frozen=True)
 class WeightsConfig:
@@ -310,11 +309,11 @@ class WeightsConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluateOptions):
     """Measure a generator: distances to real pictures (KID, FID), content kept, cycle error, weave, halo, palette.
 
-    Translates DATAROOT/testA (trainA if there is none) and compares the result with trainB and testB together; with
-    --direction y2x, testB with trainA and testA. --outputs measures pictures that another method has made of them.
+    Translates DATAROOT/testA (trainA if there is none) and compares the result with testB and trainB together; with
+    --direction y2x, testB with testA and trainA. --outputs measures pictures that another method has made of them.
 
     Needs the extra `eval`: pip install ".[eval]".
     """
@@ -322,43 +321,23 @@ class EvaluateConfig:
     dataroot: str
     """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
 
-    weights: Annotated[
-        str | None, default_is("landscape2vangogh, or vangogh2landscape with --direction y2x", "STR", ("-w",))
-    ] = None
+    weights: Weights = None
     """A bundled network (see `cyclegan weights`), a training run, a folder, an official .pth file, or a Hub id."""
 
     direction: Annotated[
         Literal["x2y", "y2x", "AtoB", "BtoA"] | None,
         default_is("that of a bundled network, else x2y", "{x2y,y2x,AtoB,BtoA}"),
     ] = None
-    """x2y (or AtoB) translates A with G of a run, y2x (or BtoA) B with F; a single network is used in both."""
+    """x2y (or AtoB) translates A with G, y2x (or BtoA) translates B with F. A single network serves either."""
 
     outputs: Annotated[Path | None, default_is("translate with --weights", "DIR")] = None
-    """Measure the pictures in this folder, each made from the picture of X with its name. There is no cycle error."""
-
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all metrics; replaced if it exists."""
-
-    size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink pictures of both collections whose longer side exceeds this many pixels."""
-
-    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
-    """Use only the first N pictures of each collection, sorted by name, those of the test folder first."""
+    """Measure the outputs in this folder, named like the inputs from X. The cycle error is not computed."""
 
     inception_weights: Annotated[Path | None, default_is("none: no fid_inception", "PATH")] = None
     """File weights-inception-2015-12-05-6726825d.pth of torch-fidelity: adds fid_inception and kid_inception."""
 
-    device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 16, "size")
-        check_at_least(self, 1, "max_dataset_size", "threads")
-        if self.output.suffix != ".json":
-            raise ValueError(f"--output {self.output}: expected a .json file")
+        super().__post_init__()
         if self.outputs is not None and self.weights is not None:
             raise ValueError(f"--outputs {self.outputs} and --weights {self.weights} exclude each other; give one")
 
@@ -388,28 +367,28 @@ class FetchConfig:
     """Folder of the data set. Required with --x or --y."""
 
     limit: int = 1000
-    """Pictures of each side at most; more add to a data set. Published sets are complete. Flickr shows at most 4000."""
+    """Maximum number of pictures per side; raise it to extend a data set. Flickr returns at most 4,000."""
 
     license: Annotated[Literal["derivatives", "commercial", "any"], also("--licence")] = "derivatives"
-    """Flickr: take licenses that allow derivatives, those that allow also commercial use, or any."""
+    """Flickr: take licenses that allow derivatives, those that also allow commercial use, or any."""
 
     genre: Annotated[str | None, default_is("all", "STR")] = None
     """WikiArt: take only paintings of this genre by the artist, such as landscape. One request for each painting."""
 
     size: Annotated[int | None, default_is("512; published sets are kept as they are", "INT")] = None
-    """Reduce pictures so that the shorter side has this many pixels."""
+    """Downscale pictures so that the shorter side has this many pixels."""
 
     min_size: Annotated[int | None, default_is("256; published sets are kept as they are", "INT")] = None
-    """Leave out pictures whose shorter side has fewer pixels."""
+    """Skip pictures whose shorter side is below this many pixels."""
 
     test_share: float = 0.05
-    """Share of pictures for testA and testB, chosen by their content. Published sets have their own."""
+    """Fraction held out as testA and testB, chosen by content. Published sets come with their own test split."""
 
     rate: float = 5.0
-    """Requests per second to one server at most."""
+    """Maximum requests per second per server."""
 
     dry_run: bool = False
-    """Say what would be fetched, and write nothing."""
+    """Print what would be fetched without writing anything."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "limit")
@@ -425,11 +404,6 @@ class FetchConfig:
         if self.name is not None and self.limit != FetchConfig.limit:
             raise ValueError("--limit goes with --x and --y: published sets are fetched whole")
 
-    @property
-    def resolved_output(self) -> Path:
-        """The folder of the data set, also if none was given."""
-        return self.output or Path("datasets") / str(self.name)
-
 
 @dataclass(frozen=True)
 class CheckConfig:
@@ -442,10 +416,10 @@ class CheckConfig:
     """Folder with trainA, trainB and optionally testA, testB. train_A, A/train and train/A work too."""
 
     photos: Annotated[Path | None, default_is("none", "PATH")] = None
-    """Folder of pictures to translate, to compare the size of their details with that in training."""
+    """Folder of pictures that you plan to translate; their detail size is compared with the training data's."""
 
     size: Annotated[int | None, default_is("full size", "INT")] = None
-    """The --size that `cyclegan translate` will be given for these pictures."""
+    """The --size you will pass to `cyclegan translate`."""
 
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """BtoA swaps the folders, as in training: the pictures to translate are compared with trainB."""

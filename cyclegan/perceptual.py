@@ -80,12 +80,7 @@ class MeanStyle:
 
     @torch.no_grad()
     def update(self, pictures: Tensor, features: Mapping[str, Tensor]) -> None:
-        """Add a batch of pictures.
-
-        Args:
-            pictures: (B, 3, H, W) in [0, 1].
-            features: Of `STYLE_LAYERS`, (B, C, h, w) each.
-        """
+        """Add a batch of pictures, (B, 3, H, W) in [0, 1], and their features of `STYLE_LAYERS`, (B, C, h, w) each."""
         count = len(pictures)
         self.seen = min(self.seen + count, WINDOW)
         kept = 1 - count / max(self.seen, count)
@@ -98,13 +93,8 @@ class MeanStyle:
     def loss(self, features: Mapping[str, Tensor], weights: Tensor) -> Tensor:
         """Squared distance of the mean Gram matrix of a batch from this one, relative to it, averaged over the layers.
 
-        The mean over the batch is compared: a single crop of a plain sky need not hold every stroke of the painter.
-
-        Args:
-            weights: How much each picture counts, (B,).
-
-        Returns:
-            A scalar: the mean weight times 0 for the style of the collection, 1 for flat pictures.
+        The mean over the batch is compared: a single crop of a plain sky need not hold every stroke of the painter. The
+        scalar is the mean of the `weights` of the pictures, (B,), times 0 for this style, 1 for flat pictures.
         """
         terms = []
         for layer, mean in self.grams.items():
@@ -113,14 +103,10 @@ class MeanStyle:
         return weights.mean() * torch.stack(terms).mean()
 
     def match(self, pictures: Tensor, source: MeanStyle, amount: float) -> Tensor:
-        """Shift the colors of pictures of another collection towards those of this one.
+        """Shift the colors of pictures of another collection toward those of this one.
 
-        All pictures get the same map, so that a pale picture stays pale among others.
-
-        Args:
-            pictures: (B, 3, H, W) in [0, 1].
-            source: The style of their collection.
-            amount: 0 leaves them as they are; with 1, their collection has the mean and covariance of this one.
+        All pictures, (B, 3, H, W) in [0, 1], get the same map, so that a pale picture stays pale among others. With
+        amount 1, their collection, whose style is `source`, has the mean and covariance of this one.
         """
         if not amount or self.colors is None or source.colors is None:
             return pictures

@@ -8,6 +8,7 @@ the cycle, and its networks are a start for both generators of `cyclegan train -
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -22,7 +23,7 @@ from cyclegan.diagnose import FailureChecks, check_length
 from cyclegan.diffaugment import diffaugment
 from cyclegan.discriminators import Discriminator, Discriminators, FeatureDiscriminator, PatchDiscriminator
 from cyclegan.evaluate import Monitor, score
-from cyclegan.initial import load_initial_weights
+from cyclegan.initial import load_initial_weights, warmup
 from cyclegan.losses import discriminator_loss, split_scores
 from cyclegan.models import Generator
 from cyclegan.options import GeneratorConfig, PretrainConfig
@@ -36,15 +37,7 @@ from stylekit.networks.blocks import describe_sizes
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.training.log import print0
-from stylekit.training.optim import (
-    build_ema,
-    frozen,
-    learning_rate,
-    load_optimizer,
-    optimizer_step,
-    set_learning_rate,
-    warmup,
-)
+from stylekit.training.optim import build_ema, frozen, learning_rate, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
 FIXED = (*(field.name for field in dataclasses.fields(GeneratorConfig)), "ndf", "direction")
@@ -71,9 +64,8 @@ def pretrain(config: PretrainConfig) -> Result:
         state = build_state(config, run.device)
         run.restore(state)
         print0(describe_sizes(state.networks))
-        monitor = (
-            Monitor(config.data, run.device, both=False) if config.output.eval_every and distributed.is_main() else None
-        )
+        evaluates = config.output.eval_every and distributed.is_main()
+        monitor = Monitor(config.data, run.device, both=False) if evaluates else None
         checks = FailureChecks(config)
         for real_x, real_y in run.batches(data.loader):
             lr = learning_rate(config.schedule, run.progress) * (warmup(run.step) if config.init else 1.0)
@@ -82,8 +74,8 @@ def pretrain(config: PretrainConfig) -> Result:
             x, y = devices.to_device(real_x, run.device), devices.to_device(real_y, run.device)
             means = run.log(pretrain_step(state, x, y, config, run.amp), lr)
             if means is not None and distributed.is_main():
-                generators = {"G": distributed.unwrap(state.generator)}
-                if finding := checks.check(generators, {"x": real_x, "y": real_y}, means, lr, run.progress):
+                pictures = {"x": real_x, "y": real_y}
+                if finding := checks.check({"G": state.generator}, pictures, means, lr, run.progress):
                     run.warn(finding.title, str(finding))
             if run.samples_due:
                 run.show(sample_images(state, data, config), PLOTS)
@@ -182,11 +174,7 @@ class State:
 
 
 def build_state(config: PretrainConfig, device: torch.device) -> State:
-    """New networks, or those of --init, with optimizers; new weights follow from the seed.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: The networks of --init cannot be read, or have another architecture.
-    """
+    """New networks, or those of --init, with optimizers; new weights follow from the seed."""
     torch.manual_seed(config.schedule.seed)
     generator = Generator(config.generator)
     patch, features = PatchDiscriminator(config.ndf), FeatureDiscriminator()
@@ -196,15 +184,13 @@ def build_state(config: PretrainConfig, device: torch.device) -> State:
     discriminators = devices.to_device(Discriminators([patch, features]), device)
     vgg = VGGFeatures(STYLE_LAYERS, "compact", padding="replicate", normalize=True)
 
-    def adam(network: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(network.parameters(), config.schedule.lr, betas=(0.5, 0.999), fused=True)
-
+    adam = functools.partial(torch.optim.Adam, lr=config.schedule.lr, betas=(0.5, 0.999), fused=True)
     return State(
         ema=build_ema(generator, config.schedule.ema_decay),
         generator=distributed.wrap_ddp(generator, device, config.machine.compile),
         discriminators=distributed.wrap_ddp(discriminators, device, config.machine.compile),
-        generator_optimizer=adam(generator),
-        discriminator_optimizer=adam(discriminators),
+        generator_optimizer=adam(generator.parameters()),
+        discriminator_optimizer=adam(discriminators.parameters()),
         vgg=devices.to_device(vgg, device),
     )
 

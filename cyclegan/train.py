@@ -7,6 +7,7 @@ for use are exponential moving averages of the trained ones.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from cyclegan.diagnose import FailureChecks, check_length
 from cyclegan.diffaugment import diffaugment
 from cyclegan.discriminators import Discriminator, DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator
 from cyclegan.evaluate import Monitor, score
-from cyclegan.initial import load_initial_weights
+from cyclegan.initial import load_initial_weights, warmup
 from cyclegan.losses import discriminator_loss, generator_loss, split_scores
 from cyclegan.models import Generator, GeneratorPair
 from cyclegan.options import DiscriminatorConfig, GeneratorConfig, TrainConfig
@@ -32,15 +33,7 @@ from stylekit import devices, distributed
 from stylekit.networks.blocks import describe_sizes
 from stylekit.pictures import images
 from stylekit.training.log import print0
-from stylekit.training.optim import (
-    build_ema,
-    frozen,
-    learning_rate,
-    load_optimizer,
-    optimizer_step,
-    set_learning_rate,
-    warmup,
-)
+from stylekit.training.optim import build_ema, frozen, learning_rate, load_optimizer, optimizer_step, set_learning_rate
 from stylekit.training.run import Result, Run
 
 FIXED = (
@@ -62,13 +55,9 @@ def train(config: TrainConfig) -> Result:
     Under torchrun, call this in every process.
 
     Raises:
-        FileExistsError: The folder holds a run, and `resume` is not set.
-        FileNotFoundError: There is no data, or no run to resume.
-        ValueError: Too many pictures are unreadable; the checkpoint is damaged or of another network; the run is
-            finished; or the extra `eval` is missing.
-        OSError: A file cannot be written; the last checkpoint is untouched.
+        FileExistsError, FileNotFoundError: The folder holds a run, and `resume` is not set; or there is none to resume.
+        ValueError, OSError: The data or the checkpoint cannot be used, or the run is finished.
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
-        torch.OutOfMemoryError: The device has too little memory for these options.
     """
     with Run(config, FIXED) as run:
         if run.saved and run.saved["config"].get("one_way"):
@@ -86,8 +75,8 @@ def train(config: TrainConfig) -> Result:
             lr = learning_rate(config.schedule, run.progress) * (warmup(run.step) if config.init else 1.0)
             set_learning_rate(state.generator_optimizer, lr)
             set_learning_rate(state.discriminator_optimizer, lr)
-            batch = _to_network(real_x, run.device), _to_network(real_y, run.device)
-            means = run.log(train_step(state, *batch, config, run.amp), lr)
+            x, y = (images.to_signed(devices.to_device(real, run.device)) for real in (real_x, real_y))
+            means = run.log(train_step(state, x, y, config, run.amp), lr)
             if means is not None and distributed.is_main():
                 pair = distributed.unwrap(state.generators)
                 generators = {"G": pair.G, "F": pair.F}
@@ -128,10 +117,7 @@ def train_step(
             cycled=(cycle.cycled_x, cycle.cycled_y),
             same=(cycle.same_x, cycle.same_y) if losses.lambda_identity else None,
             scores=discriminators(augment(cycle.fake_x), augment(cycle.fake_y)),
-            gan_mode=losses.gan_mode,
-            lambda_x=losses.lambda_x,
-            lambda_y=losses.lambda_y,
-            lambda_identity=losses.lambda_identity,
+            losses=losses,
         )
     optimizer_step(state.generator_optimizer, generator_terms)
     state.ema.update_parameters(distributed.unwrap(state.generators))
@@ -199,11 +185,7 @@ class State:
 
 
 def build_state(config: TrainConfig, device: torch.device) -> State:
-    """New networks, or those of --init, with optimizers and pools; new weights follow from the seed.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: The networks of --init cannot be read, or have another architecture.
-    """
+    """New networks, or those of --init, with optimizers and pools; new weights follow from the seed."""
     torch.manual_seed(config.schedule.seed)
     generators = GeneratorPair(Generator(config.generator), Generator(config.generator))
     discriminators = build_discriminators(config.discriminator)
@@ -212,15 +194,13 @@ def build_state(config: TrainConfig, device: torch.device) -> State:
     generators = devices.to_device(generators, device)
     discriminators = devices.to_device(discriminators, device)
 
-    def adam(pair: nn.Module) -> torch.optim.Optimizer:
-        return torch.optim.Adam(pair.parameters(), config.schedule.lr, betas=(0.5, 0.999), fused=True)
-
+    adam = functools.partial(torch.optim.Adam, lr=config.schedule.lr, betas=(0.5, 0.999), fused=True)
     return State(
         ema=build_ema(generators, config.schedule.ema_decay),
         generators=distributed.wrap_ddp(generators, device, config.machine.compile),
         discriminators=distributed.wrap_ddp(discriminators, device, config.machine.compile),
-        generator_optimizer=adam(generators),
-        discriminator_optimizer=adam(discriminators),
+        generator_optimizer=adam(generators.parameters()),
+        discriminator_optimizer=adam(discriminators.parameters()),
         pool_x=ImagePool(config.losses.pool_size),
         pool_y=ImagePool(config.losses.pool_size),
     )
@@ -255,7 +235,3 @@ def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, li
 def load_validation(path: Path, crop_size: int) -> Tensor:
     """A validation picture, (1, 3, H, W) in [0, 1], about as large as the training crops."""
     return images.to_tensor(images.resize(images.load(path), max(256, crop_size)))
-
-
-def _to_network(pictures: Tensor, device: torch.device) -> Tensor:
-    return images.to_signed(devices.to_device(pictures, device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Any, Literal, overload
 
 from PIL import Image
 from torch import Tensor
@@ -11,22 +11,19 @@ from torch import Tensor
 from cyclegan.models import Generator
 from stylekit.networks import weights
 from stylekit.networks.export import run_whole
-from stylekit.networks.inference import RenderOptions, Run, apply_network
+from stylekit.networks.inference import Run, apply_network
 from stylekit.networks.tiling import Smoothing
 from stylekit.pictures.images import to_signed, to_unit
 from stylekit.pictures.inputs import Picture
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
 @overload
-def translate(image: Tensor, generator: Generator | str | Path, **options: Unpack[RenderOptions]) -> Tensor: ...
+def translate(image: Tensor, generator: Generator | str | Path, **options: Any) -> Tensor: ...
 @overload
-def translate(image: Picture, generator: Generator | str | Path, **options: Unpack[RenderOptions]) -> Image.Image: ...
-def translate(
+def translate(image: Picture, generator: Generator | str | Path, **options: Any) -> Image.Image: ...
+def translate(  # type: ignore[misc]  # The overloads leave out the options.
     image: Picture | Tensor,
     generator: Generator | str | Path,
     *,

@@ -20,24 +20,20 @@ if TYPE_CHECKING:
     from stylekit.pictures.jobs import Job
 
 
-COMMANDS = {"stylize": StylizeCommand, "styles": StylesConfig, "make-style": MakeStyleConfig}
-
-
 def main(args: Sequence[str] | None = None) -> int:
-    """Entry point of `gatys` and `python -m gatys`; returns the exit code.
-
-    Args:
-        args: Command line; None takes sys.argv. `gatys PHOTO PAINTING` is short for `gatys stylize PHOTO PAINTING`.
-    """
+    """Entry point of `gatys` and `python -m gatys`; returns the exit code. `gatys PHOTO` is `gatys stylize PHOTO`."""
+    commands: cli.Commands = {
+        "stylize": (StylizeCommand, stylize),
+        "styles": (StylesConfig, styles),
+        "make-style": (MakeStyleConfig, make_style),
+    }
     args = list(sys.argv[1:] if args is None else args)
-    if args and args[0] not in (*COMMANDS, "-h", "--help", "--version"):
+    if args and args[0] not in (*commands, "-h", "--help", "--version"):
         args.insert(0, "stylize")
     about = "Neural style transfer (Gatys et al. 2016). `gatys PHOTO PAINTING` means `gatys stylize PHOTO PAINTING`."
     with cli.exit_on_error("gatys"):
-        config = cli.parse_command(COMMANDS, "gatys", about, args)
-        if isinstance(config, StylizeCommand):
-            return stylize(config)
-        return make_style(config) if isinstance(config, MakeStyleConfig) else styles()
+        command, config = cli.parse_command(commands, "gatys", about, args)
+        return command(config)
 
 
 def stylize(config: StylizeCommand) -> int:
@@ -81,7 +77,7 @@ def stylize(config: StylizeCommand) -> int:
     return 1 if failed else 0
 
 
-def styles() -> int:
+def styles(config: StylesConfig) -> int:
     """List the bundled styles."""
     from gatys.styles import bundled_presets
 
@@ -127,7 +123,7 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
 
     from gatys.stylize import scale_sizes, stylize
     from stylekit import atomic
-    from stylekit.devices import is_out_of_memory
+    from stylekit.devices import memory_hint
     from stylekit.pictures import images
     from stylekit.training.log import format_duration
     from stylekit.training.signals import collect_signals
@@ -163,13 +159,8 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
                 save(step.image(), intermediate[step.number])
             return not caught
 
-        try:
+        with memory_hint("; try --memory 2 (gigabytes), which works in tiles, or --size 512"):
             result = stylize(content, config=config, on_step=on_step, **arguments)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            hint = "try --memory 2 (gigabytes), which works in tiles, or --size 512"
-            raise MemoryError(f"out of memory; {hint}") from error
     save(result, job.target)
     height, width = result.shape[2:]
     print(f"painted {job.target}, {width} x {height}, in {format_duration(time.monotonic() - start)}")

@@ -10,13 +10,9 @@ from torch import Tensor
 
 
 def content_loss(features: Tensor, target: Tensor) -> Tensor:
-    """Half the sum of squared differences at one layer (eq. 1).
+    """Half the sum of squared differences at one layer (eq. 1), of features of image and photograph, (B, N, H, W).
 
     A sum grows with the image; divide by N * M to compare images of different sizes.
-
-    Args:
-        features: Of the image, (B, N, H, W).
-        target: Of the photograph, the same shape.
     """
     return (features - target).square().sum() / 2
 
@@ -51,13 +47,9 @@ def gram_matrix(features: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def style_loss(gram: Tensor, target: Tensor) -> Tensor:
-    """A quarter of the sum of squared differences between two Gram matrices: E_l of a layer (eq. 4).
+    """A quarter of the sum of squared differences between two Gram matrices, (B, N, N): E_l of a layer (eq. 4).
 
     The paper's factor 1 / (N^2 M^2) is part of `gram_matrix`, which uses the M of each image.
-
-    Args:
-        gram: Of the image, (B, N, N).
-        target: Of the painting, the same shape.
     """
     return (gram - target).square().sum() / 4
 
@@ -65,10 +57,8 @@ def style_loss(gram: Tensor, target: Tensor) -> Tensor:
 def total_variation(image: Tensor) -> Tensor:
     """Mean squared difference between neighboring pixels, rows plus columns (Mahendran & Vedaldi 2015, beta = 2).
 
-    Not part of Gatys et al.; Johnson et al. (2016, section 3.2) add it to suppress high-frequency noise.
-
-    Args:
-        image: (B, 3, H, W) in [0, 1].
+    Not part of Gatys et al.; Johnson et al. (2016, section 3.2) add it to suppress high-frequency noise. The image is
+    (B, 3, H, W) in [0, 1].
     """
     differences = (image[..., 1:, :] - image[..., :-1, :], image[..., 1:] - image[..., :-1])
     parts = [difference.square().mean() for difference in differences if difference.numel()]

@@ -66,13 +66,7 @@ class Objective:
         self.parts = [self.tiles.split_mask(region.mask, config.style_layers, content) for region in regions]
 
     def __call__(self, image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Evaluate the objective.
-
-        Args:
-            image: (1, 3, H, W), the size of the content.
-
-        Returns:
-            The weighted terms, detached, and the gradient of their sum with respect to the image.
+        """The weighted terms for an image of the size of the content, detached, and the gradient of their sum.
 
         Raises:
             FloatingPointError: The loss is infinite or NaN.
@@ -139,10 +133,7 @@ def gram_matrices(
 ) -> dict[str, Tensor]:
     """The style of a painting or of a region of it: Gram matrices by layer, (1, N, N).
 
-    Args:
-        image: (1, 3, H, W) in [0, 1].
-        mask: (1, 1, H, W) in [0, 1], of any size.
-        tile: Side of the tiles in pixels; None evaluates the whole image at once.
+    The image is (1, 3, H, W) in [0, 1]; the mask (1, 1, H, W) in [0, 1], of any size; a tile as in `Objective`.
     """
     image = _pad_to_minimum(image)
     tiles = _Tiles(network, image.shape[2], image.shape[3], tile)

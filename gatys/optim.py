@@ -66,10 +66,7 @@ class LBFGS:
         self.changes: list[Tensor] = []
 
     def propose(self, gradient: Tensor) -> Tensor:
-        """The next step: minus the gradient times the inverse Hessian (two-loop recursion).
-
-        With an empty history only the direction is meaningful.
-        """
+        """Minus the gradient times the inverse Hessian (two-loop recursion); without a history, of any length."""
         step = gradient.clone()
         curvatures = [_dot(s, y) for s, y in zip(self.steps, self.changes, strict=True)]
         history = list(zip(self.steps, self.changes, curvatures, strict=True))

@@ -109,10 +109,10 @@ class StylizeCommand(StylizeConfig):
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="PHOTO [PAINTING ...]", help_behavior_hint="(required)"),
     ] = ()
-    """The photograph, or a folder of them, then paintings, if any."""
+    """The photograph or a folder of photographs, followed by any paintings."""
 
     content: Annotated[tuple[str, ...], default_is("the first input", "PHOTO [PHOTO ...]")] = ()
-    """Several photographs and folders; all other inputs are then paintings."""
+    """Photographs and folders to paint. With this option, all positional inputs are paintings."""
 
     style: Annotated[tuple[str, ...], default_is("none")] = ()
     """Names of bundled styles (`gatys styles` lists them), or files written by `gatys make-style`."""

@@ -64,12 +64,7 @@ Style = Tensor | Preset
 
 
 def mean_grams(grams: Iterable[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted mean of several styles.
-
-    Args:
-        grams: Gram matrices by layer, (1, N, N), of each style.
-        weights: One for each style, not all 0.
-    """
+    """The weighted mean of several styles, which are Gram matrices by layer, (1, N, N); weights are not all 0."""
     mean: dict[str, Tensor] = {}
     for style, weight in zip(grams, weights, strict=True):
         for layer, gram in style.items():
@@ -80,11 +75,9 @@ def mean_grams(grams: Iterable[Mapping[str, Tensor]], weights: Sequence[float]) 
 
 @torch.no_grad()
 def make_preset(pictures: Iterable[Image.Image], network: VGGFeatures) -> Preset:
-    """The style of a painting, or the mean style of several paintings.
+    """The style of a painting, or the mean of several. Each contributes only to the sizes that it reaches.
 
-    Args:
-        pictures: At least one painting. Each contributes only to the sizes that it reaches.
-        network: Built with `normalize=True` and all layers that the preset should contain.
+    The network must be built with `normalize=True` and all layers that the preset should contain.
     """
     means: dict[int, dict[str, Tensor]] = {}
     counts: dict[int, int] = {}

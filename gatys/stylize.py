@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict, overload
+from typing import Any, TypeAlias, overload
 
 import torch
 from PIL import Image
@@ -31,9 +31,6 @@ from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
 from stylekit.pictures.color import color_moments, match_colors, with_luma_of
 from stylekit.pictures.inputs import Picture, like, to_batch
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Styles: TypeAlias = "Picture | Style | Sequence[Picture | Style]"
 """Pictures of paintings, presets, and their names."""
@@ -59,25 +56,11 @@ class Step:
         return self.current.clamp(0, 1)
 
 
-class StylizeArguments(TypedDict, total=False):
-    """The keyword arguments of `stylize`, which documents them."""
-
-    network: VGGFeatures | None
-    content_mask: Picture | Tensor | None
-    style_masks: Sequence[Picture | Tensor]
-    init: Picture | Tensor | None
-    on_step: Callable[[Step], object] | None
-
-
 @overload
-def stylize(
-    content: Tensor, styles: Styles, config: StylizeConfig | None = ..., **arguments: Unpack[StylizeArguments]
-) -> Tensor: ...
+def stylize(content: Tensor, styles: Styles, config: StylizeConfig | None = ..., **options: Any) -> Tensor: ...
 @overload
-def stylize(
-    content: Picture, styles: Styles, config: StylizeConfig | None = ..., **arguments: Unpack[StylizeArguments]
-) -> Image.Image: ...
-def stylize(
+def stylize(content: Picture, styles: Styles, config: StylizeConfig | None = ..., **options: Any) -> Image.Image: ...
+def stylize(  # type: ignore[misc]  # The overloads leave out the options.
     content: Picture | Tensor,
     styles: Styles,
     config: StylizeConfig | None = None,

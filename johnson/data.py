@@ -6,6 +6,7 @@ Departure from the paper: pictures keep their aspect ratio and are cropped, inst
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 # albumentations would query PyPI for a newer version at import.
@@ -22,11 +23,7 @@ from stylekit.training.data import load_any_crop
 
 
 def find_photographs(dataroot: str | Path) -> list[Path]:
-    """All pictures in a folder and its subfolders, sorted.
-
-    Raises:
-        FileNotFoundError: The folder does not exist or has no pictures.
-    """
+    """All pictures in a folder and its subfolders, sorted; FileNotFoundError if there are none."""
     root = Path(dataroot)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; --dataroot needs a folder with photographs")
@@ -38,17 +35,14 @@ def find_photographs(dataroot: str | Path) -> list[Path]:
 
 
 def find_paintings(style: str) -> list[Path]:
-    """The pictures of a style: a painting, or those of a folder; none for a preset.
-
-    Raises:
-        FileNotFoundError: The folder has no pictures.
-    """
+    """The pictures of a style: a painting, or those of a folder; none for a preset."""
     path = Path(style)
     if path.is_dir():
         return find_photographs(path)
     return [path] if path.suffix.lower() in images.FORMATS else []
 
 
+@dataclass(eq=False)
 class Photographs(Dataset[tuple[Tensor, Tensor]]):
     """Photographs by index, (3, crop_size, crop_size) in [0, 1], with noise from N(0, 1), (1, crop_size, crop_size).
 
@@ -61,17 +55,10 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
         cache: Decoded pictures by path, as returned by `check_pictures`.
     """
 
-    def __init__(
-        self,
-        paths: list[Path],
-        pipeline: albumentations.Compose,
-        seed: int = 0,
-        cache: dict[Path, Tensor] | None = None,
-    ) -> None:
-        self.paths = paths
-        self.pipeline = pipeline
-        self.seed = seed
-        self.cache = cache
+    paths: list[Path]
+    pipeline: albumentations.Compose
+    seed: int = 0
+    cache: dict[Path, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)

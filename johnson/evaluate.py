@@ -6,8 +6,8 @@ untouched photograph did. A style without a picture, a preset, has no baselines 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -24,31 +24,15 @@ from johnson.stylize import load_network, stylize
 from johnson.train import style_grams
 from stylekit import devices
 from stylekit.atomic import check_writable
-from stylekit.measures import table
 from stylekit.measures.features import Estimate, content_kept
 from stylekit.measures.patterns import halo, weave
-from stylekit.measures.table import Metric, Samples
+from stylekit.measures.table import Evaluation, Metric, Samples
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures.collection import Collection
 
-BASELINES = ("painting", "untouched photograph")
-"""The columns of the table with the baselines."""
 
-
-@dataclass(kw_only=True)
-class Evaluation(table.Evaluation):
-    """All metrics of a style network, with what they were measured on."""
-
-    weights: str
-    style: tuple[str, ...]
-    style_size: int
-    loss_network: str
-    dataroot: str
-    size: int | None
-
-
-def evaluate(config: EvaluateConfig) -> Evaluation:
-    """Stylize a folder of photographs and compute all metrics.
+def evaluate(config: EvaluateConfig) -> Evaluation[EvaluateConfig]:
+    """Stylize a folder of photographs and compute all metrics. The result has the options, with the style in use.
 
     Raises:
         FileNotFoundError: There is no such network, style or folder.
@@ -60,42 +44,31 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     network = devices.to_device(load_network(config.weights), device)
     if not config.style and config.weights not in bundled_presets():
         raise ValueError(f"there is no bundled style {config.weights}; add --style with the painting of the network")
-    style = config.style or (config.weights,)
-    given = {name: getattr(config, name) for name in ("weights", "style_size", "loss_network", "dataroot", "size")}
-    evaluation = Evaluation(style=style, **given)
+    config = dataclasses.replace(config, style=config.style or (config.weights,))
+    evaluation = Evaluation(config)
     vgg = VGGFeatures(STYLE_LAYERS, config.loss_network, config.vgg_weights, padding="replicate", normalize=True)
     vgg = devices.to_device(vgg, device)
     # The style as training computes it.
-    grams = style_grams(style, config.style_size, STYLE_LAYERS, vgg)
-    painted = [path for name in style for path in find_paintings(name)]
+    grams = style_grams(config.style, config.style_size, STYLE_LAYERS, vgg)
+    painted = [path for name in config.style for path in find_paintings(name)]
     paintings = Collection(painted, config.style_size, device, evaluation.errors)
     paths = find_photographs(config.dataroot)[: config.max_dataset_size]
     photographs = Collection(paths, config.size, device, evaluation.errors)
-    try:
+    with devices.memory_hint("; shrink the photographs, as with --size 1000"):
         measure(evaluation, photographs, paintings, network, vgg, grams)
-    except (RuntimeError, MemoryError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        raise MemoryError("out of memory; shrink the photographs, as with --size 1000") from error
     return evaluation
 
 
 @torch.inference_mode()
 def measure(
-    evaluation: Evaluation,
+    evaluation: Evaluation[EvaluateConfig],
     photographs: Collection,
     paintings: Collection,
     network: TransformerNet,
     vgg: VGGFeatures,
     grams: Mapping[str, Tensor],
 ) -> None:
-    """Compute all metrics of a network and put them into `evaluation`.
-
-    Args:
-        paintings: The style, if it has pictures.
-        vgg: With all layers of `grams`.
-        grams: The style, (1, C, C) by layer.
-    """
+    """Compute all metrics of a network; `paintings` are the style, if it has pictures, `grams` its Gram matrices."""
     content_network = devices.to_device(VGGFeatures("relu4_1", "compact", normalize=True), vgg.mean.device)
     output, painted, untouched = Samples(), Samples(), Samples()
     contents = []
@@ -116,7 +89,7 @@ def measure(
         for content in contents:
             painted.add(content_kept=content_kept(before, content))
     if not output.values:
-        raise ValueError(f"no photograph in {evaluation.dataroot} can be read")
+        raise ValueError(f"no photograph in {evaluation.config.dataroot} can be read")
     for name in output.values:
         estimate = cast(Estimate, output.mean(name))
         evaluation.metrics[name] = Metric(estimate, painted.mean(name), untouched.mean(name))
@@ -127,11 +100,7 @@ def measure(
 def style_distances(found: Mapping[str, Tensor], grams: Mapping[str, Tensor]) -> dict[str, float]:
     """The style loss of each layer (Johnson et al., eq. 4), as `style_LAYER`, divided by the squared norm of the style.
 
-    It is 0 for the same style and 1 for a picture without any features.
-
-    Args:
-        found: Gram matrices of a picture by layer, (1, C, C).
-        grams: Those of the style.
+    It is 0 for the same style and 1 for a picture without any features. Gram matrices are (1, C, C), by layer.
     """
     return {
         f"style_{layer}": float((found[layer] - gram).square().sum() / gram.square().sum())

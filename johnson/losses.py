@@ -26,9 +26,7 @@ def feature_loss(features: Tensor, target: Tensor) -> Tensor:
 def style_reconstruction_loss(features: Tensor, target: Tensor) -> Tensor:
     """Squared Frobenius distance of Gram matrices normalized by C * H * W (eq. 3 and 4), averaged over the batch.
 
-    Args:
-        features: Features of the pictures at a layer, (B, C, H, W).
-        target: Gram matrix of the style, (1, C, C).
+    The features of the pictures are (B, C, H, W), the target is the Gram matrix of the style, (1, C, C).
     """
     return 4 * style_loss(gram_matrix(features), target) / len(features)
 

@@ -17,7 +17,6 @@ import re
 from pathlib import Path
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,16 +25,10 @@ from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, ResidualBlo
 from stylekit.networks.convolutions import Conv2d
 from stylekit.networks.keep_colors import KeepColors
 from stylekit.networks.noise import fixed_noise
-from stylekit.networks.weights import check_shapes, load_tensors
+from stylekit.networks.weights import Network, check_shapes, load_tensors
 
 
-class TransformerNet(
-    nn.Module,
-    PyTorchModelHubMixin,
-    library_name="image-translation",
-    license="mit",
-    tags=["image-to-image", "style-transfer"],
-):
+class TransformerNet(Network, tags=["style-transfer"]):
     """9x9 convolution, two down-samplings, residual blocks, two up-samplings, 9x9 convolution.
 
     The published architecture has 1,679,235 parameters; `bound` adds 6 and `noise` 2,592.
@@ -87,8 +80,7 @@ class TransformerNet(
     def with_noise(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """The input of `model`: pictures (B, 3, H, W) with the noise channel, if the network has one.
 
-        Args:
-            noise: From N(0, 1), (B, 1, H, W). None: the same for every picture of a size (`fixed_noise`).
+        Noise is from N(0, 1), (B, 1, H, W); None: the same for every picture of a size (`fixed_noise`).
         """
         if not self.noise:
             return x
@@ -100,12 +92,8 @@ class TransformerNet(
     def from_official(cls, path: str | Path) -> "TransformerNet":
         """Load a network saved by fast_neural_style of PyTorch's examples (`mosaic.pth`, `candy.pth`, ...).
 
-        Those networks map [0, 255] to [0, 255]; the factor is merged into the first and the last convolution. The width
-        is inferred from the tensors.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            ValueError: The file is damaged or contains another network; the message lists the differences.
+        Those networks map [0, 255] to [0, 255]; the factor is merged into the first and the last convolution.
+        ValueError if the file is damaged or has another network.
         """
         # The prefix of DataParallel, and unused running statistics that old versions of PyTorch saved.
         stale = re.compile(r"in\d+\.(running_(mean|var)|num_batches_tracked)$")

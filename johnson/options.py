@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from gatys.options import STYLE_LAYERS, check_style_layers, check_vgg_weights
 from stylekit.options import (
-    THREADS,
+    EvaluateOptions,
     ExportOptions,
     Hidden,
     PictureOptions,
@@ -39,7 +38,7 @@ class PhotographData(TrainingData):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Architecture of the network: what `config.json` beside its weights holds."""
+    """Network architecture, saved in `config.json` next to the weights."""
 
     width: int = 32
     """Channels after the first convolution; the paper uses 32. With 16, the network has a quarter of the parameters."""
@@ -66,7 +65,7 @@ class NetworkConfig:
     """Largest absolute value of normalized features, such as 3, against black and white blots; 0: no limit."""
 
     keep_colors: float = 0.0
-    """Part of the photograph's local colors that the network keeps, such as 0.5; 0: none."""
+    """Fraction of the photograph's local color to preserve, for example 0.5; 0 disables it."""
 
     keep_black: Annotated[bool, Hidden] = True
     """With `keep_colors`: the photograph shows through where it is black, instead of blotches."""
@@ -82,7 +81,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The objective: content, style, and what keeps skies calm."""
+    """Training losses: content, style, and a penalty on regular patterns in smooth areas."""
 
     content_weight: float = 1.0
     """Weight of the feature reconstruction loss (eq. 2)."""
@@ -91,10 +90,10 @@ class LossConfig:
     """Weight of the style reconstruction loss (eq. 4) of each layer."""
 
     pixel_weight: float = 2.0
-    """Weight of the pixel loss, which preserves brightness and, in part, colors; not used for style in the paper."""
+    """Weight of the pixel loss, which preserves brightness and some color; the paper does not use it for style."""
 
     weave_weight: float = 0.0
-    """Weight of regular patterns in smooth areas, such as a hatching in skies; 2 removes most of it."""
+    """Weight of the penalty on regular patterns in smooth areas, such as hatching in skies; 2 removes most."""
 
     content_layer: str = "relu2_2"
     """Layer of the content loss. Deeper layers preserve less of the photograph."""
@@ -152,7 +151,7 @@ class TrainConfig(RunConfig):
     """Shrink paintings whose longer side exceeds this many pixels. Smaller paintings give finer strokes."""
 
     init: Annotated[str | None, default_is("train from scratch", "STR", ("--init-weights",))] = None
-    """Fine-tune a trained network, given like --style of `johnson stylize`: much faster than from scratch."""
+    """Fine-tune a network, in any form that `johnson stylize --style` accepts: much faster than from scratch."""
 
     data: PhotographData
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -189,9 +188,8 @@ class TrainConfig(RunConfig):
 class StylizeConfig(PictureOptions):
     """Stylize pictures, folders or videos with a trained network. Their size is kept unless --size is given.
 
-    Transparency, 16 bits and animations are kept if the format can store them; of EXIF the date, camera, exposure,
-    lens and author are kept; position (GPS), maker notes, serial numbers, comments and thumbnails are dropped. Results
-    are in sRGB.
+    Transparency, 16 bits and animations are kept if the format can store them; of EXIF only the date, camera, exposure,
+    lens and author, and no position (GPS). Results are in sRGB.
     """
 
     style: Annotated[str, tyro.conf.arg(aliases=("-s", "--weights", "-w", "--model"))] = "starry-night"
@@ -199,8 +197,8 @@ class StylizeConfig(PictureOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """Measure a network: style loss by layer, content kept, weave and halo, beside the painting and the photographs.
+class EvaluateConfig(EvaluateOptions):
+    """Measure a network: style loss by layer, content kept, weave, halo; compared with the painting and photographs.
 
     Stylizes the photographs in DATAROOT. Style losses are relative: 0 for the style of the painting, 1 for a flat
     picture.
@@ -210,7 +208,7 @@ class EvaluateConfig:
     """Folder of photographs, searched recursively."""
 
     weights: Annotated[str, tyro.conf.arg(aliases=("-w", "--model"))] = "starry-night"
-    """Network, given like --style of `johnson stylize`."""
+    """Network, in any form that `johnson stylize --style` accepts."""
 
     style: Annotated[tuple[str, ...], default_is("the bundled style with that name", aliases=("-s",))] = ()
     """Its style, given like --style of `johnson train`. Only pictures give the baseline of the painting."""
@@ -218,33 +216,15 @@ class EvaluateConfig:
     style_size: int = 512
     """Shrink paintings whose longer side exceeds this many pixels; use the value of the training."""
 
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("evaluation.json")
-    """JSON file with all metrics; replaced if it exists."""
-
-    size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink photographs whose longer side exceeds this many pixels."""
-
-    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
-    """Use only the first N photographs, sorted by name."""
-
     loss_network: Literal["compact", "vgg16", "vgg19"] = "compact"
     """Network of the style loss: compact (bundled), vgg16 or vgg19 (both downloaded once)."""
 
     vgg_weights: Annotated[str | None, default_is("download", "FILE")] = None
     """File with the weights of vgg16 or vgg19, with torchvision's or Caffe's tensor names."""
 
-    device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
-
-    threads: Annotated[int | None, THREADS] = None
-    """CPU threads."""
-
     def __post_init__(self) -> None:
-        check_at_least(self, 16, "size")
+        super().__post_init__()
         check_at_least(self, 32, "style_size")
-        check_at_least(self, 1, "max_dataset_size", "threads")
-        if self.output.suffix != ".json":
-            raise ValueError(f"--output {self.output}: expected a .json file")
         check_vgg_weights(self.vgg_weights, self.loss_network, "--loss-network")
 
 
@@ -259,7 +239,7 @@ class ExportConfig(ExportOptions):
     """
 
     weights: Annotated[str, tyro.conf.arg(aliases=("-w", "--style", "-s", "--model"))] = "starry-night"
-    """Network, given like --style of `johnson stylize`."""
+    """Network, in any form that `johnson stylize --style` accepts."""
 
 
 @dataclass(frozen=True)

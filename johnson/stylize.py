@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import Any, overload
 
 from PIL import Image
 from torch import Tensor
@@ -11,22 +11,19 @@ from torch import Tensor
 from johnson.models import TransformerNet
 from stylekit.networks import weights
 from stylekit.networks.export import run_whole
-from stylekit.networks.inference import RenderOptions, Run, apply_network
+from stylekit.networks.inference import Run, apply_network
 from stylekit.networks.tiling import Smoothing
 from stylekit.pictures.inputs import Picture
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 KIND = "johnson"
 """Subfolder of weights/ with the bundled styles."""
 
 
 @overload
-def stylize(image: Tensor, network: TransformerNet | str | Path, **options: Unpack[RenderOptions]) -> Tensor: ...
+def stylize(image: Tensor, network: TransformerNet | str | Path, **options: Any) -> Tensor: ...
 @overload
-def stylize(image: Picture, network: TransformerNet | str | Path, **options: Unpack[RenderOptions]) -> Image.Image: ...
-def stylize(
+def stylize(image: Picture, network: TransformerNet | str | Path, **options: Any) -> Image.Image: ...
+def stylize(  # type: ignore[misc]  # The overloads leave out the options.
     image: Picture | Tensor,
     network: TransformerNet | str | Path,
     *,

@@ -53,23 +53,22 @@ def train(config: TrainConfig) -> Result:
     Under torchrun, call this in every process.
 
     Raises:
-        FileExistsError: The folder holds a run, and `resume` is not set.
-        FileNotFoundError: There are no photographs, no such style, or no run to resume.
-        ValueError: Too many pictures are unreadable; the checkpoint does not fit; the run is finished.
+        FileExistsError, FileNotFoundError: The folder holds a run, and `resume` is not set; or there is none to resume.
+        ValueError, OSError: The photographs, the style or the checkpoint cannot be used, or the run is finished.
         FloatingPointError: Training diverged; the last checkpoint predates the divergence.
     """
     with Run(config, FIXED) as run:
         # A resumed run does not need its painting, which may have been moved.
         state = build_state(config, run.device, run.saved_entry("grams", dict, depends_on=STYLE_OPTIONS))
-        data = load_data(config, run.device)
+        loader, validation = load_data(config, run.device)
         run.restore(state)
         print0(f"{describe_sizes(state.networks)}, loss network: {config.losses.loss_network}")
-        for photographs, noise in run.batches(data.loader):
+        for photographs, noise in run.batches(loader):
             set_learning_rate(state.optimizer, lr := learning_rate(config.schedule, run.progress))
             photographs, noise = devices.to_device(photographs, run.device), devices.to_device(noise, run.device)
             run.log(train_step(state, photographs, noise, config, run.amp), lr)
             if run.samples_due:
-                run.show(sample_images(state, data), plots(config))
+                run.show(sample_images(state, validation), plots(config))
             if run.checkpoint_due:
                 run.save(state.state_dict(), state.networks)
     return run.result
@@ -143,11 +142,7 @@ class State:
 def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, Tensor] | None = None) -> State:
     """A new network, or one to fine-tune, its optimizer and loss network; the initial weights follow from the seed.
 
-    Args:
-        grams: The style, if it is known from a checkpoint.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: A style or network cannot be read or does not fit.
+    `grams` are the style, if it is known from a checkpoint.
     """
     losses = config.losses
     layers = dict.fromkeys((losses.content_layer, *losses.style_layers))
@@ -176,12 +171,7 @@ def build_state(config: TrainConfig, device: torch.device, grams: Mapping[str, T
 def style_grams(
     styles: Sequence[str], size: int, layers: Sequence[str], loss_network: VGGFeatures
 ) -> dict[str, Tensor]:
-    """The mean of all styles: Gram matrices by layer, (1, C, C).
-
-    Args:
-        styles: Paintings, folders of paintings, and presets.
-        size: Longer side to which paintings are shrunk.
-    """
+    """The mean of paintings shrunk to `size`, folders of paintings, and presets: Gram matrices by layer, (1, C, C)."""
     return mean_grams((_grams_of(name, size, layers, loss_network) for name in styles), [1.0] * len(styles))
 
 
@@ -196,20 +186,10 @@ def _grams_of(name: str, size: int, layers: Sequence[str], loss_network: VGGFeat
     return {layer: gram.to(device) for layer, gram in preset.at(size).items() if layer in layers}
 
 
-@dataclass
-class Data:
-    """Training batches and validation pictures."""
+def load_data(config: TrainConfig, device: torch.device) -> tuple[DataLoader[tuple[Tensor, Tensor]], list[Path]]:
+    """Training batches and validation pictures.
 
-    loader: DataLoader[tuple[Tensor, Tensor]]
-    validation: list[Path]
-
-
-def load_data(config: TrainConfig, device: torch.device) -> Data:
-    """Read every photograph once, to find unreadable ones before training does; cache them if they fit in memory.
-
-    Raises:
-        FileNotFoundError: A folder is missing or has no pictures.
-        ValueError: More than 1 % of the pictures are unreadable, or there are too few for one batch.
+    Every photograph is read once, to find unreadable ones before training does, and cached if all fit in memory.
     """
     options = config.data
     validation = _validation_pictures(options.val_dataroot)
@@ -217,12 +197,12 @@ def load_data(config: TrainConfig, device: torch.device) -> Data:
     data = Photographs(paths, random_crop(options.load_size, options.crop_size), config.schedule.seed, cache)
     loader = make_loader(data, len(data), config, device)
     print0(f"{len(data)} photographs{', cached in memory' if cache else ''}")
-    return Data(loader, evenly_spaced(validation or paths, VALIDATION_PICTURES))
+    return loader, evenly_spaced(validation or paths, VALIDATION_PICTURES)
 
 
-def sample_images(state: State, data: Data) -> dict[str, list[Image.Image]]:
+def sample_images(state: State, validation: Sequence[Path]) -> dict[str, list[Image.Image]]:
     """The validation photographs before and after, by column title."""
-    photographs = [images.resize(images.load(path), VALIDATION_SIZE) for path in data.validation]
+    photographs = [images.resize(images.load(path), VALIDATION_SIZE) for path in validation]
     return {"photograph": photographs, "stylized": [stylize(p, state.networks["model"]) for p in photographs]}
 
 

@@ -28,7 +28,7 @@ def draw() -> Image.Image:
     distances, tiles = cKDTree(points).query(grid, k=2)
     # The distance to the border between two tiles is half of the difference.
     grout = np.clip((distances[:, 1] - distances[:, 0]) / 2 - 0.7, 0, 1)[:, None]
-    # Glass catches the light: each tile is a little lighter towards its upper left corner.
+    # Glass catches the light: each tile is a little lighter toward its upper left corner.
     shine = ((points[tiles[:, 0]] - grid).sum(1) / TILE)[:, None]
     picture = grout * (colors[tiles[:, 0]] + 9 * shine) + (1 - grout) * np.array([38, 32, 34])
     picture += rng.normal(0, 2, picture.shape)

@@ -9,7 +9,7 @@ loss network for style needs.
 Two choices matter. The student is initialized in closed form, layer by layer, each layer correcting the errors of those
 before it (`compress`). And it is trained on the pictures that it will be used on: an optimizer that follows the student
 leaves the set of natural pictures wherever the student errs. So half of each batch are pictures that are being
-optimized, from a photograph, a blend or noise, towards the student's Gram matrices of another picture, as in Gatys et
+optimized, from a photograph, a blend or noise, toward the student's Gram matrices of another picture, as in Gatys et
 al. (2016).
 """
 
@@ -458,7 +458,7 @@ class Pictures:
 
 
 class Walkers:
-    """Pictures being optimized towards the student's Gram matrices of other pictures."""
+    """Pictures being optimized toward the student's Gram matrices of other pictures."""
 
     def __init__(self, config: DistillConfig, pictures: Pictures, student: Student, device: torch.device) -> None:
         self.config = config

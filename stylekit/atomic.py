@@ -78,7 +78,7 @@ def atomic_tree(path: str | Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, completely or not at all."""
     with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
+        file.write((json.dumps(value, indent=2, default=str) + "\n").encode())
 
 
 def check_writable(path: str | Path) -> None:

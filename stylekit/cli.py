@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
+    from stylekit.measures.table import Evaluation
     from stylekit.pictures.jobs import Job, Outcome
     from stylekit.training.run import Result
 
@@ -36,6 +37,7 @@ T = TypeVar("T")
 C = TypeVar("C", bound=RunConfig)
 N = TypeVar("N", bound="nn.Module")
 
+Commands = Mapping[str, tuple[type, Callable[[Any], int]]]  # Options of each sub-command, and its function.
 FLAGS = (tyro.conf.OmitArgPrefixes,)  # Groups of options are titled boxes in --help, not parts of the flags.
 SHEET_LIMIT = 120  # Pictures on a contact sheet: JPEG is limited to 65,535 pixels per side.
 
@@ -86,20 +88,23 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
-def parse_command(commands: Mapping[str, type], prog: str, description: str, args: Sequence[str] | None = None) -> Any:
-    """Read a sub-command and its flags from `args` or sys.argv; return an instance of the command's dataclass.
+def parse_command(
+    commands: Commands, prog: str, description: str, args: Sequence[str] | None = None
+) -> tuple[Callable[[Any], int], Any]:
+    """Read a sub-command and its flags from `args`, or else from sys.argv; return its function and its options.
 
     Exits with 0 after --help and --version, and with 2 after an error, which tyro prints.
     """
     args = _arguments(prog, args)
     parsers = []
-    for name, options in commands.items():
+    for name, (options, _) in commands.items():
         # Only the command in use reads the saved options of a run.
         default = training_defaults(options, prog, args[1:]) if args[:1] == [name] else tyro.MISSING_NONPROP
         parsers.append(Annotated[options, tyro.conf.subcommand(name, default=default, prefix_name=False)])
     union: Any = functools.reduce(operator.or_, parsers)
     about = f"{description} Try `{prog} COMMAND --help`."
-    return tyro.cli(union, prog=prog, description=about, args=args, config=FLAGS, console_outputs=_is_main())
+    given = tyro.cli(union, prog=prog, description=about, args=args, config=FLAGS, console_outputs=_is_main())
+    return commands[args[0]][1], given
 
 
 def parse(options: type[T], prog: str, args: Sequence[str] | None = None) -> T:
@@ -142,6 +147,22 @@ def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any
         raise ValueError(f"{path}: damaged ({reason}); restore it, or start a new run with another --name") from error
 
 
+def run_training(train: Callable[[C], Result], config: C, smaller: str, command: str) -> int:
+    """Train or resume a run; say how to resume it if a signal stops it; return the exit code.
+
+    Args:
+        smaller: Options of a smaller network, for a message if memory runs out.
+        command: The command that was given, such as "cyclegan train".
+    """
+    from stylekit import devices
+
+    config = sweep_name(config)
+    devices.set_threads(config.machine.threads)
+    with training_hint(config, smaller):
+        result = train(config)
+    return report_training(result, config, command)
+
+
 def sweep_name(config: C) -> C:
     """In a W&B sweep, whose trials differ only in their flags, give each run the folder of its trial's id."""
     if "WANDB_SWEEP_ID" in os.environ and config.name == RunName.name:
@@ -153,11 +174,15 @@ def sweep_name(config: C) -> C:
 def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
     """Turn errors of training into ones that name the options that help; `smaller` are those of a smaller network."""
     from stylekit import distributed
-    from stylekit.devices import is_out_of_memory
+    from stylekit.devices import memory_hint
 
+    batch, crop = config.data.batch_size, config.data.crop_size
+    hint = f"--batch-size {batch // 2}, " if batch > 1 else ""
+    hint = f" with --batch-size {batch} --crop-size {crop}; try {hint}--crop-size {crop // 8 * 4}, --amp on, {smaller}"
     try:
-        yield
-    except (RuntimeError, MemoryError) as error:
+        with memory_hint(hint):
+            yield
+    except RuntimeError as error:
         if distributed.is_lost_process(error):
             raise ChildProcessError("another process was killed or has failed; continue with --resume") from error
         if config.machine.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -166,14 +191,7 @@ def training_hint(config: RunConfig, smaller: str) -> Iterator[None]:
                 f"--compile: PyTorch cannot compile the networks ({reason}); it needs a C++ compiler such as g++; "
                 "install one, or train without --compile"
             ) from error
-        if not is_out_of_memory(error):
-            raise
-        batch, crop = config.data.batch_size, config.data.crop_size
-        raise MemoryError(
-            f"out of memory with --batch-size {batch} --crop-size {crop}; try "
-            + (f"--batch-size {batch // 2}, " if batch > 1 else "")
-            + f"--crop-size {crop // 8 * 4}, --amp on, {smaller}"
-        ) from error
+        raise
 
 
 def report_training(result: Result, config: RunConfig, command: str) -> int:
@@ -186,6 +204,23 @@ def report_training(result: Result, config: RunConfig, command: str) -> int:
             flags += ["--checkpoints-dir", str(config.checkpoints_dir)]
         print(f"stopped and saved at step {result.step}; resume with\n    {command} {shlex.join(flags)} --resume")
     return 128 + result.signal
+
+
+def report_evaluation(result: Evaluation[Any], about: str, baselines: Sequence[str], prog: str) -> int:
+    """Write an evaluation as JSON and print it as a table; return the exit code, 1 if a picture could not be read.
+
+    Args:
+        about: What was measured.
+        baselines: What the baselines `real` and `untranslated` are called.
+    """
+    from stylekit.measures.table import table
+
+    result.save()
+    for error in result.errors:
+        print(f"{prog}: {error}", file=sys.stderr)
+    print(f"{about}; weave in {result.counts['weave']}, halo in {result.counts['halo']}")
+    print(f"{table(result.metrics, baselines)}\n{result.config.output}")
+    return 1 if result.errors else 0
 
 
 def process_pictures(

@@ -26,8 +26,12 @@ def also(*names: str) -> Any:
 
 
 def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] = ()) -> Any:
-    """What `--help` shows as the default of a flag whose value is None or empty unless it is given."""
-    return tyro.conf.arg(help_behavior_hint=f"(default: {text})", metavar=metavar, aliases=aliases)
+    """What `--help` shows as the default of a flag whose value is None or empty unless it, or a preset, is given."""
+
+    def hint(default: str) -> str:
+        return f"(default: {text if default in ('None', '') else default})"
+
+    return tyro.conf.arg(help_behavior_hint=hint, metavar=metavar, aliases=aliases)
 
 
 STROKE_SIZES = (0.25, 8.0)  # Smallest and largest --stroke-size.
@@ -85,10 +89,10 @@ class PictureOptions:
     """Keep the colors of the photograph: only its luminance changes."""
 
     stroke_size: float = 1.0
-    """Size of the strokes. 2 paints at half the size, and enlarges with the photograph's detail; 0.5 is finer."""
+    """Relative stroke width. 2 paints at half resolution, upscales and restores detail; 0.5 is finer."""
 
     size: Annotated[int | None, default_is("full size", "INT")] = None
-    """First shrink pictures whose longer side exceeds this many pixels; the results stay that small."""
+    """First shrink pictures whose longer side exceeds this many pixels; the results keep the reduced size."""
 
     format: Annotated[Format | None, default_is("that of the input", "{jpg,png,webp,tiff,bmp,avif}")] = None
     """Output format of pictures. HEIC (extra `heic`) becomes jpg, GIF becomes png."""
@@ -182,16 +186,16 @@ class Schedule:
     """Further epochs over which the learning rate decays to zero."""
 
     max_steps: Annotated[int | None, default_is("no limit", "INT")] = None
-    """Stop after N steps if the epochs would take longer; the learning rate has decayed by then."""
+    """Stop after N steps even if epochs remain; the learning rate decays to zero by then."""
 
     max_minutes: Annotated[float | None, default_is("no limit", "FLOAT")] = None
-    """Stop after N minutes of training if the epochs would take longer; the learning rate has decayed by then."""
+    """Stop after N minutes even if epochs remain; the learning rate decays to zero by then."""
 
     lr: float = 2e-4
     """Learning rate."""
 
     lr_policy: Literal["linear", "cosine", "constant"] = "linear"
-    """Learning rate schedule. constant suits training in parts: extending a run does not raise the rate again."""
+    """Learning rate schedule. With constant, extending a run does not raise the rate again."""
 
     ema_decay: float = 0.999
     """Decay of the exponential moving average of the weights. The averaged weights are saved; 0 disables averaging."""
@@ -219,10 +223,10 @@ class Machine:
     """CPU threads."""
 
     amp: Switch = "auto"
-    """Mixed precision (bfloat16). auto: on CUDA GPUs since Ampere and CPUs with AMX. Try on with AVX512-BF16."""
+    """Mixed precision (bfloat16). auto enables it on Ampere or newer GPUs and on CPUs with AMX."""
 
     compile: bool = False
-    """Compile the networks (torch.compile): minutes to start; steps are slower on CPUs with AVX2. For GPUs."""
+    """Compile the networks with torch.compile, for GPUs: startup takes minutes, and CPUs with AVX2 get slower."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "threads")
@@ -236,7 +240,7 @@ class Output:
     """Steps between log lines."""
 
     save_epoch_freq: int = 20
-    """Keep a copy of the run every N epochs in epochs/: to compare, or to go back to; 0 keeps none."""
+    """Save a copy of the run to epochs/ every N epochs, for comparison or rollback; 0 disables it."""
 
     wandb: Annotated[bool, also("--use-wandb")] = False
     """Log to Weights & Biases, which reads WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE from the environment."""
@@ -251,7 +255,7 @@ class RunName:
     """Which run: all that must be known to find the defaults of all other options."""
 
     preset: Literal["paper", "paint"] = "paper"
-    """Defaults of all other options: those of the paper, or those that paint best."""
+    """Defaults of all other options. paper: as published; paint: what paints best within hours on a CPU."""
 
     name: str = "experiment_name"
     """Name of the run. In a W&B sweep, the default is the id of the trial."""
@@ -260,7 +264,7 @@ class RunName:
     """Folder that holds all runs."""
 
     resume: Annotated[bool, also("--continue-train")] = False
-    """Resume the run from last.pt. Options that are not given keep their saved values."""
+    """Resume the run from last.pt. Omitted options keep their saved values."""
 
     def __post_init__(self) -> None:
         if not self.name or self.name in (".", "..") or any(c in self.name for c in "/\\\0"):
@@ -368,3 +372,32 @@ class ExportOptions:
         check_at_least(self, 1, "threads")
         if self.output.suffix not in (".onnx", ".pt2"):
             raise ValueError(f"--output {self.output}: expected a .onnx or .pt2 file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """Options of commands that measure a network."""
+
+    dataroot: str
+    """Folder with the pictures."""
+
+    output: Annotated[Path, also("-o")] = Path("evaluation.json")
+    """JSON file with all metrics; replaced if it exists."""
+
+    size: Annotated[int | None, default_is("full size", "INT")] = None
+    """First shrink pictures whose longer side exceeds this many pixels, real ones too."""
+
+    max_dataset_size: Annotated[int | None, default_is("all", "INT")] = None
+    """Use only the first N pictures of each collection, sorted by name."""
+
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    threads: Annotated[int | None, THREADS] = None
+    """CPU threads."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 16, "size")
+        check_at_least(self, 1, "max_dataset_size", "threads")
+        if self.output.suffix != ".json":
+            raise ValueError(f"--output {self.output}: expected a .json file")

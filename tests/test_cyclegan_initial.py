@@ -8,6 +8,7 @@ from conftest import TINY, assert_same, exit_code
 
 from cyclegan.cli import train_main
 from cyclegan.discriminators import FeatureDiscriminator, PatchDiscriminator
+from cyclegan.initial import warmup
 from cyclegan.models import Generator
 from cyclegan.options import GeneratorConfig, TrainConfig
 from cyclegan.pretrain import PretrainConfig, pretrain
@@ -25,6 +26,10 @@ def config(*init, preset="paper", **changes):
 
 def state_of(*init, **changes):
     return build_state(config(*init, **changes), torch.device("cpu"))
+
+
+def test_fine_tuning_reaches_the_full_rate_after_50_steps():
+    assert [warmup(step) for step in (0, 24, 49, 50, 999)] == pytest.approx([1 / 51, 25 / 51, 50 / 51, 1, 1])
 
 
 def save(folder, **architecture):

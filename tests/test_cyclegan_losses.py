@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cyclegan.losses import adversarial_loss, discriminator_loss, generator_loss
+from cyclegan.options import CycleLosses
 
 
 def test_least_squares_by_hand():
@@ -29,7 +30,7 @@ def terms(shift, scores, identity=True, **weights):
         cycled=(real_x + shift, real_y - 2 * shift),
         same=(real_x + 3 * shift, real_y - 4 * shift) if identity else None,
         scores=scores,
-        **weights,
+        losses=CycleLosses(**weights),
     )
 
 
@@ -74,5 +75,5 @@ def test_several_discriminators_count_equally_however_many_scores_they_give():
 def test_losses_are_float32_whatever_the_pictures_and_scores_are():
     half = torch.ones(1, 3, 4, 4, dtype=torch.bfloat16)
     real = torch.zeros(1, 3, 4, 4)
-    found = generator_loss(real=(real, real), cycled=(half, half), same=(half, half), scores=(half, half))
+    found = generator_loss((real, real), (half, half), (half, half), (half, half), CycleLosses())
     assert {term.dtype for term in found.values()} == {torch.float32}

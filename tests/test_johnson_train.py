@@ -264,8 +264,8 @@ def test_a_checkpoint_of_another_layout_is_named(photographs, painting):
 
 
 def test_validation_photographs_are_a_picture_or_those_of_the_training(photographs, painting):
-    assert load_data(config(photographs, painting, val_dataroot=str(painting)), CPU).validation == [painting]
-    assert len(load_data(config(photographs, painting), CPU).validation) == 4
+    assert load_data(config(photographs, painting, val_dataroot=str(painting)), CPU)[1] == [painting]
+    assert len(load_data(config(photographs, painting), CPU)[1]) == 4
 
 
 # Wrong flags and wrong data.

@@ -53,7 +53,7 @@ class Listing:
     """What to list."""
 
 
-COMMANDS = {"train": Training, "list": Listing}
+COMMANDS = {"train": (Training, vars), "list": (Listing, vars)}
 
 
 @pytest.fixture
@@ -190,9 +190,9 @@ def test_a_missing_flag_is_named_with_its_help(capsys):
 
 
 def test_a_command_is_chosen_by_name():
-    config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--dataroot", "photographs", "--no-flip"])
+    _, config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--dataroot", "photographs", "--no-flip"])
     assert config == training(flip=False)
-    assert cli.parse_command(COMMANDS, "program", "About.", ["list", "a", "b"]) == Listing(names=("a", "b"))
+    assert cli.parse_command(COMMANDS, "program", "About.", ["list", "a", "b"]) == (vars, Listing(names=("a", "b")))
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_options_given_to_a_resumed_run_take_precedence(runs):
 
 
 def test_the_command_in_use_reads_the_saved_options(runs):
-    config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--name", "mine", "--resume"])
+    _, config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--name", "mine", "--resume"])
     assert config.schedule.lr == 0.5 and config.resume
     # The other commands do not have --resume.
     with pytest.raises(SystemExit):

@@ -5,6 +5,7 @@ import torch
 
 from stylekit.measures.features import Estimate
 from stylekit.measures.table import Evaluation, Metric, Samples, table
+from stylekit.options import EvaluateOptions
 
 NAN = float("nan")
 KID = Metric(Estimate(0.0213, 0.0157, 0.03), Estimate(-0.001, -0.002, 0.001), Estimate(0.2051, 0.1, 0.3))
@@ -20,11 +21,14 @@ def test_the_table_names_the_features_and_scales_kid():
 
 
 def test_an_evaluation_is_written_as_json_without_nan(tmp_path):
-    Evaluation(counts={"x": 2}, metrics={"halo": HALO}, errors=["a.jpg"]).save(tmp_path / "evaluation.json")
+    config = EvaluateOptions(dataroot="data", output=tmp_path / "evaluation.json")
+    Evaluation(config, counts={"x": 2}, metrics={"halo": HALO}, errors=["a.jpg"]).save()
     written = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
     halo = {"output": {"value": 2.5, "low": -1, "high": 4.5}, "real": None}
     halo["untranslated"] = {"value": None, "low": None, "high": None}
-    assert written == {"counts": {"x": 2}, "metrics": {"halo": halo}, "errors": ["a.jpg"]}
+    options = {"dataroot": "data", "output": str(config.output), "size": None, "max_dataset_size": None}
+    options |= {"device": "auto", "threads": None}
+    assert written == {**options, "counts": {"x": 2}, "metrics": {"halo": halo}, "errors": ["a.jpg"]}
 
 
 def test_samples_are_stacked_and_averaged_without_nan():

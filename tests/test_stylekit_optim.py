@@ -13,7 +13,6 @@ from stylekit.training.optim import (
     optimizer_step,
     orthogonalize,
     set_learning_rate,
-    warmup,
 )
 
 
@@ -57,10 +56,6 @@ def test_the_learning_rate_follows_the_epochs_of_decay_in_every_group():
     for progress, expected in ((0.0, 0.2), (0.75, 0.2), (0.875, 0.1)):
         set_learning_rate(optimizer, learning_rate(schedule, progress))
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([expected] * 2)
-
-
-def test_fine_tuning_reaches_the_full_rate_after_50_steps():
-    assert [warmup(step) for step in (0, 24, 49, 50, 999)] == pytest.approx([1 / 51, 25 / 51, 50 / 51, 1, 1])
 
 
 def test_the_moving_average_starts_as_a_copy_and_follows_the_weights():

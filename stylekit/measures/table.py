@@ -7,14 +7,16 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from stylekit.atomic import write_json
 from stylekit.measures.features import Estimate, mean
+from stylekit.options import EvaluateOptions
+
+C = TypeVar("C", bound=EvaluateOptions)
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,23 @@ class Samples:
         return int((~self.stack(name).isnan()).sum())
 
 
-@dataclass(kw_only=True)
-class Evaluation:
-    """All metrics of a network. Subclasses add what they were measured on."""
+@dataclass
+class Evaluation(Generic[C]):
+    """All metrics of a network."""
 
+    config: C
+    """What was measured."""
     counts: dict[str, int] = field(default_factory=dict)
     """Pictures by role, and those that count for weave and halo: not every one has smooth areas or strong edges."""
     metrics: dict[str, Metric] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     """Pictures that could not be read."""
 
-    def save(self, path: Path) -> None:
-        """Write JSON, completely or not at all; null instead of NaN."""
-        write_json(path, dataclasses.asdict(self) | {"metrics": to_plain(self.metrics)})
+    def save(self) -> None:
+        """Write JSON to `config.output`, completely or not at all; null instead of NaN."""
+        plain = dataclasses.asdict(self.config) | vars(self) | {"metrics": to_plain(self.metrics)}
+        del plain["config"]
+        write_json(self.config.output, plain)
 
 
 def to_plain(metrics: Mapping[str, Metric]) -> dict[str, Any]:

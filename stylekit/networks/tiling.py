@@ -69,7 +69,7 @@ class Smoothing:
 class Side:
     """One side of a picture and its padding: the margin, as far as reflection allows, up to a multiple of 4 and to 8.
 
-    Only positive integers are divided, since ONNX rounds towards zero.
+    Only positive integers are divided, since ONNX rounds toward zero.
     """
 
     def __init__(self, length: int) -> None:

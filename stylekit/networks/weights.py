@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylekit.atomic import atomic_folder
 from stylekit.options import hidden
@@ -31,6 +31,12 @@ if not BUNDLED.is_dir():
     BUNDLED = Path(__file__).parents[2] / "weights"
 
 _FILES = ("config.json", "model.safetensors")
+
+
+class Network(
+    nn.Module, PyTorchModelHubMixin, library_name="image-translation", license="mit", tags=["image-to-image"]
+):
+    """A network that `from_pretrained` loads from a folder or the Hugging Face Hub."""
 
 
 def find(name: str | Path, kind: str = "") -> Path | str:

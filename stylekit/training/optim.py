@@ -15,8 +15,6 @@ from stylekit.options import Schedule
 
 Policy = Literal["linear", "cosine", "constant"]
 
-WARMUP_STEPS = 50
-
 
 def optimizer_step(optimizer: torch.optim.Optimizer, terms: Mapping[str, Tensor]) -> None:
     """One step on the sum of the loss terms."""
@@ -78,11 +76,6 @@ def learning_rate(schedule: Schedule, progress: float) -> float:
     """The learning rate when a fraction of the run is done, in [0, 1]."""
     decay = schedule.n_epochs_decay / (schedule.n_epochs + schedule.n_epochs_decay)
     return schedule.lr * lr_factor(progress, decay, schedule.lr_policy)
-
-
-def warmup(step: int) -> float:
-    """Factor of the learning rate in a run with --init: Adam's first steps would harm trained weights."""
-    return min(1.0, (step + 1) / (WARMUP_STEPS + 1))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
