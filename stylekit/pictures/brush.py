@@ -8,7 +8,8 @@ drawing", smooth the direction of edges like this); in flat regions, they follow
 
 We depart from Hertzmann in three ways. Strokes are traced all at once instead of one by one, in both directions from
 their seeds. The distance to the next edge limits their widths, so that broad strokes leave contours and small objects
-to narrow ones. In a layer, the strokes that are needed most come last.
+to narrow ones. In a layer, strokes that differ most from their surroundings come
+last.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _Array: TypeAlias = NDArray[Any]
 """Of float32 where nothing else is said."""
 
 _Points: TypeAlias = NDArray[np.complex64]
-"""Points and directions in the plane, as x + iy."""
+"""Points and directions in the plane, as x + iy; the first pixel is the square from 0 to 1 + i."""
 
-_LAYERS = ((13.0, 0.0), (8.0, 5.0), (5.0, 7.0), (3.0, 9.0), (1.8, 11.0))
+_LAYERS = ((18.0, 0.0), (11.0, 5.0), (6.5, 7.0), (3.8, 9.0), (2.0, 12.0))
 """Widths of strokes in pixels for a longer side of 640, and the errors in Lab that call for them."""
 
 _LENGTH = 8
@@ -40,7 +41,7 @@ _STEP = 0.8
 """Distance of the points of a stroke, in widths."""
 
 _STREAKED = 4.0
-"""Strokes from this width on, in the same pixels, show the ridges that the bristles leave."""
+"""Strokes from this width on, in the same pixels and in real ones, show the ridges that the bristles leave."""
 
 
 class _Strokes(NamedTuple):
@@ -57,8 +58,8 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
 
     Args:
         photograph: A picture, or an array (H, W, 3) of uint8, RGB.
-        stroke_size: Width of the strokes relative to the default, which is a fiftieth of the longer side for the
-            broadest ones and a seventh of that for the finest ones.
+        stroke_size: Width of the strokes relative to the default, where the broadest ones have 1/36 of the longer side
+            and the finest ones 1/320, but at least a pixel.
         seed: The same photograph, size and seed give the same draft.
 
     Returns:
@@ -88,8 +89,9 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
     layers = [(width * unit, error) for width, error in _LAYERS if width * unit >= 1] or [(1.0, 0.0)]
     for width, error in layers:
         strokes = _trace(canvas, lab, flow, width, error, rng, finest=width == layers[-1][0])
-        colors = _vary(strokes, drift, 0.55 + 0.45 * width / layers[0][0], rng)
-        _draw(canvas, strokes, colors, rng, streaked=width >= _STREAKED * unit)
+        if strokes.widths.size:
+            colors = _vary(strokes, drift, 0.55 + 0.45 * width / layers[0][0], rng)
+            _draw(canvas, strokes, colors, rng, streaked=width >= _STREAKED * max(1, unit))
     return canvas
 
 
@@ -123,7 +125,7 @@ def _room(lab: _Array, width: float) -> _Array:
     dx, dy = ((scale * side).astype(np.int16) for side in (np.sqrt(xx), np.copysign(np.sqrt(yy), xy)))
     edges = cv2.Canny(dx, dy, 10 * 64, 25 * 64, L2gradient=True)
     # Without any edge, the distance is the largest float.
-    return 2 * np.minimum(cv2.distanceTransform(255 - edges, cv2.DIST_L2, 3), 1e6) + 0.5
+    return (2 * np.minimum(cv2.distanceTransform(255 - edges, cv2.DIST_L2, 3), 1e6) - 0.5).clip(1)
 
 
 def _trace(
@@ -139,18 +141,19 @@ def _trace(
     height, breadth = lab.shape[:2]
     reference = _blur(lab, max(0.4, 0.3 * width))
     error = _blur(_length(reference - _to_lab(canvas)), max(0.5, 0.5 * width))
+    # A stroke that mends a pixel may cover its neighbors, which are to be painted again then.
+    error = cv2.dilate(error, np.ones((3, 3), np.uint8))
     room = _room(lab, width)
 
     gap = max(1.0, 0.75 * width)
     y, x = (side.ravel() for side in np.mgrid[gap / 2 : height : gap, gap / 2 : breadth : gap])
-    x = (x + gap * rng.uniform(-0.5, 0.5, x.size)).clip(0, breadth - 1)
-    y = (y + gap * rng.uniform(-0.5, 0.5, y.size)).clip(0, height - 1)
+    x = (x + gap * rng.uniform(-0.5, 0.5, x.size)).clip(0.5, breadth - 0.5)
+    y = (y + gap * rng.uniform(-0.5, 0.5, y.size)).clip(0.5, height - 0.5)
     seeds = (x + 1j * y).astype(np.complex64)
-    # Strokes of large errors cover the others: thin branches are drawn over the sky. Noise keeps large errors from
-    # forming layers of their own.
-    needed = _at(error, seeds)
-    chosen = np.flatnonzero((needed >= threshold) & (_at(room, seeds) > (0.3 if finest else 0.55) * width))
-    seeds = seeds[chosen[np.argsort(needed[chosen] + rng.uniform(0, 10, chosen.size))]]
+    seeds = seeds[(_at(error, seeds) >= threshold) & (_at(room, seeds) > (0.3 if finest else 0.55) * width)]
+    # What differs most from its surroundings comes last: thin branches are drawn over the sky.
+    distinct = _length(reference - _blur(reference, 2 * width))
+    seeds = seeds[np.argsort(_at(distinct, seeds) + rng.uniform(0, 10, seeds.size))]
 
     widths = np.minimum(_at(room, seeds), width * rng.uniform(0.75, 1.15, seeds.size)).astype(np.float32)
     widths = np.maximum(widths, 1)
@@ -214,10 +217,9 @@ def _draw(
     if streaked:
         # Black and white have none.
         contrast = 14 * np.minimum(colors.mean(1) / 90, 1) * np.minimum((255 - colors.max(1)) / 30, 1)
-        contrast = (contrast * rng.uniform(0.3, 1, contrast.size))[:, None]
-        shift = 0.22 * strokes.widths * rng.choice((-1, 1), contrast.size).astype(np.float32)
+        contrast = (contrast * rng.uniform(0.3, 1, contrast.size) * rng.choice((-1, 1), contrast.size))[:, None]
         for sign in (1, -1):
-            outlines.append(_outlines(strokes._replace(widths=0.28 * strokes.widths), sign * shift))
+            outlines.append(_outlines(strokes._replace(widths=0.28 * strokes.widths), 0.22 * sign * strokes.widths))
             shades.append(np.rint((colors + sign * contrast).clip(0, 255)).astype(np.uint8))
     polygons = np.stack(outlines, 1).reshape(-1, *outlines[0].shape[1:])
     for polygon, color in zip(polygons, np.stack(shades, 1).reshape(-1, 3).tolist(), strict=True):
@@ -239,9 +241,11 @@ def _outlines(strokes: _Strokes, shift: _Array | None = None) -> NDArray[np.int3
     index = np.arange(-half, half + 1).clip(-before[:, None], after[:, None])
     position = (index + before[:, None] + 0.35) / (before + after + 0.7)[:, None]
     profile = np.sqrt((1 - np.abs(2 * position - 0.85) ** 3).clip(0.02, 1))
-    offset = normal * (0.5 * widths[:, None] * profile)
-    outline = np.concatenate([points + offset, (points - offset)[:, ::-1]], 1) * 2**_SHIFT
-    return np.rint(np.stack([outline.real, outline.imag], 2)).astype(np.int32)
+    # OpenCV adds half a pixel on all sides.
+    offset = normal * (0.5 * widths[:, None] * profile - 0.5).clip(0)
+    outline = np.concatenate([points + offset, (points - offset)[:, ::-1]], 1)
+    # OpenCV puts the center of the first pixel at 0.
+    return np.rint((np.stack([outline.real, outline.imag], 2) - 0.5) * 2**_SHIFT).astype(np.int32)
 
 
 def _structure(lab: _Array, sigma: float) -> _Array:
