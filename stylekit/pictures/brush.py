@@ -8,8 +8,7 @@ drawing", smooth the direction of edges like this); in flat regions, they follow
 
 We depart from Hertzmann in three ways. Strokes are traced all at once instead of one by one, in both directions from
 their seeds. The distance to the next edge limits their widths, so that broad strokes leave contours and small objects
-to narrow ones. In a layer, strokes that differ most from their surroundings come
-last.
+to narrow ones. In a layer, strokes that differ most from their surroundings come last.
 """
 
 from __future__ import annotations
@@ -40,12 +39,23 @@ _LENGTH = 8
 _STEP = 0.8
 """Distance of the points of a stroke, in widths."""
 
-_STREAKED = 4.0
+_TOLERANCE = 10.0
+"""Largest difference in Lab between the color under the seed and another one under the stroke."""
+
+_RIDGES = 4.0
 """Strokes from this width on, in the same pixels and in real ones, show the ridges that the bristles leave."""
+
+_SHIFT = 4
+"""Fractional bits of the coordinates that OpenCV draws."""
+
+
+class _Seeds(NamedTuple):
+    points: _Points  # (N,)
+    chance: _Array  # (N, 9), in [-1, 1]: what varies from stroke to stroke.
 
 
 class _Strokes(NamedTuple):
-    points: _Points  # (N, 2 * K + 1); the seed is in the middle, and both ends are repeated.
+    points: _Points  # (N, 2 * K + 1); the seed is in the middle.
     ends: NDArray[np.intp]  # (2, N): the number of points before and after the seed.
     widths: _Array  # (N,)
     colors: _Array  # (N, 3), Lab
@@ -88,10 +98,14 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
     # In a small picture, the finest strokes are one pixel wide.
     layers = [(width * unit, error) for width, error in _LAYERS if width * unit >= 1] or [(1.0, 0.0)]
     for width, error in layers:
-        strokes = _trace(canvas, lab, flow, width, error, rng, finest=width == layers[-1][0])
-        if strokes.widths.size:
-            colors = _vary(strokes, drift, 0.55 + 0.45 * width / layers[0][0], rng)
-            _draw(canvas, strokes, colors, rng, streaked=width >= _STREAKED * max(1, unit))
+        reference = _blur(lab, max(0.4, 0.3 * width))
+        room = _room(lab, width)
+        narrowest = (0.3 if width == layers[-1][0] else 0.55) * width
+        seeds = _place(canvas, reference, width, error, room > narrowest, rng)
+        if seeds.points.size:
+            strokes = _trace(seeds, reference, flow, width, room)
+            colors = _vary(strokes, seeds, drift, 0.55 + 0.45 * width / layers[0][0])
+            _draw(canvas, strokes, colors, seeds if width >= _RIDGES * max(1, unit) else None)
     return canvas
 
 
@@ -128,45 +142,43 @@ def _room(lab: _Array, width: float) -> _Array:
     return (2 * np.minimum(cv2.distanceTransform(255 - edges, cv2.DIST_L2, 3), 1e6) - 0.5).clip(1)
 
 
-def _trace(
-    canvas: NDArray[np.uint8],
-    lab: _Array,
-    flow: _Points,
-    width: float,
-    threshold: float,
-    rng: np.random.Generator,
-    finest: bool,
-) -> _Strokes:
-    """Place seeds where the canvas differs from the photograph, and follow the flow from all of them at once."""
-    height, breadth = lab.shape[:2]
-    reference = _blur(lab, max(0.4, 0.3 * width))
-    error = _blur(_length(reference - _to_lab(canvas)), max(0.5, 0.5 * width))
-    # A stroke that mends a pixel may cover its neighbors, which are to be painted again then.
-    error = cv2.dilate(error, np.ones((3, 3), np.uint8))
-    room = _room(lab, width)
+def _place(
+    canvas: _Array, reference: _Array, width: float, threshold: float, allowed: _Array, rng: np.random.Generator
+) -> _Seeds:
+    """Place seeds where the canvas differs from the photograph, in the order of drawing.
 
+    Chance belongs to the cells of a grid, so that strokes which two frames of a video have in common are alike.
+    """
+    height, breadth = reference.shape[:2]
+    error = _blur(_length(reference - _to_lab(canvas)), max(0.5, 0.5 * width))
+    # A stroke that mends a pixel may cover its neighbors, which are painted again then.
+    error = cv2.dilate(error, np.ones((3, 3), np.uint8))
     gap = max(1.0, 0.75 * width)
     y, x = (side.ravel() for side in np.mgrid[gap / 2 : height : gap, gap / 2 : breadth : gap])
-    x = (x + gap * rng.uniform(-0.5, 0.5, x.size)).clip(0.5, breadth - 0.5)
-    y = (y + gap * rng.uniform(-0.5, 0.5, y.size)).clip(0.5, height - 0.5)
-    seeds = (x + 1j * y).astype(np.complex64)
-    seeds = seeds[(_at(error, seeds) >= threshold) & (_at(room, seeds) > (0.3 if finest else 0.55) * width)]
+    chance = rng.random((x.size, 9), np.float32) * 2 - 1
+    x = (x + 0.5 * gap * chance[:, 0]).clip(0.5, breadth - 0.5)
+    y = (y + 0.5 * gap * chance[:, 1]).clip(0.5, height - 0.5)
+    points = (x + 1j * y).astype(np.complex64)
+    chosen = np.flatnonzero((_at(error, points) >= threshold) & _at(allowed, points))
     # What differs most from its surroundings comes last: thin branches are drawn over the sky.
     distinct = _length(reference - _blur(reference, 2 * width))
-    seeds = seeds[np.argsort(_at(distinct, seeds) + rng.uniform(0, 10, seeds.size))]
+    order = chosen[np.argsort(_at(distinct, points[chosen]) + 5 * chance[chosen, 2], kind="stable")]
+    return _Seeds(points[order], chance[order])
 
-    widths = np.minimum(_at(room, seeds), width * rng.uniform(0.75, 1.15, seeds.size)).astype(np.float32)
-    widths = np.maximum(widths, 1)
-    first = _at(reference, seeds)
-    colors, number = first.copy(), np.ones((seeds.size, 1), np.float32)
-    half = round(_LENGTH / _STEP / 2)
-    lengths = half * rng.uniform(0.45, 1.1, seeds.size)
-    points = np.empty((seeds.size, 2 * half + 1), np.complex64)
-    points[:, half] = seeds
-    ends = np.zeros((2, seeds.size), np.intp)
+
+def _trace(seeds: _Seeds, reference: _Array, flow: _Points, width: float, room: _Array) -> _Strokes:
+    """Follow the flow from all seeds at once, until the stroke is long enough or the color changes."""
+    height, breadth = reference.shape[:2]
+    number, half = seeds.points.size, round(_LENGTH / _STEP / 2)
+    widths = (width * (0.95 + 0.2 * seeds.chance[:, 3])).clip(1, _at(room, seeds.points))
+    lengths = half * (0.78 + 0.33 * seeds.chance[:, 4])
+    first = _at(reference, seeds.points)
+    colors = first.copy()
+    points = np.repeat(seeds.points[:, None], 2 * half + 1, 1)
+    ends = np.zeros((2, number), np.intp)
     for side, sign in enumerate((-1, 1)):
-        point, direction = seeds, sign * _at(flow, seeds)
-        alive = np.ones(seeds.size, bool)
+        point, direction = seeds.points, sign * _at(flow, seeds.points)
+        alive = np.ones(number, bool)
         for i in range(1, half + 1):
             # Directions of strokes have no sign: turn by less than a right angle, and not abruptly.
             ahead = _at(flow, point)
@@ -178,71 +190,69 @@ def _trace(
             alive &= (target.imag >= 0) & (target.imag < height)
             target = np.where(alive, target, point)
             color = _at(reference, target)
-            alive &= (_length(color - first) < 10) & (_at(room, target) > 0.5 * widths)
+            alive &= (_length(color - first) < _TOLERANCE) & (_at(room, target) > 0.5 * widths)
             point = np.where(alive, target, point)
             points[:, half + sign * i] = point
             ends[side] += alive
             colors += color * alive[:, None]
-            number += alive[:, None]
-    return _Strokes(points, ends, widths, colors / number)
+    return _Strokes(points, ends, widths, colors / (1 + ends.sum(0))[:, None])
 
 
-def _vary(strokes: _Strokes, drift: _Array, amount: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _vary(strokes: _Strokes, seeds: _Seeds, drift: _Array, amount: float) -> NDArray[np.uint8]:
     """Colors of strokes, (N, 3) in RGB: lighter and warmer or darker and cooler, of close hues, more or less vivid.
 
     Hues of neighbors are similar. White, black and gray stay what they are.
     """
     lightness, a, b = strokes.colors.T
     amount = amount * np.clip((lightness - 6) / 24, 0, 1) * np.clip((99 - lightness) / 14, 0, 1)
-    lighter, turn, vivid = amount * rng.standard_normal((3, lightness.size)).clip(-1.8, 1.8)
-    seeds = strokes.points[:, strokes.points.shape[1] // 2]
-    turn = 0.4 * amount * _at(drift, seeds).clip(-1.8, 1.8) + 0.6 * turn
+    lighter, turn, vivid = 1.7 * seeds.chance[:, 5:8].T
+    turn = 0.6 * turn + 0.4 * _at(drift, seeds.points).clip(-1.7, 1.7)
     chroma = a + 1j * b
     # The hue of a vivid color turns by a smaller angle: blue must not become magenta.
-    turn = 0.35 * turn * np.minimum(1, 35 / np.maximum(np.abs(chroma), 1))
-    chroma = chroma * (1 + 0.15 * vivid) * np.exp(1j * turn)
-    varied = np.stack([lightness + 6 * lighter, chroma.real, chroma.imag + 3.6 * lighter], 1)
-    return _to_rgb(varied.astype(np.float32))
+    turn = 0.35 * amount * turn * np.minimum(1, 35 / np.maximum(np.abs(chroma), 1))
+    chroma = chroma * (1 + 0.15 * amount * vivid) * np.exp(1j * turn)
+    lighter = 6 * amount * lighter
+    varied = np.stack([lightness + lighter, chroma.real, chroma.imag + 0.6 * lighter], 1)
+    return np.rint(cv2.cvtColor(varied[None].astype(np.float32), cv2.COLOR_LAB2RGB)[0].clip(0, 1) * 255).astype(
+        np.uint8
+    )
 
 
-def _draw(
-    canvas: NDArray[np.uint8],
-    strokes: _Strokes,
-    colors: NDArray[np.uint8],
-    rng: np.random.Generator,
-    streaked: bool,
-) -> None:
-    """Draw strokes, and in broad ones a lighter and a darker ridge."""
+def _draw(canvas: NDArray[np.uint8], strokes: _Strokes, colors: NDArray[np.uint8], ridges: _Seeds | None) -> None:
+    """Draw strokes, with a lighter and a darker ridge along each one if `ridges` says how strong they are."""
     outlines, shades = [_outlines(strokes)], [colors]
-    if streaked:
+    if ridges is not None:
         # Black and white have none.
-        contrast = 14 * np.minimum(colors.mean(1) / 90, 1) * np.minimum((255 - colors.max(1)) / 30, 1)
-        contrast = (contrast * rng.uniform(0.3, 1, contrast.size) * rng.choice((-1, 1), contrast.size))[:, None]
+        contrast = 20 * np.minimum(colors.mean(1) / 90, 1) * np.minimum((255 - colors.max(1)) / 30, 1)
+        contrast *= ridges.chance[:, 8]
         for sign in (1, -1):
             outlines.append(_outlines(strokes._replace(widths=0.28 * strokes.widths), 0.22 * sign * strokes.widths))
-            shades.append(np.rint((colors + sign * contrast).clip(0, 255)).astype(np.uint8))
+            shades.append(np.rint((colors + sign * contrast[:, None]).clip(0, 255)).astype(np.uint8))
     polygons = np.stack(outlines, 1).reshape(-1, *outlines[0].shape[1:])
     for polygon, color in zip(polygons, np.stack(shades, 1).reshape(-1, 3).tolist(), strict=True):
         cv2.fillPoly(canvas, [polygon], color, cv2.LINE_AA, _SHIFT)
 
 
-_SHIFT = 4
-"""Fractional bits of the coordinates of outlines."""
-
-
 def _outlines(strokes: _Strokes, shift: _Array | None = None) -> NDArray[np.int32]:
     """Polygons around strokes, (N, M, 2): round where the brush is put down, thin where it is lifted."""
-    points, (before, after), widths, _ = strokes
-    along = np.gradient(points, axis=1)
-    normal = 1j * along / np.maximum(np.abs(along), 1e-6)
-    if shift is not None:
-        points = points + shift[:, None] * normal
+    points, ends, widths, _ = strokes
+    before, after, wide = ends[0][:, None], ends[1][:, None], widths[:, None]
     half = points.shape[1] // 2
-    index = np.arange(-half, half + 1).clip(-before[:, None], after[:, None])
-    position = (index + before[:, None] + 0.35) / (before + after + 0.7)[:, None]
-    profile = np.sqrt((1 - np.abs(2 * position - 0.85) ** 3).clip(0.02, 1))
+    index = np.arange(-half - 1, half + 2)
+    inside = index.clip(-before, after)
+    along = np.gradient(points, axis=1)
+    along /= np.maximum(np.abs(along), 1e-6)
+    points, along = (np.take_along_axis(values, inside + half, 1) for values in (points, along))
+    position = (inside + before + 0.35) / (before + after + 0.7)
+    profile = np.sqrt((1 - np.abs(2 * position - 0.85) ** 3).clip(0.1))
+    # Tips.
+    beyond = np.sign(index - inside)
+    points = points + 0.3 * wide * beyond * along
+    profile = np.where(beyond, 0.4, 1) * profile
+    if shift is not None:
+        points = points + 1j * along * shift[:, None]
     # OpenCV adds half a pixel on all sides.
-    offset = normal * (0.5 * widths[:, None] * profile - 0.5).clip(0)
+    offset = 1j * along * (0.5 * wide * profile - 0.5).clip(0)
     outline = np.concatenate([points + offset, (points - offset)[:, ::-1]], 1)
     # OpenCV puts the center of the first pixel at 0.
     return np.rint((np.stack([outline.real, outline.imag], 2) - 0.5) * 2**_SHIFT).astype(np.int32)
@@ -288,8 +298,3 @@ def _length(vectors: _Array) -> _Array:
 
 def _to_lab(pixels: NDArray[np.uint8]) -> _Array:
     return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-
-
-def _to_rgb(lab: _Array) -> NDArray[np.uint8]:
-    """Colors (N, 3) in Lab -> RGB."""
-    return np.rint(cv2.cvtColor(lab[None], cv2.COLOR_LAB2RGB)[0].clip(0, 1) * 255).astype(np.uint8)
