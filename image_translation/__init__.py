@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from johnson.stylize import stylize as stylize
     from stylekit.networks.vgg import VGGFeatures as VGGFeatures
     from stylekit.pictures import images as images
+    from stylekit.pictures.brush import draft as draft
 
 _SOURCES = {
     "Generator": "cyclegan.models",
     "StylizeConfig": "gatys.options",
     "TransformerNet": "johnson.models",
     "VGGFeatures": "stylekit.networks.vgg",
+    "draft": "stylekit.pictures.brush",
     "images": "stylekit.pictures",
     "load_generator": "cyclegan.translate",
     "load_network": "johnson.stylize",

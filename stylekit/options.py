@@ -85,6 +85,9 @@ class PictureOptions:
     preserve_color: Annotated[bool, also("--preserve-colour")] = False
     """Keep the colors of the photograph: only its luminance changes."""
 
+    draft: bool = False
+    """Paint the photograph with brush strokes before the network sees it. For pictures, not for videos."""
+
     stroke_size: float = 1.0
     """Size of the strokes. 2 paints at half the size, and enlarges with the photograph's detail; 0.5 is finer."""
 

@@ -1,14 +1,12 @@
 """Paint a photograph with brush strokes: a draft, which a network can finish.
 
-Layers of curved strokes, broad to fine, each stroke of one color (Haeberli 1990, "Paint by numbers"; Hertzmann 1998,
-"Painterly rendering with curved brush strokes of multiple sizes"). Finer layers add strokes only where the picture
-still differs from the photograph. Strokes follow the edges of the photograph (Kang, Lee and Chui 2007, "Coherent line
-drawing", smooth the direction of edges like this); in flat regions, they follow the edges around, and they end at edges
-(Litwinowicz 1997, "Processing images and video for an impressionist effect").
+Layers of curved strokes, broad to fine, each stroke of one color (Haeberli 1990; Hertzmann 1998, "Painterly rendering
+with curved brush strokes of multiple sizes"). Finer layers paint only where the picture still differs from the
+photograph. Strokes follow edges, in flat regions those around (Kang et al. 2007), and end at them (Litwinowicz 1997).
 
-We depart from Hertzmann in three ways. Strokes are traced all at once instead of one by one, in both directions from
-their seeds. The distance to the next edge limits their widths, so that broad strokes leave contours and small objects
-to narrow ones. In a layer, strokes that differ most from their surroundings come last.
+We depart from Hertzmann in three ways. Strokes are traced all at once, in both directions from their seeds. The
+distance to the next edge limits their widths, so that broad strokes leave contours and small objects to narrow ones.
+In a layer, strokes that differ most from their surroundings come last.
 """
 
 from __future__ import annotations
@@ -33,20 +31,11 @@ _Points: TypeAlias = NDArray[np.complex64]
 _LAYERS = ((18.0, 0.0), (11.0, 5.0), (6.5, 7.0), (3.8, 9.0), (2.0, 12.0))
 """Widths of strokes in pixels for a longer side of 640, and the errors in Lab that call for them."""
 
-_LENGTH = 8
-"""Largest length of a stroke in widths, on both sides of its seed together."""
-
-_STEP = 0.8
-"""Distance of the points of a stroke, in widths."""
-
-_TOLERANCE = 10.0
-"""Largest difference in Lab between the color under the seed and another one under the stroke."""
-
-_RIDGES = 4.0
-"""Strokes from this width on, in the same pixels and in real ones, show the ridges that the bristles leave."""
-
-_SHIFT = 4
-"""Fractional bits of the coordinates that OpenCV draws."""
+_LENGTH = 8  # Largest length of a stroke in widths, on both sides of its seed together.
+_STEP = 0.8  # Distance of the points of a stroke, in widths.
+_TOLERANCE = 10.0  # Largest difference in Lab between the color under the seed and another one under the stroke.
+_RIDGES = 4.0  # From this width on, in the same pixels and in real ones, strokes show the ridges that bristles leave.
+_SHIFT = 4  # Fractional bits of the coordinates that OpenCV draws.
 
 
 class _Seeds(NamedTuple):
@@ -213,9 +202,8 @@ def _vary(strokes: _Strokes, seeds: _Seeds, drift: _Array, amount: float) -> NDA
     chroma = chroma * (1 + 0.15 * amount * vivid) * np.exp(1j * turn)
     lighter = 6 * amount * lighter
     varied = np.stack([lightness + lighter, chroma.real, chroma.imag + 0.6 * lighter], 1)
-    return np.rint(cv2.cvtColor(varied[None].astype(np.float32), cv2.COLOR_LAB2RGB)[0].clip(0, 1) * 255).astype(
-        np.uint8
-    )
+    rgb = cv2.cvtColor(varied[None].astype(np.float32), cv2.COLOR_LAB2RGB)[0]
+    return np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
 
 
 def _draw(canvas: NDArray[np.uint8], strokes: _Strokes, colors: NDArray[np.uint8], ridges: _Seeds | None) -> None:
