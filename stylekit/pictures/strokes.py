@@ -49,14 +49,15 @@ def render(
 def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float = 1.0) -> Tensor:
     """Paint a draft with brush strokes, let a network paint over it, and keep half of the texture of the draft.
 
-    The strokes of a draft grow with the picture, so the network sees at most 640 px at stroke size 1 and enlarges.
+    The strokes of a draft grow with the picture. The network therefore runs on a longer side of at most 640 px divided
+    by the stroke size, where its strokes fit those of the draft, and its result is enlarged.
     """
     longer = max(photograph.shape[2:])
     pictures = (images.to_image(picture) for picture in photograph.split(1))
     drafts = [images.to_tensor(brush.draft(picture, stroke_size=stroke_size)) for picture in pictures]
     draft = torch.cat(drafts).to(photograph)
     change = with_stroke_size(draft, network, stroke_size * max(1, longer / 640)) - draft
-    # The strokes of a network hide those of the draft: its colors are kept whole, and its texture by half.
+    # All colors of the network are kept, but only half of its texture, which hides the strokes of the draft.
     small = [max(1, round(80 * side / longer)) for side in photograph.shape[2:]]
     resize = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
     colors = resize(resize(change, small), photograph.shape[2:])
