@@ -2,7 +2,7 @@
 
 python benchmarks/gallery.py [PICTURE ...] [-o docs]
 
-PICTURE: before-after, detail, methods, johnson, objectives, back, own-style or check. The default is all.
+PICTURE: before-after, detail, methods, johnson, objectives, back, draft, own-style or check. The default is all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gatys.styles import load_preset
 from gatys.stylize import build_network
 from gatys.stylize import stylize as optimize
 from johnson.stylize import load_network, stylize
-from stylekit.pictures import images
+from stylekit.pictures import brush, images
 from stylekit.pictures.sheet import contact_sheet
 
 CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, _ = PHOTOGRAPHS = tuple(
@@ -99,6 +99,16 @@ def back() -> Image.Image:
     return contact_sheet([row], ["painting", "photograph"] * 2, 240)
 
 
+def draft() -> Image.Image:
+    generator = load_generator()
+    rows = []
+    for path in (ROCKET, CHINA, CHELSEA):
+        photograph = load(path, 640)
+        paintings = (translate(photograph, generator, draft=draft) for draft in (False, True))
+        rows.append([photograph, brush.draft(photograph), *paintings])
+    return contact_sheet(rows, ["photograph", "draft", "without --draft", "with --draft"], 260)
+
+
 def own_style() -> Image.Image:
     """The mosaic that `recipes/mosaic.py` draws, and what the network that learned it makes of two photographs."""
     row = [runpy.run_path(str(ROOT / "recipes" / "mosaic.py"))["draw"]()]
@@ -120,7 +130,7 @@ def check() -> Image.Image:
 
 PICTURES: dict[str, Callable[[], Image.Image]] = {
     function.__name__.replace("_", "-"): function
-    for function in (before_after, detail, methods, johnson, objectives, back, own_style, check)
+    for function in (before_after, detail, methods, johnson, objectives, back, draft, own_style, check)
 }
 
 

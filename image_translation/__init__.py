@@ -16,6 +16,7 @@ from johnson.stylize import load_network, stylize
 from stylekit import __version__
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.pictures import images
+from stylekit.pictures.brush import draft
 
 __all__ = [
     "Generator",
@@ -23,6 +24,7 @@ __all__ = [
     "TransformerNet",
     "VGGFeatures",
     "__version__",
+    "draft",
     "images",
     "load_generator",
     "load_network",

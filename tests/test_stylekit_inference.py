@@ -54,7 +54,7 @@ def levels(a, b):
 def test_both_functions_have_the_same_arguments():
     ours, theirs = (list(inspect.signature(function).parameters.values()) for function in (translate, stylize))
     assert ours[2:] == theirs[2:] and ours[0] == theirs[0]
-    assert [p.name for p in ours[2:]] == ["stroke_size", "strength", "preserve_color", "tile", "smoothing"]
+    assert [p.name for p in ours[2:]] == ["stroke_size", "strength", "preserve_color", "draft", "tile", "smoothing"]
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[2:])
 
 
@@ -140,6 +140,15 @@ def test_the_command_writes_the_output_of_the_function(command, method):
     # The command may use another memory format, which changes rounding errors.
     difference = levels(Image.open("out.png"), expected)
     assert difference.max() <= 1 and np.mean(difference != 0) < 0.01
+
+
+def test_a_draft_is_for_pictures(command, method, capsys, pictures):
+    function, network = method
+    video = write_video(Path("clip.mp4"), [np.asarray(pictures[0].resize((64, 48)))])
+    assert command("photos/a.jpg", video, "-o", "out", "--draft", "--format", "png") == 1
+    assert "draft is for pictures, not for videos" in capsys.readouterr().err
+    expected = function("photos/a.jpg", network, draft=True)
+    assert levels(Image.open("out/a.png"), expected).max() <= 1 and not Path("out/clip.mp4").exists()
 
 
 def test_existing_results_are_kept_and_noticed_before_a_network_is_loaded(command, capsys):

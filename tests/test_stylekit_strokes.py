@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from stylekit.pictures import images
-from stylekit.pictures.strokes import render, with_stroke_size
+from stylekit.pictures.brush import draft
+from stylekit.pictures.strokes import render, with_draft, with_stroke_size
 
 
 @pytest.fixture
@@ -41,6 +42,32 @@ def test_broad_strokes_are_painted_on_a_smaller_picture(photograph, stroke_size,
 
     assert render(photograph, network, stroke_size=stroke_size).shape == photograph.shape
     assert sizes == [painted]
+
+
+def test_a_network_paints_over_a_draft_whose_strokes_fit(photograph):
+    sizes = []
+
+    def network(picture):
+        sizes.append(tuple(picture.shape[2:]))
+        return picture
+
+    drafts = torch.cat([images.to_tensor(draft(images.to_image(x))) for x in (photograph, photograph.flip(3))])
+    painted = render(torch.cat([photograph, photograph.flip(3)]), network, draft=True)
+    torch.testing.assert_close(painted, drafts)
+    broad = images.to_tensor(draft(images.to_image(photograph), stroke_size=2))
+    assert (render(photograph, network, stroke_size=2, draft=True) - broad).abs().mean() < 0.02
+    with_draft(resized(photograph, 504, 672), network)
+    assert sizes == [(90, 120), (45, 60), (480, 640)]
+
+
+def test_colors_of_the_network_replace_those_of_the_draft_and_texture_by_half(photograph):
+    photograph = resized(photograph, 360, 480)
+    stripes = torch.tensor([0.1, -0.1]).repeat(240)
+    drafted, lighter, striped = (with_draft(photograph, lambda x, y=y: x + y) for y in (0, 0.1, stripes))
+    inside = (drafted > 0.1) & (drafted < 0.9)
+    torch.testing.assert_close((lighter - drafted)[inside], torch.full([int(inside.sum())], 0.1))
+    change = (striped - drafted)[inside] / stripes.expand_as(drafted)[inside]
+    torch.testing.assert_close(change, torch.full_like(change, 0.5), atol=0.05, rtol=0)
 
 
 def resized(picture, *size):

@@ -29,6 +29,7 @@ class RenderOptions(TypedDict, total=False):
     stroke_size: float
     strength: float
     preserve_color: bool
+    draft: bool
     tile: int | None
     smoothing: Smoothing | None
 
@@ -41,16 +42,19 @@ def apply_network(
     stroke_size: float,
     strength: float,
     preserve_color: bool,
+    draft: bool,
     tile: int | None,
     smoothing: Smoothing | None,
 ) -> Tensor | Image.Image:
     """The common part of `translate` and `stylize`, which document the arguments."""
+    if draft and smoothing is not None:
+        raise ValueError("draft is for pictures, not for videos and animations: strokes change from frame to frame")
     weight = next(network.parameters())
     batch = to_batch(image, weight.device, weight.dtype)
     if smoothing is not None:
         smoothing.start_frame(batch)
     run = functools.partial(run_tiled, tile=tile, smoothing=smoothing)
-    return like(image, render(batch, lambda x: forward(x, network, run), stroke_size, strength, preserve_color))
+    return like(image, render(batch, lambda x: forward(x, network, run), stroke_size, strength, preserve_color, draft))
 
 
 def process_with_network(
@@ -69,7 +73,7 @@ def process_with_network(
         network: It is moved to `device`.
     """
     network = to_device(network, device)
-    look = {name: getattr(options, name) for name in ("stroke_size", "strength", "preserve_color")}
+    look = {name: getattr(options, name) for name in ("stroke_size", "strength", "preserve_color", "draft")}
 
     def process_frames() -> Process:
         smoothing = Smoothing(options.smoothing)

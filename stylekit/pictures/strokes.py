@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from stylekit.options import STROKE_SIZES
+from stylekit.pictures import brush, images
 from stylekit.pictures.color import local_mean, luma, with_luma_of
 
 
@@ -19,6 +20,7 @@ def render(
     stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
+    draft: bool = False,
 ) -> Tensor:
     """Run a network on a photograph, and combine the result with it.
 
@@ -28,16 +30,38 @@ def render(
         stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Combine the chroma of the photograph with the luminance of the painting.
+        draft: Paint the photograph with brush strokes before the network sees it; see `with_draft`.
 
     Raises:
         ValueError: The strength or the stroke size is out of range.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be in [0, 1], got {strength}")
-    painting = network(photograph) if stroke_size == 1 else with_stroke_size(photograph, network, stroke_size)
+    least, largest = STROKE_SIZES
+    if not least <= stroke_size <= largest:
+        raise ValueError(f"stroke size must be in [{least:g}, {largest:g}], got {stroke_size}")
+    painting = (with_draft if draft else with_stroke_size)(photograph, network, stroke_size)
     if preserve_color:
         painting = with_luma_of(painting, photograph)
     return torch.lerp(photograph, painting, strength)
+
+
+def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float = 1.0) -> Tensor:
+    """Paint a draft with brush strokes, let a network paint over it, and keep half of the texture of the draft.
+
+    The strokes of a draft grow with the picture. The network therefore runs on a longer side of at most 640 px divided
+    by the stroke size, where its strokes fit those of the draft, and its result is enlarged.
+    """
+    longer = max(photograph.shape[2:])
+    pictures = (images.to_image(picture) for picture in photograph.split(1))
+    drafts = [images.to_tensor(brush.draft(picture, stroke_size=stroke_size)) for picture in pictures]
+    draft = torch.cat(drafts).to(photograph)
+    change = with_stroke_size(draft, network, stroke_size * max(1, longer / 640)) - draft
+    # All colors of the network are kept, but only half of its texture, which hides the strokes of the draft.
+    small = [max(1, round(80 * side / longer)) for side in photograph.shape[2:]]
+    resize = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
+    colors = resize(resize(change, small), photograph.shape[2:])
+    return (draft + torch.lerp(change, colors, 0.5)).clamp(0, 1)
 
 
 def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float) -> Tensor:
@@ -47,9 +71,8 @@ def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], st
     by how strongly the painting follows the photograph there: the slope of the local linear regression of the one on
     the other, as in the guided filter (He et al. 2010), between 0 and 1.
     """
-    least, largest = STROKE_SIZES
-    if not least <= stroke_size <= largest:
-        raise ValueError(f"stroke size must be in [{least:g}, {largest:g}], got {stroke_size}")
+    if stroke_size == 1:
+        return network(photograph)
     height, width = photograph.shape[2:]
     resized = _resize(photograph, max(1, round(height / stroke_size)), max(1, round(width / stroke_size)))
     painted = network(resized)
