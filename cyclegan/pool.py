@@ -13,6 +13,11 @@ class ImagePool:
 
     Args:
         size: Number of pictures to keep; 50 in the paper. 0 disables the pool.
+
+    Examples:
+        >>> pool = ImagePool(50)
+        >>> pool(torch.zeros(2, 3, 8, 8)).shape  # As many pictures as were given.
+        torch.Size([2, 3, 8, 8])
     """
 
     def __init__(self, size: int = 50) -> None:
