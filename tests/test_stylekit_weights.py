@@ -177,3 +177,15 @@ def test_a_network_that_would_paint_black_is_refused(tmp_path):
     weights.save(network, tmp_path)
     with pytest.raises(ValueError, match=r"model\.1\.weight is infinite or NaN"):
         weights.load(Generator, tmp_path, "a generator", "a run")
+
+
+def test_safetensors_that_cannot_be_read_are_one_line(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.safetensors: truncated or damaged"):
+        weights.load_tensors(tmp_path / "a.safetensors")
+
+
+def test_safetensors_of_very_many_names_are_refused_at_once(tmp_path):
+    save_file({f"layer.{i}.weight": torch.zeros(1) for i in range(30_000)}, tmp_path / "many.safetensors")
+    with pytest.raises(ValueError, match=r"many\.safetensors: damaged, or has too many tensors \(a header of 2,"):
+        weights.load_tensors(tmp_path / "many.safetensors")

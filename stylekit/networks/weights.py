@@ -32,6 +32,9 @@ if not BUNDLED.is_dir():
 
 _FILES = ("config.json", "model.safetensors")
 
+_LONGEST_HEADER = 10**6
+"""Bytes of the names and shapes of a safetensors file: of some 10,000 tensors; more can take seconds to read."""
+
 
 class Network(
     nn.Module, PyTorchModelHubMixin, library_name="image-translation", license="mit", tags=["image-to-image"]
@@ -245,6 +248,9 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}")
+        with path.open("rb") as file:
+            if (header := int.from_bytes(file.read(8), "little")) > _LONGEST_HEADER:
+                raise ValueError(f"{path}: damaged, or has too many tensors (a header of {header:,} bytes)")
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError, LookupError) as error:

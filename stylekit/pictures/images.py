@@ -11,6 +11,7 @@ import ctypes
 import functools
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Collection, Iterator
@@ -49,7 +50,7 @@ DEEP = ("PNG", "TIFF")
 _READABLE = (*dict.fromkeys(FORMATS.values()), "GIF")
 """Formats accepted in a file whatever its suffix: on the web, GIFs often have another one."""
 
-MAX_PIXELS = 180_000_000
+MAX_PIXELS = 178_956_970  # What Pillow itself allows: twice its `MAX_IMAGE_PIXELS`.
 MAX_SIDE = 65_535
 """Larger pictures are refused, since a file of a few kilobytes can expand to gigabytes. JPEG allows the same sides."""
 
@@ -66,6 +67,13 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 """The color profile of sRGB, which says so in a file."""
+
+_DISPLAY_P3 = {
+    b"rXYZ": struct.pack(">3i", 33759, 15807, -69),
+    b"gXYZ": struct.pack(">3i", 19135, 45367, 2745),
+    b"bXYZ": struct.pack(">3i", 10296, 4363, 51385),
+}
+"""Tags of the color profile of Display P3 that differ from sRGB."""
 
 
 def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
@@ -115,6 +123,8 @@ def decode(path: str | Path) -> Iterator[Image.Image]:
             raise FileNotFoundError(f"no picture {path}")
         with Image.open(path, formats=_readable(path)) as image:
             _check(image, path)
+            if image.format == "PNG":
+                _set_png_profile(image, path)
             yield image
     except FileNotFoundError:
         raise
@@ -247,7 +257,7 @@ def _encode_deep(
 
     channels = [(picture * 65535).round().to(torch.int32).permute(1, 2, 0).cpu().numpy()[..., ::-1]]
     channels += [] if alpha is None else [np.asarray(alpha, dtype=np.int32)[..., None] * 257]
-    options = [cv2.IMWRITE_TIFF_COMPRESSION, 8]  # Deflate.
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, 8] if kind == "TIFF" else []  # Deflate.
     _, encoded = cv2.imencode(f".{kind.lower()}", np.concatenate(channels, 2).astype(np.uint16), options)
     content = encoded.tobytes()
     if kind == "TIFF":
@@ -303,6 +313,30 @@ def _check(image: Image.Image, path: Path) -> None:
             raise ValueError("16-bit gray TIFF in which 0 is white; save it with 0 as black")
 
 
+def _set_png_profile(image: Image.Image, path: Path) -> None:
+    """Make a profile of the numbers by which a PNG may describe its colors: cICP (sRGB, Display P3), else gAMA."""
+    with path.open("rb") as file:
+        code = re.search(rb"\x00\x00\x00\x04cICP([\x01\x0c])\x0d\x00\x01", file.read(4096))
+    gamma = image.info.get("gamma", 0)
+    if code:
+        image.info["icc_profile"] = _srgb_with({} if code[1] == b"\x01" else _DISPLAY_P3)
+    # libpng, too, takes 5 % about the gamma of sRGB for sRGB.
+    elif {"icc_profile", "srgb"}.isdisjoint(image.info) and 0.1 < gamma < 10 and abs(gamma * 2.2 - 1) > 0.05:
+        profile = _srgb_with({b"rTRC": struct.pack(">2H5i", 3, 0, round(65536 / gamma), 65536, 0, 65536, 0)})
+        if is_gray(image):
+            profile = profile[:16] + b"GRAY" + profile[20:].replace(b"rTRC", b"kTRC")
+        image.info["icc_profile"] = profile
+
+
+def _srgb_with(tags: dict[bytes, bytes]) -> bytes:
+    """The profile of sRGB with other values of some tags; the three transfer functions are stored once."""
+    profile = SRGB
+    for name, value in tags.items():
+        start = int.from_bytes(profile[profile.index(name) + 4 :][:4], "big") + 8
+        profile = profile[:start] + value + profile[start + len(value) :]
+    return profile
+
+
 @functools.cache
 def _silence_libtiff() -> None:
     """Stop libtiff from writing about damaged files to standard error, besides Pillow's exception."""
@@ -325,6 +359,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image
 
 
+def is_gray(image: Image.Image) -> bool:
+    """Whether a picture has no colors, by its mode."""
+    return image.mode.startswith("I") or image.mode in ("1", "L", "LA")
+
+
 def alpha_of(image: Image.Image) -> Image.Image | None:
     """The alpha channel, in mode L; None for an opaque picture."""
     key = image.info.get("transparency")
@@ -338,12 +377,19 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile:
         return image
+    gray = image.mode == "L"
+    # LittleCMS changes grays by a rough table unless told otherwise, which is slow; so convert 256 of them.
+    colors = Image.fromarray(np.arange(256, dtype=np.uint8)[None]) if gray else image
+    flags = ImageCms.Flags.NOOPTIMIZE if gray else ImageCms.Flags.NONE
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(colors, source, target, outputMode="RGB", flags=flags)
     except (ImageCms.PyCMSError, OSError):
         return image
-    return converted if converted is not None else image
+    if converted is None:
+        return image
+    return image.point(list(converted.getchannel("R").tobytes())) if gray else converted
 
 
 def _from_deep_gray(image: Image.Image) -> Image.Image:

@@ -159,6 +159,11 @@ def process_files(
                     outcome = writer.submit(_write, job, photograph, painting)
             except (ValueError, FileNotFoundError) as error:  # Damaged or vanished.
                 outcome = writer.submit(Outcome, job, error=str(error))
+            except ModuleNotFoundError as error:
+                if error.name != "av":
+                    raise
+                missing = 'videos need PyAV; install it: pip install "image-translation[video]"'
+                outcome = writer.submit(Outcome, job, error=f"{job.source}: {missing}")
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise

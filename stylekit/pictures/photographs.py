@@ -5,15 +5,16 @@ Pillow reads 16 bits per channel as 8 if there are colors, and applies color pro
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 from torch import Tensor
-from torch.nn import functional
 
 from stylekit.pictures import images
 from stylekit.pictures.animations import is_animated
@@ -64,7 +65,7 @@ def load(path: str | Path, size: int | None = None) -> Photograph:
         image, alpha = images.to_rgb(upright), images.alpha_of(upright)
         exif, animated = kept_exif(opened), is_animated(opened)
         # After Pillow, which refuses damaged files; OpenCV would print what it does not like about them.
-        deep = _read_deep(path, upright, image, alpha) if _is_deep(opened, path) else None
+        deep = _read_deep(path, opened, upright, image, alpha) if _is_deep(opened, path) else None
     if deep is not None:
         channels = (images.resize(Image.fromarray(channel), size) for channel in np.moveaxis(deep, 2, 0))
         deep = np.stack([np.asarray(channel) for channel in channels], axis=2).clip(0, 1)
@@ -106,34 +107,92 @@ def _is_deep(image: Image.Image, path: Path) -> bool:
 
 
 def _read_deep(
-    path: Path, upright: Image.Image, image: Image.Image, alpha: Image.Image | None
+    path: Path, opened: Image.Image, upright: Image.Image, image: Image.Image, alpha: Image.Image | None
 ) -> NDArray[np.float32] | None:
     """The pixels of a file with 16 bits per channel, upright, in sRGB, on white; None if OpenCV misreads them."""
     import cv2
 
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
+    content = path.read_bytes()
+    orientation = None  # OpenCV turns a TIFF.
+    if opened.format == "PNG":
+        content, orientation = _pixel_chunks(content), opened.getexif().get(ExifTags.Base.Orientation)
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if pixels is None:
         return None
-    colors = _to_srgb(pixels[..., ::-1].astype(np.float32) / np.float32(65535), upright)
+    if orientation in (3, 4, 6, 7):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 7, 8):
+        pixels = pixels[:, ::-1]
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if pixels.dtype != np.uint16 or pixels.shape[:2] != (image.height, image.width):
+        return None
+    colors = _to_srgb(pixels[..., ::-1], upright)
     if alpha is not None:
         opacity = np.asarray(alpha, dtype=np.float32)[..., None] / np.float32(255)
         colors = colors * opacity + (1 - opacity)
-    return None if np.abs(colors * 255 - np.asarray(image)).mean() > _MISREAD else colors
+    return colors if np.abs(colors * 255 - np.asarray(image)).mean() <= _MISREAD else None
 
 
-def _to_srgb(colors: NDArray[np.float32], image: Image.Image) -> NDArray[np.float32]:
-    """Apply the color profile of a picture to colors in [0, 1] by interpolating in a table that Pillow converts."""
-    profile = image.info.get("icc_profile")
-    if not profile:
+def _pixel_chunks(content: bytes) -> bytes:
+    """A PNG file without metadata and other chunks about which libpng would write warnings to standard error."""
+    kept, start = [content[:8]], 8
+    while start < len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+        if content[start + 4 : start + 8] in (b"IHDR", b"IDAT", b"IEND"):
+            kept.append(content[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _to_srgb(pixels: NDArray[Any], image: Image.Image) -> NDArray[np.float32]:
+    """Pixels with 16 bits to colors in [0, 1], by the color profile of their picture."""
+    colors, profile = pixels.astype(np.float32) / np.float32(65535), image.info.get("icc_profile", b"")
+    gray = images.is_gray(image)
+    if profile[16:20] != (b"GRAY" if gray else b"RGB "):
         return colors
-    gray = image.mode.startswith("I") or image.mode in ("L", "LA")
-    steps = np.arange(0, 256, 1 if gray else 5, dtype=np.uint8)
-    grid = steps[None] if gray else np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(52, -1, 3)
-    table = Image.fromarray(np.ascontiguousarray(grid))
-    table.info["icc_profile"] = profile
-    converted = np.asarray(images.to_rgb(table), dtype=np.float32) / 255
-    if gray:
-        return np.interp(colors, steps / 255, converted[0].mean(1)).astype(np.float32)
-    cube = torch.from_numpy(converted).view(1, 52, 52, 52, 3).permute(0, 4, 1, 2, 3)
-    points = torch.from_numpy(colors[..., ::-1] * 2 - 1)[None, None]
-    return functional.grid_sample(cube, points, align_corners=True)[0, :, 0].permute(1, 2, 0).numpy()
+    try:
+        tags = _tags(profile)
+        if profile[20:24] != b"XYZ " or any(name[:3] in (b"A2B", b"D2B") for name in tags):
+            raise ValueError("defined by tables")
+        curves = [_curve(tags[name]) for name in ([b"kTRC"] * 3 if gray else [b"rTRC", b"gTRC", b"bTRC"])]
+        to_linear = np.eye(3) if gray else np.linalg.solve(_colorants(_tags(images.SRGB)), _colorants(tags))
+    except (ValueError, LookupError, struct.error, np.linalg.LinAlgError):
+        # LittleCMS converts the upper 8 bits; the others are small enough to be added as they are.
+        coarse = Image.fromarray((pixels >> 8).astype(np.uint8))
+        rest = colors - np.asarray(coarse, dtype=np.float32) / np.float32(255)
+        coarse.info["icc_profile"] = profile
+        return (np.asarray(images.to_rgb(coarse), dtype=np.float32) / np.float32(255) + rest).clip(0, 1)
+    linear = np.stack([np.take(curve, pixels[..., i]) for i, curve in enumerate(curves)])
+    for i, row in enumerate(to_linear.astype(np.float32)):
+        light = np.tensordot(row, linear, 1).clip(0, 1)
+        colors[..., i] = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return colors
+
+
+def _tags(profile: bytes) -> dict[bytes, memoryview]:
+    """The tags of an ICC profile."""
+    view = memoryview(profile)
+    directory = view[132 : 132 + 12 * int.from_bytes(view[128:132], "big")]
+    return {name: view[start : start + size] for name, start, size in struct.iter_unpack(">4sII", directory)}
+
+
+def _colorants(tags: dict[bytes, memoryview]) -> NDArray[np.float64]:
+    """The matrix from linear RGB to XYZ."""
+    return np.stack([np.frombuffer(tags[name][8:20], ">i4") for name in (b"rXYZ", b"gXYZ", b"bXYZ")], 1) / 65536
+
+
+def _curve(tag: memoryview) -> NDArray[np.float32]:
+    """The transfer function of an ICC profile (ICC.1:2022, 10.6 and 10.18): light for each value of 16 bits."""
+    x = np.arange(65536) / 65535
+    if bytes(tag[:4]) == b"curv":
+        table = np.frombuffer(tag[12 : 12 + 2 * int.from_bytes(tag[8:12], "big")], ">u2")
+        if len(table) > 1:
+            return np.interp(x, np.linspace(0, 1, len(table)), table / 65535).astype(np.float32)
+        return (x ** (table[0] / 256) if len(table) else x).astype(np.float32)
+    # The types that are in use.
+    count = {b"para\0\0": 1, b"para\0\3": 5, b"para\0\4": 7}[bytes(tag[:4]) + bytes(tag[8:10])]
+    given: list[float] = (np.frombuffer(tag[12 : 12 + 4 * count], ">i4") / 65536).tolist()
+    g, a, b, c, d, e, f = given + [1, 1, 0, 0, 0, 0, 0][len(given) :]
+    with np.errstate(all="ignore"):
+        return np.where(x >= d, (a * x + b) ** g + e, c * x + f).astype(np.float32)

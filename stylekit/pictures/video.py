@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -26,6 +27,12 @@ from stylekit.pictures import images
 
 BT709 = LIMITED = 1
 """FFmpeg's codes for the color space of HD video and for the value range 16 to 235."""
+
+_MATROSKA = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+"""Ids of the header and of the segment, which has everything else."""
+
+_MP4 = b"ftyp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx", b"styp"
+"""Kinds of boxes, of which a file consists."""
 
 
 def process_video(
@@ -53,25 +60,30 @@ def process_video(
     """
     source, target = Path(source), Path(target)
     first: tuple[Image.Image, Image.Image] | None = None
-    _check_complete(source)
     with (
         _open(source) as reader,
         atomic_write(target) as file,
         av.open(file, "w", format=images.VIDEOS[target.suffix.lower()]) as writer,
         tqdm(total=reader.streams.video[0].frames or None, unit="frame", leave=False, disable=None, delay=1) as bar,
     ):
-        video = reader.streams.video[0]
+        video, is_avi = reader.streams.video[0], reader.format.name == "avi"
         audio = _copy_audio_streams(reader, writer, target)
         output: VideoStream | None = None
         pending: list[Packet[Any]] = []
+        decoding_times: deque[int | None] = deque()
+        last = -1
         for packet in reader.demux([video, *audio]):
             frames: list[VideoFrame] = []
             if packet.stream is video:
+                decoding_times.append(packet.dts)
                 frames = cast("list[VideoFrame]", packet.decode())
             elif packet.dts is not None:
                 packet.stream = audio[packet.stream]
                 pending.append(packet)
             for frame in frames:
+                # AVI stores when to decode a frame, not when to show it: the first shown is the first in time.
+                time = decoding_times.popleft() if is_avi and decoding_times else frame.pts
+                last = frame.pts = last + 1 if time is None else max(last + 1, time)
                 before = _to_image(frame, size)
                 after = images.to_image(process(images.to_tensor(before).to(device)))
                 first = first or (before, after)
@@ -89,23 +101,30 @@ def process_video(
 
 
 def _check_complete(source: Path) -> None:
-    """Refuse a video of which a second and a twentieth are missing: its result would be shorter without a word."""
-    with _open(source) as reader:
-        stream = reader.streams.video[0]
-        expected = float(reader.duration / av.time_base) if reader.duration else 0.0
-        frames, end = 0, 0.0
-        start = float((stream.start_time or 0) * (stream.time_base or 0))
-        for packet in reader.demux(stream):
-            if packet.pts is not None and packet.time_base is not None:
-                frames += 1
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
-        # Sound may be longer than the pictures, so a difference alone is no proof.
-        audio_ends = [float(s.duration * s.time_base) for s in reader.streams.audio if s.duration and s.time_base]
-        missing = stream.frames - frames > max(1, stream.frames / 20)
-        short = not audio_ends and expected - end > max(1.0, expected / 20)
-    if missing or short:
-        readable = f"{frames} frames, {end:.1f} of {expected:.1f} s, can be read"
-        raise ValueError(f"{source}: truncated: {readable}; repair it, for example with `ffmpeg -i FILE -c copy NEW`")
+    """Refuse a file that ends before its container says: the result would be shorter without a word."""
+    size, end = source.stat().st_size, 0
+    with source.open("rb") as file:
+        while end < size:
+            file.seek(end)
+            head = file.read(16).ljust(16, b"\0")
+            if head[:4] == b"RIFF":  # AVI
+                end += 8 + int.from_bytes(head[4:8], "little")
+            elif head[:4] in _MATROSKA and head[4]:
+                width = 9 - head[4].bit_length()
+                length = int.from_bytes(head[4 : 4 + width], "big") - (1 << 7 * width)
+                if length == (1 << 7 * width) - 1:
+                    return  # Recorded without an end.
+                end += 4 + width + length
+            elif head[4:8] in _MP4:
+                length = int.from_bytes(head[:4], "big")
+                end += max(8, int.from_bytes(head[8:], "big") if length == 1 else length or size - end)
+            else:
+                return  # What a camera appended.
+    if end > size + 8:  # Some programs count the first eight bytes twice.
+        raise ValueError(
+            f"{source}: truncated: has {size:,} of {end:,} bytes; repair it, for example with "
+            "`ffmpeg -i FILE -c copy NEW`"
+        )
 
 
 @contextmanager
@@ -113,6 +132,7 @@ def _open(source: Path) -> Iterator[InputContainer]:
     """Open a video and convert FFmpeg's errors to ValueError with a one-line message."""
     if not source.is_file():
         raise ValueError(f"{source}: not a file")
+    _check_complete(source)
     try:
         # Without "file:", FFmpeg takes "Trip: day 1.mp4" for an address.
         with av.open(f"file:{source}") as reader:
@@ -147,7 +167,8 @@ def _add_video_stream(writer: OutputContainer, target: Path, source: VideoStream
     if target.suffix.lower() == ".webm":
         stream = writer.add_stream("libvpx-vp9", rate, {"crf": "24", "b": "0", "row-mt": "1"})
     else:
-        stream = writer.add_stream("libx264", rate, {"crf": "18"})
+        without = {"bf": "0"} if target.suffix.lower() == ".avi" else {}  # B-frames, whose order AVI cannot store.
+        stream = writer.add_stream("libx264", rate, {"crf": "18", **without})
     stream.width, stream.height = first.width // 2 * 2, first.height // 2 * 2
     stream.pix_fmt = "yuv420p"
     stream.codec_context.time_base = source.time_base or 1 / rate
