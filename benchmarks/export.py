@@ -33,7 +33,7 @@ def main() -> None:
     image = picture.permute(0, 3, 1, 2).float() / 255
     variants = {
         "onnxruntime": lambda: session.run(None, {"picture": picture.numpy()}),
-        "PyTorch": lambda: translate(image, generator),
+        "PyTorch": lambda: translate(image, generator, draft=False),
     }
     print(describe_machine(torch.device("cpu")), f"onnxruntime {onnxruntime.__version__}.")
     seconds = alternate(variants, args.rounds, time.process_time)

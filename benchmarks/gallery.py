@@ -106,7 +106,7 @@ def draft() -> Image.Image:
         photograph = load(path, 640)
         paintings = (translate(photograph, generator, draft=draft) for draft in (False, True))
         rows.append([photograph, brush.draft(photograph), *paintings])
-    return contact_sheet(rows, ["photograph", "draft", "without --draft", "with --draft"], 260)
+    return contact_sheet(rows, ["photograph", "draft", "--draft off", "--draft on"], 260)
 
 
 def own_style() -> Image.Image:

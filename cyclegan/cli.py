@@ -84,7 +84,7 @@ def export(config: options.ExportConfig) -> int:
     from cyclegan.translate import forward, load_generator, translate
 
     network = load_generator(config.weights, config.direction)
-    return cli.export_network(network, forward, translate, config, "cyclegan export")
+    return cli.export_network(network, forward, lambda x, n: translate(x, n, draft=False), config, "cyclegan export")
 
 
 def fetch(config: options.FetchConfig) -> int:

@@ -114,7 +114,7 @@ class Reference:
             kept = features.content_kept(before["relu4_1"], after["relu4_1"])
             output.add(content_kept=kept, halo=halo(fake, picture), **self._describe(fake, picture, after))
             if back is not None:
-                output.add(cycle_error=float((translate(fake, back) - picture).abs().mean()))
+                output.add(cycle_error=float((translate(fake, back, draft=False) - picture).abs().mean()))
             if first:
                 self.untranslated.add(content_kept=1.0, halo=halo(picture, picture))
                 self.untranslated.add(**self._describe(picture, picture, before))
@@ -188,9 +188,9 @@ def _progress(pictures: Iterable[Tensor], title: str) -> Iterable[Tensor]:
 
 
 def translated(inputs: Collection, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each picture and its translation."""
+    """Each picture and its translation by the network alone, without a draft."""
     for picture in _progress(inputs, "translate"):
-        yield picture, translate(picture, generator)
+        yield picture, translate(picture, generator, draft=False)
 
 
 def read_pairs(inputs: Collection, outputs: Mapping[Path, Path]) -> Iterator[tuple[Tensor, Tensor]]:

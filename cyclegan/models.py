@@ -48,6 +48,7 @@ class Generator(Network, tags=["cyclegan"]):
         super().__init__()
         ngf = config.ngf
         self.noise = config.noise
+        self.draft = config.draft
         self.noise_size = config.noise_size
         # Not made when it is needed: an export, which traces the first call, would keep an unusable one.
         tile = noise_tile(config.noise_size) if config.noise and config.noise_size > 1 else None

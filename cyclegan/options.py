@@ -74,6 +74,9 @@ class GeneratorConfig:
     keep_colors: float = 0.0
     """Fraction of the input's local color to preserve, for example 0.6; 0 disables it."""
 
+    draft: Annotated[bool, Hidden] = False
+    """In use, the network paints over a draft of brush strokes (`stylekit.pictures.brush`)."""
+
     keep_black: Annotated[bool, Hidden] = True
     """With `keep_colors`: the input shows through where it is black, instead of blotches."""
 

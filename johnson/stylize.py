@@ -30,7 +30,7 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
     stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
-    draft: bool = False,
+    draft: bool | None = None,
     tile: int | None = None,
     smoothing: Smoothing | None = None,
 ) -> Tensor | Image.Image:
@@ -47,7 +47,8 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colors of the photograph.
-        draft: Paint the photograph with brush strokes before the network sees it (see `with_draft`).
+        draft: Paint the photograph with brush strokes before the network sees it (see `with_draft`). None: as the
+            config of the network says.
         tile: Side of the tiles in pixels. None: as large as memory allows.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 

@@ -88,8 +88,8 @@ class PictureOptions:
     preserve_color: Annotated[bool, also("--preserve-colour")] = False
     """Keep the colors of the photograph: only its luminance changes."""
 
-    draft: bool = False
-    """Paint the photograph with brush strokes before the network sees it. For pictures, not for videos."""
+    draft: Switch = "auto"
+    """Paint pictures with brush strokes before the network sees them; videos never. auto: as its config.json says."""
 
     stroke_size: float = 1.0
     """Relative stroke width. 2 paints at half resolution, upscales and restores detail; 0.5 is finer."""

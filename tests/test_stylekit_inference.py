@@ -145,7 +145,7 @@ def test_the_command_writes_the_output_of_the_function(command, method):
 def test_a_draft_is_for_pictures(command, method, capsys, pictures):
     function, network = method
     video = write_video(Path("clip.mp4"), [np.asarray(pictures[0].resize((64, 48)))])
-    assert command("photos/a.jpg", video, "-o", "out", "--draft", "--format", "png") == 1
+    assert command("photos/a.jpg", video, "-o", "out", "--draft", "on", "--format", "png") == 1
     assert "draft is for pictures, not for videos" in capsys.readouterr().err
     expected = function("photos/a.jpg", network, draft=True)
     assert levels(Image.open("out/a.png"), expected).max() <= 1 and not Path("out/clip.mp4").exists()

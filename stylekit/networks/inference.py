@@ -29,7 +29,7 @@ class RenderOptions(TypedDict, total=False):
     stroke_size: float
     strength: float
     preserve_color: bool
-    draft: bool
+    draft: bool | None
     tile: int | None
     smoothing: Smoothing | None
 
@@ -42,11 +42,13 @@ def apply_network(
     stroke_size: float,
     strength: float,
     preserve_color: bool,
-    draft: bool,
+    draft: bool | None,
     tile: int | None,
     smoothing: Smoothing | None,
 ) -> Tensor | Image.Image:
     """The common part of `translate` and `stylize`, which document the arguments."""
+    if draft is None:
+        draft = smoothing is None and getattr(network, "draft", False)
     if draft and smoothing is not None:
         raise ValueError("draft is for pictures, not for videos and animations: strokes change from frame to frame")
     weight = next(network.parameters())
@@ -73,7 +75,8 @@ def process_with_network(
         network: It is moved to `device`.
     """
     network = to_device(network, device)
-    look = {name: getattr(options, name) for name in ("stroke_size", "strength", "preserve_color", "draft")}
+    look = {name: getattr(options, name) for name in ("stroke_size", "strength", "preserve_color")}
+    look["draft"] = {"auto": None, "on": True, "off": False}[options.draft]
 
     def process_frames() -> Process:
         smoothing = Smoothing(options.smoothing)

@@ -153,7 +153,7 @@ def copy_weights(copies: Iterable[tuple[torch.nn.Module, torch.nn.Module]], give
         expected = config_of(target)
         for name, value in config_of(source).items():
             other = expected.get(name)
-            may_differ = name in ("keep_colors", "keep_black", "noise_size") or (
+            may_differ = name in ("keep_colors", "keep_black", "noise_size", "draft") or (
                 name in ("noise", "limit") and bool(other) and (bool(value) or name == "limit")
             )
             if value != other and not may_differ:
