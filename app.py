@@ -4,9 +4,11 @@ It needs Gradio (extra `app`), and no internet. Pictures lie in one temporary fo
 """
 
 import contextlib
+import ctypes
 import functools
 import html
 import importlib.util
+import ipaddress
 import os
 import queue
 import signal
@@ -15,11 +17,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from stylekit import cli
 from stylekit.options import STROKE_SIZES, THREADS, check_at_least, default_is
@@ -27,6 +30,7 @@ from stylekit.options import STROKE_SIZES, THREADS, check_at_least, default_is
 if TYPE_CHECKING:
     from gradio import Blocks
     from PIL.Image import Image
+    from starlette.types import ASGIApp
     from torch import Tensor
 
 METHODS = {
@@ -52,6 +56,9 @@ SIZES = [256, 384, 512, 768, 1024]
 """Longer sides that Gatys paints; networks keep the size of the photograph."""
 BASE = 640
 """Longer side at which strokes of networks have their own size; they grow with larger photographs."""
+STRENGTHS = 0, 100
+STROKES = 0.5, 3
+"""Ranges of the sliders. A request that does not come from the page may ask for any number."""
 PREVIEW = 1280
 """Longer side of the pictures in the slider."""
 MINUTES = 30
@@ -59,6 +66,9 @@ MINUTES = 30
 
 NOTES = f"""Your picture stays on this server for {MINUTES} minutes at most and is used for nothing else. \
 Examples from scikit-learn and scikit-image: {"; ".join(EXAMPLES.values())}."""
+
+LARGE_MEMORY = threading.Lock()
+"""Held while a photograph is decoded or painted at full size, which takes up to two gigabytes."""
 
 CSS = """
 .gradio-container {max-width: 1160px !important; margin: 0 auto !important}
@@ -82,6 +92,9 @@ class PageConfig:
 
     port: int = 7860
     """Port to listen on."""
+
+    hosts: Annotated[tuple[str, ...], default_is("localhost, the name of this machine, and IP addresses")] = ()
+    """Further names by which browsers may reach the page, such as the name of a proxy; * accepts all."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
@@ -113,7 +126,7 @@ def main(args: Sequence[str] | None = None) -> int:
         device = devices.choose_device(config.device)
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         with tempfile.TemporaryDirectory(prefix="image-translation-", ignore_cleanup_errors=True) as folder:
-            serve(host, config.port, str(device), folder)
+            serve(host, config.port, str(device), folder, config.hosts)
     return 0
 
 
@@ -132,19 +145,23 @@ def check_free(host: str, port: int) -> None:
         raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host") from error
 
 
-def serve(host: str, port: int, device: str, folder: str, wait: bool = True) -> "Blocks":
+def serve(host: str, port: int, device: str, folder: str, hosts: Sequence[str] = (), wait: bool = True) -> "Blocks":
     """Launch the page, and wait until it is interrupted.
 
     Args:
         folder: Where Gradio and the page keep the pictures of visitors.
+        hosts: See `PageConfig`.
         wait: False returns at once; `close()` of the result stops the page.
     """
     # Both are read when Gradio is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = folder
     import gradio as gr
+    from starlette.middleware import Middleware
 
     page = build_page(device, Path(folder))
+    # The proxy of a Hugging Face Space forwards nothing but requests for the Space.
+    names = {"*"} if "SPACE_ID" in os.environ else {"localhost", socket.gethostname(), host, *hosts}
     page.launch(
         server_name=host,
         server_port=port,
@@ -159,6 +176,7 @@ def serve(host: str, port: int, device: str, folder: str, wait: bool = True) -> 
         run_history=False,
         enable_monitoring=False,
         prevent_thread_lock=True,
+        app_kwargs={"middleware": [Middleware(check_host, names={name.lower() for name in names})]},
     )
     threading.Thread(target=keep_clean, args=(Path(folder),), daemon=True).start()
     if wait:
@@ -166,12 +184,40 @@ def serve(host: str, port: int, device: str, folder: str, wait: bool = True) -> 
     return page
 
 
+def check_host(app: "ASGIApp", names: Set[str]) -> "ASGIApp":
+    """ASGI middleware that refuses a Host header with neither one of the names nor an IP address.
+
+    Otherwise any site could let its name resolve to this machine, and use the page from the browsers of its own
+    visitors (DNS rebinding).
+    """
+    from starlette.datastructures import Headers
+    from starlette.responses import PlainTextResponse
+
+    def is_known(host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return not names.isdisjoint({name, "*"}) or bool(ipaddress.ip_address(name))
+        except ValueError:
+            return False
+
+    async def checked(scope: Any, receive: Any, send: Any) -> None:
+        # Messages about start and stop have no headers.
+        if "headers" in scope and not is_known(host := Headers(scope=scope).get("host", "")):
+            refusal = PlainTextResponse(f"Unknown host {host!r}; to accept it, start the page with --hosts.", 400)
+            return await refusal(scope, receive, send)
+        return await app(scope, receive, send)
+
+    return checked
+
+
 def keep_clean(folder: Path) -> None:
-    """Delete old files every minute, but for the examples, which are there from the start."""
+    """Every minute, delete old files, but not the examples, which are there from the start; and free memory."""
     examples = set(folder.rglob("*"))
     while True:
         time.sleep(60)
         delete_old(folder, examples)
+        with contextlib.suppress(AttributeError, TypeError):  # glibc keeps what threads have freed.
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def delete_old(folder: Path, but: set[Path]) -> None:
@@ -218,7 +264,6 @@ def build_page(device: str, folder: Path) -> "Blocks":
 
     def run(photo, method, style, size, strength, stroke_size, keep_colors, visitor: gr.Request):
         end = stops[visitor.session_hash] = threading.Event()
-        look = strength / 100, keep_colors, stroke_size
         try:
             photograph = load_photograph(photo, folder)
             # A browser that is busy skips all updates but the last: each repeats the ones before.
@@ -228,6 +273,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
             place = Path(tempfile.mkdtemp(dir=folder))
             before = place / "before.jpg"
             images.save(images.resize(photograph, PREVIEW), before)
+            look = strength, keep_colors, stroke_size
             for number, (done, painting) in enumerate(paint(photograph, method, style, size, look, device, end)):
                 after = place / f"after-{number}.jpg"
                 images.save(images.resize(painting, PREVIEW), after)
@@ -261,8 +307,8 @@ def build_page(device: str, folder: Path) -> "Blocks":
                 style = gr.Dropdown(styles("CycleGAN"), label="Style")
                 size = gr.Radio(SIZES, value=512, label="Longer side in pixels", visible=False)
                 with gr.Accordion("Adjust", open=False):
-                    strength = gr.Slider(0, 100, 100, step=5, label="Strength in percent")
-                    stroke_size = gr.Slider(0.5, 3, 1, step=0.25, label="Stroke size")
+                    strength = gr.Slider(*STRENGTHS, 100, step=5, label="Strength in percent")
+                    stroke_size = gr.Slider(*STROKES, 1, step=0.25, label="Stroke size")
                     keep_colors = gr.Checkbox(label="Keep the colors of the photograph")
                 start = gr.Button("Paint", variant="primary")
             with gr.Column(scale=3, min_width=320):
@@ -317,21 +363,24 @@ def load_photograph(photo: dict[str, str] | None, folder: Path) -> "Image":
 
     if photo is None:
         raise ValueError("Drop a photograph first, or take one of the examples.")
-    path = str(photo.get("path"))
+    path = str(photo.get("path")) if isinstance(photo, dict) else ""
     # A request that does not come from the page may name any file of this machine.
     if folder.resolve() not in Path(path).resolve().parents:
         raise ValueError(f"{Path(path).name} has not been uploaded.")
     try:
-        photograph = images.load(path)
+        with LARGE_MEMORY:
+            return images.load(path, MAX_PIXELS)
     except FileNotFoundError as error:
         raise ValueError(f"The photograph has been deleted after {MINUTES} minutes; drop it again.") from error
     except ValueError as error:
         raise ValueError(str(error).replace(path, Path(path).name)) from error
-    width, height = photograph.size
-    if width * height > MAX_PIXELS:
-        most = f"{MAX_PIXELS // 10**6} million pixels"
-        raise ValueError(f"{Path(path).name}: expected at most {most}, got {width} x {height}")
-    return photograph
+
+
+def within(value: Any, limits: tuple[float, float]) -> float:
+    """A number of a request, clamped to the range of its slider; raises a ValueError for anything else."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"Expected a number from {limits[0]} to {limits[1]}.")
+    return max(limits[0], min(limits[1], value))
 
 
 def styles(method: str) -> list[str]:
@@ -369,20 +418,20 @@ def paint(
 
     Args:
         size: Longer side in pixels, one of `SIZES`, for Gatys.
-        look: Arguments of `stylekit.pictures.strokes.render`: strength, preserve_color and stroke_size.
+        look: Strength in percent, whether to keep the colors, and the stroke size.
         end: Set it to stop Gatys.
 
     Raises:
-        ValueError: There is no such style or size, or the look is out of range.
+        ValueError: There is no such style or size, or the strength or the stroke size is no number.
     """
     from cyclegan.translate import translate
     from johnson.stylize import stylize
     from stylekit.pictures import images, strokes
 
     # The form of the page offers nothing else, but a request may; a name could be any file.
-    if method not in METHODS or style not in styles(method) or size not in SIZES:
+    if method not in list(METHODS) or style not in styles(method) or size not in SIZES:
         raise ValueError(f"{method} has no style {style} of {size} px")
-    strength, preserve_color, stroke_size = look
+    strength, preserve_color, stroke_size = within(look[0], STRENGTHS) / 100, bool(look[1]), within(look[2], STROKES)
     if method == "Gatys":
         content = images.to_tensor(images.resize(photograph, size)).to(device)
         for done, picture in optimize(content, style, stroke_size, device, end):
@@ -392,11 +441,13 @@ def paint(
             yield done, images.to_image(blended)
         return
     stroke_size = min(stroke_size * max(1, max(photograph.size) / BASE), STROKE_SIZES[1])
-    network = load(method, style, device)
     function = translate if method == "CycleGAN" else stylize
-    content = images.to_tensor(photograph).to(device)
-    painted = function(content, network, strength=strength, preserve_color=preserve_color, stroke_size=stroke_size)
-    yield 1.0, images.to_image(painted)
+    with LARGE_MEMORY:
+        network = load(method, style, device)
+        content = images.to_tensor(photograph).to(device)
+        painted = function(content, network, strength=strength, preserve_color=preserve_color, stroke_size=stroke_size)
+        painting = images.to_image(painted)
+    yield 1.0, painting
 
 
 def optimize(

@@ -2,11 +2,16 @@
 
 import importlib.util
 import os
+import pydoc
+import re
 import shutil
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import exit_code, one_error
@@ -46,9 +51,11 @@ def test_errors_name_the_file_and_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "MAX_PIXELS", 10**6)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
     Image.new("RGB", (1001, 1000)).save(tmp_path / "large.png")
+    with (tmp_path / "large.png").open("r+") as file:  # The size is checked before pixels are missed.
+        file.truncate(100)
     cases = {
         "broken.jpg": r"^broken.jpg: not a supported picture; expected one of ",
-        "large.png": r"^large.png: expected at most 1 million pixels, got 1001 x 1000$",
+        "large.png": r"^large.png: expected at most 1 million pixels and 65,535 per side \(got 1001 x 1000\)$",
         "gone.png": "^The photograph has been deleted after 30 minutes; drop it again.$",
     }
     for name, message in cases.items():
@@ -58,13 +65,34 @@ def test_errors_name_the_file_and_no_folder(tmp_path, monkeypatch):
         app.load_photograph(None, tmp_path)
 
 
+@pytest.mark.parametrize("step", ["stylekit.pictures.images.load", "johnson.stylize.stylize"])
+def test_one_photograph_at_a_time_takes_memory(tmp_path, pictures, monkeypatch, step):
+    pictures[0].save(tmp_path / "photo.png")
+    original, alone = pydoc.locate(step), threading.Lock()
+
+    def checked(*args, **options):
+        assert alone.acquire(blocking=False)
+        time.sleep(0.05)
+        alone.release()
+        return original(*args, **options)
+
+    monkeypatch.setattr(step, checked)
+
+    def visit(_):
+        paint(app.load_photograph({"path": str(tmp_path / "photo.png")}, tmp_path), "Johnson", "starry-night")
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(visit, range(3)))
+
+
 def test_a_request_cannot_read_other_files_of_the_server(tmp_path, pictures):
     (uploads := tmp_path / "uploads").mkdir()
     pictures[0].save(tmp_path / "private.png")
     (uploads / "link.png").symlink_to(tmp_path / "private.png")
-    for path in (tmp_path / "private.png", uploads / "../private.png", uploads / "link.png", uploads, None):
+    paths = tmp_path / "private.png", uploads / "../private.png", uploads / "link.png", uploads, None
+    for photo in (*({"path": path} for path in paths), str(tmp_path / "private.png"), [1]):
         with pytest.raises(ValueError, match="has not been uploaded"):
-            app.load_photograph({"path": path}, uploads)
+            app.load_photograph(photo, uploads)
 
 
 def test_old_files_and_folders_are_deleted_but_examples_stay(tmp_path):
@@ -83,15 +111,26 @@ def test_old_files_and_folders_are_deleted_but_examples_stay(tmp_path):
     assert not (tmp_path / "upload").exists()
 
 
-def paint(photograph, method, style, size=256, look=(1.0, False, 1.0), end=None):
+def paint(photograph, method, style, size=256, look=(100, False, 1), end=None):
     return list(app.paint(photograph, method, style, size, look, "cpu", end or threading.Event()))
 
 
-@pytest.mark.parametrize("style", ["/etc", "user/model", "no-style"])
+@pytest.mark.parametrize("style", ["/etc", "user/model", "no-style", None, [1]])
 def test_only_bundled_styles_can_be_asked_for(pictures, style):
-    for method in app.METHODS:
-        with pytest.raises(ValueError, match=f"has no style {style}"):
+    for method in (*app.METHODS, "no-method", None, [1]):
+        with pytest.raises(ValueError, match=f"has no style {re.escape(str(style))}"):
             paint(pictures[0], method, style)
+
+
+def test_numbers_stay_in_the_ranges_of_the_sliders(pictures, monkeypatch):
+    seen = []
+    monkeypatch.setattr("johnson.stylize.stylize", lambda image, network, **look: seen.append(look) or image)
+    for given in (-1e9, float("nan"), 10**400):
+        paint(pictures[0], "Johnson", "starry-night", look=(given, False, given))
+    assert [(look["strength"], look["stroke_size"]) for look in seen] == [(0, 0.5), (1, 3), (1, 3)]
+    for look in (("100", False, 1), (100, False, None), ([100], False, 1)):
+        with pytest.raises(ValueError, match="Expected a number from"):
+            paint(pictures[0], "Johnson", "starry-night", look=look)
 
 
 def test_strokes_grow_with_the_photograph(pictures, monkeypatch):
@@ -110,15 +149,29 @@ def test_gatys_ends_at_once_when_it_is_told_to(pictures):
     assert len(painted) <= 2 and painted[-1][1].size == (48, 48)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Where the page is served."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    page = app.serve("127.0.0.1", port, "cpu", str(tmp_path_factory.mktemp("visitors")), wait=False)
+    folder = str(tmp_path_factory.mktemp("visitors"))
+    page = app.serve("127.0.0.1", port, "cpu", folder, hosts=["Paint.example"], wait=False)
     yield f"http://127.0.0.1:{port}"
     page.close()
+
+
+@pytest.mark.skipif("gradio" in MISSING, reason="needs gradio")
+def test_the_page_answers_to_its_own_names_only(address):
+    def status(host):
+        connection = HTTPConnection(urlsplit(address).netloc, timeout=TIMEOUT / 1000)
+        connection.request("GET", "/config", headers={"Host": host})
+        return connection.getresponse().status
+
+    for host in (urlsplit(address).netloc, "localhost", "LOCALHOST:80", "[::1]:80", "192.0.2.1", "paint.example"):
+        assert status(host) == 200, host
+    for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "x@evil.example", "[", ""):
+        assert status(host) == 400, host
 
 
 @pytest.fixture

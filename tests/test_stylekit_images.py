@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from stylekit.pictures import images, photographs
 
@@ -353,13 +353,22 @@ def test_a_small_file_that_claims_to_be_huge_is_refused(tmp_path):
     assert 2 * (Image.MAX_IMAGE_PIXELS or 0) == images.MAX_PIXELS
 
 
-def test_a_picture_may_have_exactly_the_maximum_number_of_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 512)
+def test_a_small_tiff_with_a_huge_tile_is_refused(tmp_path):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    # 100 x 100 pixels of 8-bit gray, deflated, in one tile.
+    for tag, value in {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 322: 20_000, 323: 20_000, 324: 0, 325: 0}.items():
+        tags[tag] = value
+    (tmp_path / "tile.tif").write_bytes(b"II*\0\x08\0\0\0" + tags.tobytes(8))
+    with pytest.raises(ValueError, match=r"tile\.tif: expected at most .* \(got 20000 x 20000\)"):
+        images.load(tmp_path / "tile.tif")
+
+
+def test_a_picture_may_have_exactly_the_maximum_number_of_pixels(tmp_path):
     quadrants().save(tmp_path / "fits.png")
-    assert images.load(tmp_path / "fits.png").size == (32, 16)
+    assert images.load(tmp_path / "fits.png", 512).size == (32, 16)
     Image.new("RGB", (27, 19)).save(tmp_path / "large.png")
     with pytest.raises(ValueError, match=r"large\.png: .*27 x 19"):
-        images.load(tmp_path / "large.png")
+        images.load(tmp_path / "large.png", 512)
 
 
 @pytest.mark.parametrize("suffix", images.FORMATS)
@@ -394,16 +403,15 @@ def many_scans(picture: Image.Image, count: int) -> bytes:
     return whole[:start] + whole[start:end] * count + whole[end:]
 
 
-def test_a_jpeg_of_so_many_scans_that_it_takes_minutes_is_refused(tmp_path, pictures, monkeypatch):
+def test_a_jpeg_of_so_many_scans_that_it_takes_minutes_is_refused(tmp_path, pictures):
     path = tmp_path / "slow.jpg"
     path.write_bytes(many_scans(pictures[0], 1500))
     with pytest.raises(ValueError, match=r"slow\.jpg: .*1509 scans; expected at most 100"):
         images.load(path)
     path.write_bytes(many_scans(pictures[0], 20))
     assert images.load(path).size == (48, 48)
-    monkeypatch.setattr(images, "_MAX_SCANNED", 20 * 48 * 48)
     with pytest.raises(ValueError, match="29 scans; expected at most 20"):
-        images.load(path)
+        images.load(path, 48 * 48)
 
 
 def test_libtiff_writes_nothing_of_its_own_to_standard_error(tmp_path, pictures, capfd):

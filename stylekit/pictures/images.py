@@ -55,8 +55,7 @@ MAX_SIDE = 65_535
 """Larger pictures are refused, since a file of a few kilobytes can expand to gigabytes. JPEG allows the same sides."""
 
 _MAX_SCANS = 100
-_MAX_SCANNED = 20 * MAX_PIXELS
-"""Scans of a progressive JPEG, and pixels in all of them. Usual are ten; each takes as long as the whole picture."""
+"""Scans of a progressive JPEG, of large ones 20. Usual are ten; each takes as long as the whole picture."""
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
@@ -100,7 +99,7 @@ def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
     return sorted(found)
 
 
-def load(path: str | Path) -> Image.Image:
+def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Load a picture as a viewer would show it: upright, in sRGB, on white, 8 bits, first frame.
 
     Applies the EXIF orientation, converts embedded color profiles to sRGB, blends transparency with white, and
@@ -108,28 +107,28 @@ def load(path: str | Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not a picture, damaged, or larger than `MAX_PIXELS`; the message names the file.
+        ValueError: Not a picture, damaged, or larger than `max_pixels`; the message names the file.
     """
-    with decode(path) as image:
+    with decode(path, max_pixels) as image:
         return to_rgb(ImageOps.exif_transpose(image))
 
 
 @contextlib.contextmanager
-def decode(path: str | Path) -> Iterator[Image.Image]:
+def decode(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture after checks that it takes neither much time nor memory; raises the errors of `load`."""
     path = Path(path)
     try:
         if not path.is_file():
             raise FileNotFoundError(f"no picture {path}")
         with Image.open(path, formats=_readable(path)) as image:
-            _check(image, path)
+            _check(image, path, max_pixels)
             if image.format == "PNG":
                 _set_png_profile(image, path)
             yield image
     except FileNotFoundError:
         raise
     except Image.DecompressionBombError as error:
-        limits = f"{MAX_PIXELS // 10**6} million pixels and {MAX_SIDE:,} per side"
+        limits = f"{max_pixels // 10**6} million pixels and {MAX_SIDE:,} per side"
         raise ValueError(f"{path}: expected at most {limits} ({error})") from error
     except UnidentifiedImageError as error:
         kinds = " ".join(sorted(suffix[1:] for suffix in FORMATS))
@@ -292,14 +291,17 @@ def _pixels(tensor: Tensor) -> Tensor:
     return tensor.detach().float().clamp(0, 1)
 
 
-def _check(image: Image.Image, path: Path) -> None:
+def _check(image: Image.Image, path: Path, max_pixels: int) -> None:
     """Refuse what takes too long or too much memory to decode, and two rare kinds of TIFF that Pillow misreads."""
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS or max(image.size) > MAX_SIDE:
-        raise Image.DecompressionBombError(f"got {image.width} x {image.height}")
+    sizes = [image.size]
+    if isinstance(image, TiffImagePlugin.TiffImageFile):  # A tile is decoded whole, however small the picture.
+        sizes += [(image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 0), image.tag_v2.get(TiffImagePlugin.TILELENGTH, 0))]
+    for width, height in sizes:
+        if width * height > max_pixels or max(width, height) > MAX_SIDE:
+            raise Image.DecompressionBombError(f"got {width} x {height}")
     if image.format in ("JPEG", "MPO"):
         scans = path.read_bytes().count(b"\xff\xda")  # Never in compressed data, where 00 follows ff.
-        most = min(_MAX_SCANS, _MAX_SCANNED // max(1, pixels))
+        most = min(_MAX_SCANS, 20 * max_pixels // (image.width * image.height))
         if scans > most:
             raise ValueError(f"{scans} scans; expected at most {most}")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
