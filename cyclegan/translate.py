@@ -49,7 +49,7 @@ def translate(
         stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colors of the photograph.
-        tile: Side of the tiles in pixels. None: as large as memory allows.
+        tile: Side of the tiles in pixels. None: 256, or the whole picture if it is small.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:
