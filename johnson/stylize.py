@@ -49,7 +49,7 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         preserve_color: Keep the colors of the photograph.
         draft: Paint the photograph with brush strokes before the network sees it (see `with_draft`). None: as the
             config of the network says.
-        tile: Side of the tiles in pixels. None: as large as memory allows.
+        tile: Side of the tiles in pixels. None: 256, or the whole picture if it is small.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
     Returns:

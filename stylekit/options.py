@@ -103,7 +103,7 @@ class PictureOptions:
     smoothing: float = 0.98
     """Videos: decay of the normalization statistics over frames; high values reduce flicker, 0 disables smoothing."""
 
-    tile: Annotated[int | None, default_is("as large as memory allows", "INT")] = None
+    tile: Annotated[int | None, default_is("256, or none for small pictures", "INT")] = None
     """Side of the tiles in which large pictures are processed, in pixels. Video frames are never tiled."""
 
     sheet: bool = False

@@ -18,6 +18,7 @@ from johnson.stylize import stylize
 from stylekit.networks import tiling
 from stylekit.networks.blocks import InstanceNorm2d
 from stylekit.networks.tiling import Smoothing, private_copy, run_tiled
+from stylekit.pictures import images
 
 NETWORKS = {
     "johnson": lambda: TransformerNet(NetworkConfig(4, 2)),
@@ -161,17 +162,32 @@ def test_smoothing_reduces_the_flicker_of_static_regions(pictures, tile):
     assert 0 < flicker(smooth) < 0.5 * flicker(alone)
 
 
-def test_a_picture_is_split_into_tiles_if_it_needs_more_than_half_of_the_free_memory(monkeypatch):
-    network = TransformerNet(NetworkConfig(4, 1, noise=0.0))
+@pytest.mark.parametrize("limit", ["BUDGET", "free memory"])
+def test_a_picture_is_split_into_tiles_if_it_needs_more_than_the_budget_or_half_of_the_free_memory(monkeypatch, limit):
+    network, needed = TransformerNet(NetworkConfig(4, 1, noise=0.0)), tiling.BYTES * 4 * 400 * 400
     sides = []
     network.model[1].register_forward_hook(lambda module, inputs, output: sides.append(max(output.shape[2:])))
-    monkeypatch.setattr(tiling, "free_memory", lambda device: 2 * tiling.BYTES * 4 * 400 * 400)
+    if limit == "BUDGET":
+        monkeypatch.setattr(tiling, limit, needed)
+    else:
+        monkeypatch.setattr(tiling, "free_memory", lambda device: 2 * needed)
     with torch.no_grad():
         run_tiled(torch.rand(1, 3, 320, 320), network)
         assert sides == [384]
         sides.clear()
         run_tiled(torch.rand(1, 3, 480, 320), network)
     assert len(sides) > 4 and max(sides) < 400
+
+
+@pytest.mark.parametrize(("function", "name"), [(translate, "landscape2vangogh"), (stylize, "van-gogh")])
+def test_tiles_of_shipped_networks_differ_by_less_than_half_a_gray_level(function, name, pictures, monkeypatch):
+    image, updates = images.to_tensor(pictures[0].resize((160, 96))), []
+    whole = function(image, name)
+    monkeypatch.setattr(tiling.tqdm, "update", lambda bar, n: updates.append(n / bar.total))
+    torch.testing.assert_close(function(image, name, tile=64), whole, atol=1e-4, rtol=0)
+    assert sum(updates) == pytest.approx(1) and max(updates) < 0.1
+    monkeypatch.setattr(tiling, "BUDGET", 0)  # Features are stored in half precision.
+    assert 1e-4 < (function(image, name, tile=64) - whole).abs().max() < 0.5 / 255
 
 
 def test_the_input_of_the_network_is_the_picture_padded_by_reflection():

@@ -2,7 +2,7 @@
 
 Instance normalization needs the mean and variance of the whole picture: a tile normalized with its own statistics would
 differ in color from its neighbors. The statistics are therefore accumulated over all tiles, layer by layer, and then
-kept fixed, which gives the same result as processing the whole picture at once.
+kept fixed, which gives the same result as processing the whole picture at once, up to rounding errors.
 
 The network that the caller passes is never modified: every call sets its statistics on a private copy of the module
 tree, so several threads can share a network.
@@ -20,12 +20,23 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from stylekit.devices import free_memory
-from stylekit.distributed import unwrap
-from stylekit.networks.blocks import EncoderDecoder, InstanceNorm2d, Statistics, UpsampleConv2d, decode, encode
+from stylekit.distributed import is_main, unwrap
+from stylekit.networks.blocks import (
+    EncoderDecoder,
+    InstanceNorm2d,
+    ResidualBlock,
+    Statistics,
+    UpsampleConv2d,
+    decode,
+    encode,
+)
 
 N = TypeVar("N", bound=nn.Module)
+
+_BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 MARGIN = 32
 """Pixels of context around a picture and around each tile, cropped from the output. This exceeds the receptive field of
@@ -34,6 +45,12 @@ the encoder and of the decoder."""
 BYTES = 38
 """Peak memory for a whole picture, in bytes per pixel and channel of the first convolution. The peak is at the last
 up-sampling: twice as many channels, with and without padding, the convolution's workspace and the skip features."""
+
+BUDGET = 2**31
+"""Memory in bytes up to which a picture runs in one piece. Features of half of this are stored in half precision."""
+
+TILE = 256
+"""Side of the tiles of larger pictures in pixels."""
 
 CUT = 0.15  # Mean absolute difference between two consecutive frames, in [0, 1], above which a new scene starts.
 
@@ -134,7 +151,8 @@ def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smooth
         image: (B, 3, H, W), in the range of the network, on its device; the result has the same shape.
         network: Has an `EncoderDecoder` named `model`, and methods `with_noise(image)`, which makes the input of
             `model`, and `finish(output, input)`, which makes the result from its output.
-        tile: Side of the tiles in pixels. None: the largest for which half of the free memory suffices.
+        tile: Side of the tiles in pixels. None: `TILE` if the whole picture needs more than `BUDGET` or half of the free
+            memory.
         smoothing: Averages the statistics with those of the previous frames of a video.
     """
     rows, columns = Side(image.shape[2]), Side(image.shape[3])
@@ -146,9 +164,8 @@ def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smooth
     mode = "reflect" if columns.after < columns.length and rows.after < rows.length else "replicate"
     padding = (columns.before, columns.after, rows.before, rows.after)
     x = functional.pad(painter.with_noise(image), padding, mode=mode)
-    tile = tile or _largest_tile(painter.model, x)
-    model = _Tiled(painter.model, tile) if tile and max(x.shape[2:]) > tile else painter.model
-    output: Tensor = painter.finish(model(x), x)
+    tile = tile or (max(x.shape[2:]) if _fits(painter.model, x) else TILE)
+    output: Tensor = _Tiled(painter, tile)(x) if max(x.shape[2:]) > tile else painter.finish(painter.model(x), x)
     return output[..., rows.inside(rows.total), columns.inside(columns.total)]
 
 
@@ -173,59 +190,117 @@ class _Measure:
         return self.smoothing.update(self.name, statistics) if self.smoothing else statistics
 
 
-class _Tiled:
-    """Runs the encoder and the decoder in tiles, and the middle, at 1/16 of the pixels, on the whole picture.
+class _Stage(NamedTuple):
+    """Modules that run in one pass over the tiles, up to a normalization, which needs the statistics of all tiles."""
 
-    Modifies the normalization layers of the model, which must be a private copy.
+    modules: list[nn.Module]
+    norm: InstanceNorm2d | None
+    """The normalization that follows."""
+    before: float
+    after: float
+    """Resolution of input and output relative to the picture."""
+    part: str
+    """encoder, block or decoder."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the output is stored. At full resolution it would take most of the memory: it is computed twice."""
+        return self.norm is None or self.after < 1 or self.norm.num_features == 3
+
+
+def _stages(model: EncoderDecoder) -> Iterator[_Stage]:
+    encoder, middle, decoder = model.parts()
+    blocks = [("block", list(cast(ResidualBlock, block).conv_block)) for block in middle]
+    before = 1.0
+    for part, modules in (("encoder", encoder), *blocks, ("decoder", decoder)):
+        start = 0
+        ends = [i for i, module in enumerate(modules) if isinstance(module, InstanceNorm2d)] + [len(modules)]
+        for end in ends:
+            norm = cast(InstanceNorm2d, modules[end]) if end < len(modules) else None
+            stage = _Stage(modules[start:end], norm, before, before * _scale(modules[start:end]), part)
+            yield stage
+            if stage.kept:
+                start, before = end, stage.after
+
+
+class _Tiled:
+    """Runs a network in stages, each in tiles. Features between stages are stored, in half precision if they are large.
+
+    Modifies the normalization layers of the painter, which must be a private copy.
     """
 
-    def __init__(self, model: EncoderDecoder, tile: int) -> None:
-        self.encoder, self.middle, self.decoder = model.parts()
-        self.skip = model.skip
+    def __init__(self, painter: Any, tile: int) -> None:
+        self.painter = painter
         self.tile = tile
+        self.skipped: list[nn.Module] = []  # The modules that compute the features for the decoder.
+        if painter.model.skip:
+            encoder = painter.model.parts()[0]
+            self.skipped = encoder[: [i for i, m in enumerate(encoder) if isinstance(m, nn.ReLU)][-2] + 1]
 
     def __call__(self, picture: Tensor) -> Tensor:
-        x = self.run(self.encoder, picture, self.tile, MARGIN)
-        for module in self.middle:
-            x = module(x)
-        return self.run(self.decoder, x, max(4, self.tile // 4), MARGIN // 4, picture if self.skip else None)
-
-    def run(
-        self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None = None
-    ) -> Tensor:
-        """Run modules in tiles; tile and margin are in positions of x. The features of `picture` are added."""
-        height, width = x.shape[2:]
-        for i, module in enumerate(modules):
-            if isinstance(module, InstanceNorm2d):
-                scale = _scale(modules[:i])
-                measure = cast(_Measure, module.measure)
-                inside = measure.rows.inside(int(height * scale)), measure.columns.inside(int(width * scale))
-                parts = self.parts(modules[:i], x, tile, margin, picture)
-                statistics = measure.smooth(
-                    _statistics(
-                        part[..., _overlap(rows, inside[0], scale), _overlap(columns, inside[1], scale)]
-                        for rows, columns, part in parts
-                    )
-                )
-                module.measure = lambda _, fixed=statistics: fixed
-        scale = _scale(modules)
-        result = x.new_empty(0)
-        for rows, columns, part in self.parts(modules, x, tile, margin, picture):
-            if not len(result):
-                result = part.new_empty((*part.shape[:2], int(height * scale), int(width * scale)))
-            result[..., rows.scaled(scale), columns.scaled(scale)] = part
+        stages = list(_stages(self.painter.model))
+        channels = max(stage.norm.num_features * stage.after**2 for stage in stages if stage.norm and stage.kept)
+        # At most one and a half times as many features are stored at once.
+        self.half = picture.dtype == torch.float32 and 6 * channels * picture.numel() / picture.shape[1] > BUDGET / 2
+        total = picture.shape[2] * picture.shape[3] * sum(stage.after**2 for stage in stages)
+        hidden = None if is_main() else True
+        x, shift = picture, picture.new_zeros(1, 1, 1, 1)
+        start = x  # `start` is the input of a residual block.
+        with tqdm(total=total, bar_format=_BAR, disable=hidden, delay=1, leave=False) as bar:
+            for stage in stages:
+                output, offset = self.run(stage, x, shift, picture, bar)
+                if stage.kept:
+                    x, shift = output if stage.norm or stage.part != "block" else start.add_(output), offset
+                    start = x if stage.part != "block" else start
+                del output
+        result = torch.empty_like(x)
+        for rows, columns in _tiles(x, self.tile, MARGIN):
+            finished = self.painter.finish(_crop(x, rows, columns, x), _crop(picture, rows, columns, x)[:, :3])
+            result[..., rows.scaled(1), columns.scaled(1)] = finished[..., rows.inner(1), columns.inner(1)]
         return result
 
-    def parts(
-        self, modules: Sequence[nn.Module], x: Tensor, tile: int, margin: int, picture: Tensor | None
-    ) -> Iterator[tuple[Span, Span, Tensor]]:
-        """The output of the modules for each tile, without context."""
-        scale = _scale(modules)
-        for rows, columns in itertools.product(*(spans(side, tile, margin, 4) for side in x.shape[2:])):
+    def run(self, stage: _Stage, x: Tensor, shift: Tensor, picture: Tensor, bar: tqdm[Any]) -> tuple[Tensor, Tensor]:
+        """The output of a stage without an offset, and this; both are empty if the output is not kept.
+
+        Sets the statistics of the normalization that follows.
+        """
+        height, width = (int(side * stage.after) for side in picture.shape[2:])
+        scale = stage.after / stage.before
+        # Features at a quarter of the resolution are small. The context covers the modules of each stage.
+        tile = self.tile * (1 if max(stage.before, stage.after) >= 0.5 else 2)
+        context = 16 if self.skipped else 8
+        measure = cast(_Measure, stage.norm.measure) if stage.norm else None
+        skip = self.skipped and stage.part == "decoder" and any(isinstance(m, nn.ReLU) for m in stage.modules)
+        measured: list[tuple[int, Tensor, Tensor]] = []
+        result = offset = x.new_empty(0)
+        for rows, columns in _tiles(x, int(tile * stage.before), int(context * stage.before)):
             # Recomputed per tile: for the whole picture, these features would take most of the memory that tiles save.
-            features = [] if picture is None else encode(self.encoder, _crop(picture, rows, columns, x))[:-1]
-            part = decode(modules, _crop(x, rows, columns, x), features)
-            yield rows, columns, part[..., rows.inner(scale), columns.inner(scale)]
+            features = encode(self.skipped, _crop(picture, rows, columns, x)) if skip else []
+            part = decode(stage.modules, _crop(x, rows, columns, x) + shift, features)
+            part = part[..., rows.inner(scale), columns.inner(scale)]
+            if measure:
+                inside = _overlap(rows, measure.rows.inside(height), scale)
+                values = part[..., inside, _overlap(columns, measure.columns.inside(width), scale)]
+                values = values.to(torch.promote_types(values.dtype, torch.float32))
+                if values.numel():
+                    measured.append((values.shape[2] * values.shape[3], *_mean_variance(values)))
+            if stage.kept:
+                if not len(result):
+                    # Half precision rounds small values less.
+                    offset = part.mean((2, 3), keepdim=True) if stage.norm else part.new_zeros(1, 1, 1, 1)
+                    dtype = torch.float16 if self.half and part.shape[1] > 3 else part.dtype
+                    result = part.new_empty((*part.shape[:2], height, width), dtype=dtype)
+                result[..., rows.scaled(scale), columns.scaled(scale)] = part - offset
+            bar.update(part.shape[2] * part.shape[3])
+        if measure and stage.norm:
+            mean, variance = (statistic.to(x.device, picture.dtype) for statistic in _combined(measured))
+            statistics = measure.smooth((mean, variance))
+            stage.norm.measure = lambda _: statistics
+        return result, offset
+
+
+def _tiles(x: Tensor, tile: int, margin: int) -> Iterator[tuple[Span, ...]]:
+    return itertools.product(*(spans(side, tile, margin, 4) for side in x.shape[2:]))
 
 
 def _crop(picture: Tensor, rows: Span, columns: Span, x: Tensor) -> Tensor:
@@ -241,18 +316,14 @@ def _mean_variance(x: Tensor) -> Statistics:
     return mean, (x - mean).square_().mean(dim=(2, 3), keepdim=True)
 
 
-def _statistics(parts: Iterator[Tensor]) -> Statistics:
-    """Mean and variance of each channel over all tiles, combined as in Chan et al. (1983)."""
-    count, mean, squares, dtype = 0, cast(Tensor, 0.0), cast(Tensor, 0.0), torch.float32
-    for part in parts:
-        dtype = part.dtype
-        if n := part.shape[2] * part.shape[3]:
-            own, variance = _mean_variance(part.float())
-            difference = own.double() - mean
-            squares = squares + variance.double() * n + difference.square() * (count * n / (count + n))
-            mean = mean + difference * (n / (count + n))
-            count += n
-    return mean.to(dtype), (squares / count).to(dtype)
+def _combined(parts: Sequence[tuple[int, Tensor, Tensor]]) -> Statistics:
+    """Mean and variance of each channel over all tiles, from the number of positions, mean and variance of each."""
+    counts, means, variances = (
+        torch.stack([torch.as_tensor(v).cpu().double() for v in x]) for x in zip(*parts, strict=True)
+    )
+    weights = (counts / counts.sum()).view(-1, 1, 1, 1, 1)
+    mean = (weights * means).sum(0)
+    return mean, (weights * (variances + (means - mean).square())).sum(0)
 
 
 def _overlap(span: Span, inside: slice, scale: float) -> slice:
@@ -272,11 +343,7 @@ def _scale(modules: Sequence[nn.Module]) -> float:
     return scale
 
 
-def _largest_tile(model: EncoderDecoder, x: Tensor) -> int | None:
-    """Side of the largest tile for which half of the free memory suffices; None if the whole picture fits."""
+def _fits(model: EncoderDecoder, x: Tensor) -> bool:
+    """Whether a picture runs in one piece, with at most `BUDGET` and half of the free memory."""
     channels = next(m for m in model if isinstance(m, nn.Conv2d)).out_channels
-    per_pixel = BYTES * channels * x.shape[0]
-    budget = 0.5 * free_memory(x.device)
-    if per_pixel * x.shape[2] * x.shape[3] <= budget:
-        return None
-    return max(256, int(math.sqrt(budget / per_pixel) - 2 * MARGIN) // 4 * 4)
+    return BYTES * channels * x.numel() / x.shape[1] <= min(BUDGET, 0.5 * free_memory(x.device))
