@@ -151,8 +151,8 @@ def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smooth
         image: (B, 3, H, W), in the range of the network, on its device; the result has the same shape.
         network: Has an `EncoderDecoder` named `model`, and methods `with_noise(image)`, which makes the input of
             `model`, and `finish(output, input)`, which makes the result from its output.
-        tile: Side of the tiles in pixels. None: `TILE` if the whole picture needs more than `BUDGET` or half of the free
-            memory.
+        tile: Side of the tiles in pixels. None: `TILE` if the whole picture needs more than `BUDGET` or than half of
+            the free memory.
         smoothing: Averages the statistics with those of the previous frames of a video.
     """
     rows, columns = Side(image.shape[2]), Side(image.shape[3])
