@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,17 +21,6 @@ Run = Callable[[Tensor, Any], Tensor]
 """`run_tiled`, or `run_whole` for export: runs a network on (B, 3, H, W), in the range of the network."""
 Forward = Callable[[Tensor, Any, Run], Tensor]
 """Runs a network on (B, 3, H, W) in [0, 1] -> the same: `run` with the conversions of the network's range."""
-
-
-class RenderOptions(TypedDict, total=False):
-    """The options of `translate` and `stylize`, which document them."""
-
-    stroke_size: float
-    strength: float
-    preserve_color: bool
-    draft: bool | None
-    tile: int | None
-    smoothing: Smoothing | None
 
 
 @torch.inference_mode()
