@@ -65,7 +65,8 @@ def test_several_processes_wrap_the_network_in_ddp_before_it_is_compiled(monkeyp
     class Fake(DistributedDataParallel):
         """Stands in for DDP, which needs a process group."""
 
-        def __new__(cls, network, device_ids):
+        def __new__(cls, network, device_ids, broadcast_buffers):
+            assert not broadcast_buffers
             return ddp(network, device_ids)
 
     monkeypatch.setattr(distributed, "DistributedDataParallel", Fake)
