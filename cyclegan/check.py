@@ -191,7 +191,7 @@ def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> 
         for (name, counts), style in zip(colors.items(), ("solid", "dotted"), strict=False):
             axes.plot(counts[i] / counts[i].sum(), color, linestyle=style, label=name)
             axes.legend()
-        axes.set(title=f"{color}, from dark to bright", xticks=())
+        axes.set(title=f"{color}, from dark to bright", xticks=(), ylabel="fraction of pixels")
     figure.savefig(page := io.BytesIO(), format="png")
     return Image.open(page).convert("RGB")
 
