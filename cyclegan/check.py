@@ -35,6 +35,9 @@ NOTES = ("rotated", "CMYK")
 
 TOLERATED = 0.01
 
+ENOUGH, FEWEST = 400, 50
+"""Training pictures of a side: the smallest collection of the paper, and less than any bundled network had."""
+
 _SAMPLES = 60
 """Pictures whose details are measured, of each collection."""
 
@@ -114,6 +117,21 @@ def find_harms(folders: dict[str, list[Facts]], findings: Sequence[Finding] = ()
     return harms
 
 
+def expect(folders: dict[str, list[Facts]]) -> str:
+    """What to expect of a training with few pictures; empty if there are enough."""
+    counts = {f"train{side}": len(_readable(folders, f"train{side}")) for side in SIDES}
+    few = {name: count for name, count in counts.items() if 0 < count < ENOUGH}
+    if not few:
+        return ""
+    said = "few pictures: " + ", ".join(f"{count} in {name}" for name, count in few.items())
+    if min(few.values()) < FEWEST:
+        return (
+            f"{said}, and no bundled network had fewer than 97 and 52; expect the same strokes and colors everywhere. "
+            "Add pictures, or use `johnson train`, which needs one painting"
+        )
+    return f"{said}: enough for `cyclegan pretrain`; the cycle of the paper had 400 to 6,300"
+
+
 def compare_details(config: CheckConfig, folders: dict[str, list[Facts]], photos: Path) -> str:
     """Compare the size of details in training and in pictures to translate; a hint if it differs by a factor of 2."""
     paths = images.find(photos)
@@ -173,7 +191,7 @@ def draw_sheet(folders: dict[str, list[Facts]], findings: Sequence[Finding]) -> 
         for (name, counts), style in zip(colors.items(), ("solid", "dotted"), strict=False):
             axes.plot(counts[i] / counts[i].sum(), color, linestyle=style, label=name)
             axes.legend()
-        axes.set(title=f"{color}, from dark to bright", xticks=())
+        axes.set(title=f"{color}, from dark to bright", xticks=(), ylabel="fraction of pixels")
     figure.savefig(page := io.BytesIO(), format="png")
     return Image.open(page).convert("RGB")
 
@@ -192,6 +210,8 @@ def report(result: Report) -> int:
     print(f"contact sheet: {result.sheet}")
     if result.moved:
         print(f"moved {result.moved} pictures to {result.root / REJECTED}; move any of them back if you disagree")
+    if few := expect(result.folders):
+        print(few)
     if result.hint:
         print(f"scale: {result.hint}")
     if result.harms:

@@ -107,6 +107,11 @@ def load_data(config: UnpairedConfig, run: Run) -> Data:
     return Data(loader, pipelines, *validation)
 
 
+def load_validation(path: Path, crop_size: int) -> Tensor:
+    """A validation picture, (1, 3, H, W) in [0, 1], about as large as the training crops."""
+    return images.to_tensor(images.resize(images.load(path), max(256, crop_size)))
+
+
 def find_training_pictures(dataroot: str | Path, domain: str) -> list[Path]:
     """The training pictures of a domain, "A" or "B"; never none."""
     paths = find_domain(dataroot, "train", domain)

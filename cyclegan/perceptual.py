@@ -1,7 +1,7 @@
 """The losses of training without the cycle (`cyclegan.pretrain`): content and color losses replace the cycle loss.
 
-They compare VGG features (Gatys et al. 2016) and local means of colors. The style of the target collection is the mean
-of the Gram matrices of its pictures.
+Content is compared by VGG features (Gatys et al. 2016), color by local means. The style of a collection is the mean
+Gram matrix of its pictures.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WINDOW = 200
 """Number of pictures in the moving average of a style."""
 
 STROKE = 16
-"""Width in pixels within which strokes may be lighter, darker or of another color than the photograph."""
+"""Side in pixels of the blocks whose mean colors are compared. Within a block, colors may differ."""
 
 LAMBDA_TONE = 4.0
-"""Weight of local brightness, beside --lambda-color."""
+"""Weight of the tone loss (local brightness); --lambda-color is that of the color loss (local chroma)."""
 
 
 def perceptual_loss(
@@ -47,13 +47,13 @@ def perceptual_loss(
         real: Pictures, (B, 3, H, W) in [-1, 1].
         fake: Their translations.
         features: VGG features of `real` and of `fake`, by layer.
-        source: The style of the collection of `real`.
-        target: The style that `fake` should have.
-        weave: Regular patterns that the generator adds to smooth areas (`MeanWeave`); None leaves them out.
+        source: Mean style of the collection that `real` comes from.
+        target: Mean style of the collection that `fake` should look like.
+        weave: Penalty on regular patterns in smooth areas (`MeanWeave.loss`); None omits the term.
         scores: The discriminators' scores of `fake`.
 
     Returns:
-        Scalars: adversarial, content, tone, color, style and, with `weave`, weave.
+        Scalars by name: adversarial, content, tone, color, style, and weave if it is given.
     """
     before, after = features
     colors = to_signed(target.match(to_unit(real), source, losses.palette))
@@ -71,7 +71,10 @@ def perceptual_loss(
 
 
 class MeanStyle:
-    """The mean Gram matrix of each layer, and colors: of all pictures seen, and from `WINDOW` on a moving average."""
+    """Running means over a collection: the Gram matrix of each layer, and the moments of its colors.
+
+    They are plain means over the first `WINDOW` pictures and exponential moving averages after that.
+    """
 
     def __init__(self) -> None:
         self.grams: dict[str, Tensor] = {}
@@ -91,10 +94,11 @@ class MeanStyle:
         self.colors = colors if self.colors is None else colors.lerp(self.colors, kept)
 
     def loss(self, features: Mapping[str, Tensor], weights: Tensor) -> Tensor:
-        """Squared distance of the mean Gram matrix of a batch from this one, relative to it, averaged over the layers.
+        """Squared distance between the mean Gram matrix of a batch and this one, relative to the square of this one.
 
-        The mean over the batch is compared: a single crop of a plain sky need not hold every stroke of the painter. The
-        scalar is the mean of the `weights` of the pictures, (B,), times 0 for this style, 1 for flat pictures.
+        The batch is averaged first: a single crop of plain sky need not contain every stroke of the painter. `weights`,
+        (B,), say how much each picture counts, and their mean scales the result. With weights of 1, the result is 0 for
+        a batch in this style and 1 for features that are all 0. It is averaged over the layers.
         """
         terms = []
         for layer, mean in self.grams.items():
@@ -103,10 +107,10 @@ class MeanStyle:
         return weights.mean() * torch.stack(terms).mean()
 
     def match(self, pictures: Tensor, source: MeanStyle, amount: float) -> Tensor:
-        """Shift the colors of pictures of another collection toward those of this one.
+        """Shift the colors of pictures from the collection `source` toward the colors of this collection.
 
-        All pictures, (B, 3, H, W) in [0, 1], get the same map, so that a pale picture stays pale among others. With
-        amount 1, their collection, whose style is `source`, has the mean and covariance of this one.
+        All pictures, (B, 3, H, W) in [0, 1], get the same affine map, so a picture that is paler than others stays so.
+        With amount 0 nothing changes; with amount 1 the collection gets the color mean and covariance of this one.
         """
         if not amount or self.colors is None or source.colors is None:
             return pictures
@@ -125,18 +129,18 @@ class MeanStyle:
 
 
 def _content_loss(before: Tensor, after: Tensor) -> Tensor:
-    """Squared difference of features, relative to their mean square, so that 1 means that nothing is kept."""
+    """Squared difference of features, relative to their mean square before: 1 if all features after are 0."""
     before = at_least_float32(before)
     return functional.mse_loss(at_least_float32(after), before) / before.square().mean()
 
 
 def _tone_and_color_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 distances of means over `STROKE` x `STROKE` pixels: of luma, and of the two chroma channels (ITU-R BT.601).
+    """L1 distances between means of blocks of `STROKE` pixels: of luma, and of both chroma channels (ITU-R BT.601).
 
-    Heuristic weights: vivid colors count more than grays, which a painter replaces, and most where they fade; bright
-    areas count more, or clouds become wheat and blue skies gray; dark areas too, or patches of teal and olive fill
-    them. Black areas have no strokes: there every pixel should be like the mean of the 5 x 5 around it in the
-    photograph.
+    The weights are heuristic. Vivid colors count more than grays, which a painter replaces, and most where they fade.
+    Bright areas count more, or clouds turn into wheat and blue skies turn gray; so do dark areas, or patches of teal
+    and olive fill them. Black areas should have no strokes: every pixel there is compared with the mean of the 5 x 5
+    pixels around it in the photograph.
     """
     pixels = luma_and_chroma(torch.cat([target.float(), after.float()])).transpose(0, 1)
     colors, painted = functional.avg_pool2d(pixels, STROKE).chunk(2, dim=1)
@@ -156,10 +160,10 @@ def _tone_and_color_loss(target: Tensor, after: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _darkness(luma: Tensor) -> Tensor:
-    """From 0 for a dark gray, and all that is brighter, to 1 for black."""
+    """From 1 for black, luma -1, to 0 for a dark gray, luma -0.2, and for everything brighter."""
     return functional.relu(-0.2 - luma) / 0.8
 
 
 def _detail(pictures: Tensor) -> Tensor:
-    """How much there is to paint in each picture: from 0.15 for flat ones, where strokes would be a pattern, to 1."""
+    """How much detail each picture has, (B,): from 0.15 for flat ones, where strokes would form a pattern, to 1."""
     return (0.15 + 20 * (pictures - local_mean(pictures, 5, "reflect")).abs().mean((1, 2, 3))).clamp(max=1)

@@ -2,7 +2,8 @@
 
 This is not in the paper. One generator learns G: X -> Y from its discriminators and from the mean style of Y, while VGG
 features and local colors keep what is in the picture (`cyclegan.perceptual`). It takes less than half of the time of
-the cycle, and its networks are a start for both generators of `cyclegan train --init`.
+the cycle, and its networks are a start for both generators of `cyclegan train --init`: with `--direction BtoA` X and Y
+change places, and what a run saves as G becomes the F of the cycle.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cyclegan.data import Data, load_data
+from cyclegan.data import Data, load_data, load_validation
 from cyclegan.diagnose import FailureChecks, check_length
 from cyclegan.diffaugment import diffaugment
 from cyclegan.discriminators import Discriminator, Discriminators, FeatureDiscriminator, PatchDiscriminator
@@ -29,7 +30,6 @@ from cyclegan.models import Generator
 from cyclegan.options import GeneratorConfig, PretrainConfig
 from cyclegan.perceptual import STYLE_LAYERS, MeanStyle, perceptual_loss
 from cyclegan.pool import ImagePool
-from cyclegan.train import load_validation
 from cyclegan.translate import translate
 from stylekit import devices, distributed
 from stylekit.measures.patterns import MeanWeave
@@ -74,6 +74,7 @@ def pretrain(config: PretrainConfig) -> Result:
             x, y = devices.to_device(real_x, run.device), devices.to_device(real_y, run.device)
             means = run.log(pretrain_step(state, x, y, config, run.amp), lr)
             if means is not None and distributed.is_main():
+                # The trained weights, not their average, which shows a failure thousands of steps late.
                 pictures = {"x": real_x, "y": real_y}
                 if finding := checks.check({"G": state.generator}, pictures, means, lr, run.progress):
                     run.warn(finding.title, str(finding))
@@ -136,6 +137,7 @@ class State:
     style_x: MeanStyle = field(default_factory=MeanStyle)
     style_y: MeanStyle = field(default_factory=MeanStyle)
     weave: MeanWeave = field(default_factory=MeanWeave)
+    """The mean power spectrum of what the generator paints in smooth areas: regular patterns are its peaks."""
 
     @property
     def ema_generator(self) -> Generator:

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -18,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cyclegan.data import Data, load_data
+from cyclegan.data import Data, load_data, load_validation
 from cyclegan.diagnose import FailureChecks, check_length
 from cyclegan.diffaugment import diffaugment
 from cyclegan.discriminators import Discriminator, DiscriminatorPair, FeatureDiscriminator, PatchDiscriminator
@@ -78,6 +77,7 @@ def train(config: TrainConfig) -> Result:
             x, y = (images.to_signed(devices.to_device(real, run.device)) for real in (real_x, real_y))
             means = run.log(train_step(state, x, y, config, run.amp), lr)
             if means is not None and distributed.is_main():
+                # The trained weights, not their average, which shows a failure thousands of steps late.
                 pair = distributed.unwrap(state.generators)
                 generators = {"G": pair.G, "F": pair.F}
                 if finding := checks.check(generators, {"x": real_x, "y": real_y}, means, lr, run.progress):
@@ -230,8 +230,3 @@ def sample_images(state: State, data: Data, config: TrainConfig) -> dict[str, li
             for title, picture in zip(titles, (real, fake, translate(fake, back)), strict=True):
                 columns.setdefault(title, []).append(images.to_image(picture))
     return columns
-
-
-def load_validation(path: Path, crop_size: int) -> Tensor:
-    """A validation picture, (1, 3, H, W) in [0, 1], about as large as the training crops."""
-    return images.to_tensor(images.resize(images.load(path), max(256, crop_size)))

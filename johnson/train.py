@@ -112,6 +112,7 @@ class State:
     grams: dict[str, Tensor]
     """Gram matrices of the style by layer, (1, C, C)."""
     weave: MeanWeave = field(default_factory=MeanWeave)
+    """The mean power spectrum of what the network paints in smooth areas: regular patterns are its peaks."""
 
     @property
     def networks(self) -> dict[str, TransformerNet]:

@@ -8,7 +8,7 @@ from conftest import exit_code, one_error
 from picture_server import picture
 from PIL import Image
 
-from cyclegan.check import Finding, check, compare_details, find_harms
+from cyclegan.check import Finding, check, compare_details, expect, find_harms
 from cyclegan.cli import main
 from cyclegan.options import CheckConfig
 from stylekit.collections.manifest import read_manifest
@@ -76,6 +76,7 @@ def test_every_flaw_is_found_and_moved_away(flawed, tmp_path, capsys):
     assert "trainA: 17 pictures (PNG 12, JPEG 3), shorter side 30 to 100 px, median 72" in out
     assert "repeated: trainA/3.png (like trainA/copy.jpg)" in out
     assert "unreadable: trainA/truncated.jpg (damaged or unsupported picture (image file is truncated" in out
+    assert "few pictures: 15 in trainA, 10 in trainB, and" in out and "`johnson train`" in out
     assert "2 pictures are unreadable; 1 picture is leaking" in out and "--fix` moves these pictures away" in out
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width == 1248 and sheet.height > 700
@@ -111,6 +112,15 @@ def test_few_flaws_in_a_large_set_do_no_harm_except_the_serious_ones():
     assert find_harms(folders, gray[:2]) == []
     assert find_harms(folders, gray) == ["3 of 200 pictures of A are gray"]
     assert find_harms(folders, [Finding("leaking", Path("0.png"), "A", "")]) == ["1 picture is leaking"]
+
+
+def test_few_pictures_get_a_line_on_what_to_expect():
+    def said(x, y):
+        return expect({"trainA": [Facts(Path("x.png"))] * x, "trainB": [Facts(Path("y.png"))] * y})
+
+    assert said(400, 6287) == "" and said(0, 400) == ""
+    assert "97 in trainA, 75 in trainB" in said(97, 75) and "enough for `cyclegan pretrain`" in said(97, 75)
+    assert said(1600, 49).startswith("few pictures: 49 in trainB, ") and "Add pictures" in said(1600, 49)
 
 
 def test_mistakes_get_one_line(tmp_path, capsys):

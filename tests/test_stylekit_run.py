@@ -1,6 +1,7 @@
 import itertools
 import json
 import multiprocessing
+import re
 import shutil
 import signal
 import subprocess
@@ -254,6 +255,40 @@ def test_max_minutes_end_a_run_with_a_learning_rate_near_zero(config, monkeypatc
     assert saved["seconds"] == saved["step"] == result.step
     rates = [line["lr"] for line in read_metrics(result.folder)]
     assert rates[0] == 0.01 and rates == sorted(rates, reverse=True) and rates[-1] <= 0.01 / 15
+
+
+def lefts(capsys) -> list[str]:
+    """The remaining time in each log line."""
+    return re.findall(r"([\d:]+) left\)", capsys.readouterr().out)
+
+
+def test_the_remaining_time_obeys_every_limit_from_the_first_line_on(config, monkeypatch, capsys):
+    # A step takes a second; an epoch has six.
+    monkeypatch.setattr("stylekit.training.run.time", SimpleNamespace(monotonic=itertools.count().__next__))
+    for limits, more in (
+        ({"n_epochs": 1}, "--n-epochs 2"),
+        ({"max_minutes": 0.1}, "--max-minutes 0.2"),
+        ({"max_steps": 6, "max_minutes": 60}, "--max-steps 12"),
+    ):
+        options = {"name": more, "n_epochs": 99} | limits
+        train(config(**options))
+        assert lefts(capsys) == [f"0:00:0{left}" for left in range(5, -1, -1)]
+        with pytest.raises(ValueError, match=f"raise the limit that ended it, as in --resume {more}"):
+            train(config(**options, resume=True))
+    assert train(config(**options | {"max_steps": 9}, resume=True)).step == 9
+    assert lefts(capsys) == ["0:00:02", "0:00:01", "0:00:00"]
+
+
+def test_the_first_line_does_not_wait_for_print_freq_and_a_bar_shows_what_it_says(config, monkeypatch, capsys):
+    monkeypatch.setattr("stylekit.training.run.time", SimpleNamespace(monotonic=itertools.count(step=2).__next__))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    folder = train(config(print_freq=50, n_epochs=1, batch_size=1, max_steps=6, max_minutes=0.15)).folder
+    assert [line["step"] for line in read_metrics(folder)] == [3, 5]
+    out, bar = capsys.readouterr()
+    assert "6 steps per epoch; ends after 6 steps or 0:00:09; output in" in out
+    assert "(0.50 images/s, 0:00:03 left)" in out
+    # 6 of 9 seconds. tqdm's own estimate would have a "<".
+    assert " 67%|" in bar and "epoch 1, step 3, 0.50 images/s, 0:00:03 left" in bar and "<" not in bar
 
 
 # Evaluation.
@@ -630,7 +665,7 @@ def test_errors_of_a_run_are_one_line_and_an_exit_code(flags, tmp_path, capsys):
     whole = last.read_bytes()
     for content, code, extra, says in (
         (whole, 2, [], "already holds a run; continue it with --resume"),
-        (whole, 2, ["--resume"], "raise the limit that ended it, as in --resume --n-epochs"),
+        (whole, 2, ["--resume"], "raise the limit that ended it, as in --resume --max-steps 2"),
         (whole, 2, ["--resume", "--max-steps", 9, "--ngf", 5], "a run cannot change --ngf 5 (was 4)"),
         (whole, 2, ["--resume", "--name", "other"], "no run to resume at"),
         (whole, 1, ["--resume", "--max-steps", 9, "--lr", "1e30"], "training diverged by step"),

@@ -1,7 +1,7 @@
-"""What networks add to a picture by mistake: regular patterns, such as the texture of cloth, and halos.
+"""Artifacts that networks add to a picture: regular patterns, such as a cloth texture, and halos.
 
 A regular pattern is a peak in the power spectrum of small windows. The metric `weave`, the loss `MeanWeave` and the
-training check `added_pattern` share this analysis; they differ in the windows that count.
+training check `added_pattern` share this analysis; they differ in the windows they use.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from stylekit.pictures.color import local_mean, luma, luma_and_chroma
 WINDOW = 48  # Side of the windows whose spectra are computed, in pixels.
 STEP = 12  # Distance of the windows of `weave` and `added_pattern`, in pixels.
 LOSS_STEP = 16  # Distance of the windows of `MeanWeave`, in pixels.
-VISIBLE = 1 / 255  # Amplitude of a pattern on a flat surface that is just visible: one gray level.
-SMOOTH = 3 / 255  # A window is smooth if details of 3 to 10 px have at most this root mean square.
+VISIBLE = 1 / 255  # Amplitude of a barely visible pattern on a flat surface: one gray level.
+SMOOTH = 3 / 255  # Root mean square of the details of 3 to 10 px up to which a window is smooth.
 MEMORY = 200  # Number of smooth windows in the moving average of `MeanWeave`.
-TOLERATED = 0.15  # Peaks that even a mean over many windows of irregular strokes has.
-EDGE = 0.08  # An edge is strong if the slope of the luma is at least this much per pixel.
+TOLERATED = 0.15  # Height of peaks in the mean over many windows of irregular strokes.
+EDGE = 0.08  # Slope of the luma, per pixel, from which an edge is strong.
 
 
 def weave(after: Tensor, before: Tensor) -> float:
-    """Visibility of a regular pattern, such as the texture of cloth, that was added to smooth areas.
+    """Visibility of a regular pattern, such as a cloth texture, that was added to smooth areas.
 
-    The highest peak (`peaks`) in the mean power spectrum of the luma of the output, (1, 3, H, W) in [0, 1], over all
-    windows in which the input is smooth. 1 is a grating of one gray level on a flat surface, which is just visible; NaN
-    says that fewer than eight windows are smooth.
+    The highest peak (`peaks`) in the mean power spectrum of the output's luma, over all windows in which the input is
+    smooth. Output and input are (1, 3, H, W) in [0, 1]. The result is at least 0; 1 is barely visible. It is NaN if
+    fewer than eight windows are smooth.
     """
     if min(after.shape[2:]) < WINDOW:
         return float("nan")
@@ -42,26 +42,27 @@ def weave(after: Tensor, before: Tensor) -> float:
 
 
 class MeanWeave:
-    """The mean power spectrum of what a network has lately painted in smooth areas, whose peaks are a loss.
+    """A loss against regular patterns: the peaks in the mean power spectrum of what a network paints in smooth areas.
 
-    The strokes of one sky may be parallel and equally far apart; those of all skies may not, or they become a pattern
-    that the network adds to everything. Discriminators hardly see it, since the crops in training are small, and Gram
-    matrices do not tell regular from irregular strokes. Chroma counts like luma: stripes of red and green of the same
-    luma look like a rainbow.
+    The mean is a moving average over training steps: strokes in one sky may be parallel and evenly spaced, but if they
+    are so in all skies, the network adds the same pattern to everything. Discriminators hardly notice, since training
+    crops are small, and Gram matrices cannot tell regular from irregular strokes. Chroma counts as much as luma: red
+    and green stripes of the same luma look like a rainbow.
     """
 
     def __init__(self) -> None:
         self.power: Tensor | None = None
 
     def loss(self, before: Tensor, after: Tensor) -> Tensor:
-        """The root of the sum of squares of the peaks (`peaks`) of `after` where `before` is smooth.
+        """Add a batch to the mean spectrum and return the norm of its peaks (`peaks`) above `TOLERATED`.
 
-        Both are (B, 3, H, W) in [0, 1]. The result is a scalar: 0 without smooth areas of at least 48 px.
+        `before` and `after` are (B, 3, H, W) in [0, 1]; the windows of `after` where `before` is smooth are added. The
+        result is a scalar, 0 if there are none.
         """
         if min(before.shape[2:]) < WINDOW:
             return after.new_zeros(())
         relative = detail(power_spectra(luma(before)[:, 0], LOSS_STEP)) / SMOOTH
-        smooth = (2 - relative.square() / 2).clamp(0, 1)  # Less and less up to twice the detail.
+        smooth = (2 - relative.square() / 2).clamp(0, 1)  # Weights fall to 0 at twice `SMOOTH`.
         count = smooth.sum()
         if count < 1:
             return after.new_zeros(())
@@ -71,7 +72,7 @@ class MeanWeave:
         return functional.relu(peaks(power) - TOLERATED).norm()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a checkpoint holds: one mean for each of luma and chroma."""
+        """What a checkpoint holds: the mean spectra of luma and of both chroma channels."""
         return {} if self.power is None else {"power": self.power}
 
     def load_state_dict(self, saved: Mapping[str, Tensor], device: torch.device) -> None:
@@ -79,10 +80,10 @@ class MeanWeave:
 
 
 def added_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -> tuple[float, float]:
-    """The strongest regular pattern in the output, in a few pictures of any content.
+    """The strongest regular pattern that a network adds to a few pictures of any content.
 
-    It is measured in the windows where the input has least detail, since strokes and edges hide it elsewhere. Peaks
-    that the inputs or real pictures of the target domain have as well, such as a fence or a canvas, do not count.
+    It is measured in the windows where the input has the least detail, since strokes and edges hide it elsewhere. Peaks
+    that are also in the inputs or in real pictures of the target domain, such as a fence or a canvas, do not count.
 
     Args:
         before, after: The inputs and outputs, (B, 3, H, W) in [0, 1], H and W at least `WINDOW`.
@@ -108,10 +109,14 @@ def added_pattern(before: Tensor, after: Tensor, target: Tensor | None = None) -
 
 
 def power_spectra(channels: Tensor, step: int) -> Tensor:
-    """Power spectra in windows with a Hann weight; a grating of amplitude a has a peak of a^2.
+    """Power spectra of Hann windows; a grating of amplitude a has a peak of a^2.
 
-    One channel of each picture, (B, H, W), H and W at least `WINDOW`, and the distance of the windows in pixels ->
-    (windows, WINDOW, WINDOW // 2 + 1) in float32.
+    Args:
+        channels: One channel of each picture, (B, H, W), H and W at least `WINDOW`.
+        step: Distance between windows in pixels.
+
+    Returns:
+        (windows of all pictures, WINDOW, WINDOW // 2 + 1) in float32.
     """
     hann = _hann().to(channels.device)
     windows = channels.float().unfold(1, WINDOW, step).unfold(2, WINDOW, step).flatten(0, 2)
@@ -120,21 +125,25 @@ def power_spectra(channels: Tensor, step: int) -> Tensor:
 
 
 def detail(power: Tensor) -> Tensor:
-    """Root mean square of the details of 3 to 10 px in each window, from `power_spectra`."""
+    """Root mean square of the details of 3 to 10 px in each window, by its power spectrum."""
     hann, band = _hann().to(power.device), torch.stack(_rings(3.0)).any(0).to(power.device)
     # Both halves of the spectrum count in the sum of squares (Parseval's theorem).
     return (power[:, band].sum(1) * hann.sum().square() / (2 * WINDOW**2 * hann.square().sum())).sqrt()
 
 
 def peaks(power: Tensor, shortest: float = 3.0) -> Tensor:
-    """How far each frequency of the band stands out: (amplitude - ring) / (ring + 1 gray level).
+    """How far each frequency of a band stands out: (amplitude - ring) / (ring + 1 gray level).
 
-    `ring` is the median amplitude of the frequencies of the same period in all orientations, without a gradient.
-    Irregular texture raises it, which masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of
-    one gray level on a flat surface, which is just visible.
+    `ring` is the median amplitude over all orientations of the same period, without a gradient. Irregular texture
+    raises it and so masks patterns, as it does for the eye (Legge & Foley 1980). 1 is a grating of one gray level on a
+    flat surface, which is barely visible.
 
-    Means of power spectra, (..., WINDOW, WINDOW // 2 + 1), and the shortest period of the band in pixels, of which the
-    longest is 10 -> (..., frequencies).
+    Args:
+        power: Mean power spectra, (..., WINDOW, WINDOW // 2 + 1).
+        shortest: Shortest period of the band in pixels; the longest is 10.
+
+    Returns:
+        (..., frequencies of the band).
     """
     found = []
     for mask in _rings(shortest):
@@ -147,10 +156,11 @@ def peaks(power: Tensor, shortest: float = 3.0) -> Tensor:
 def halo(after: Tensor, before: Tensor) -> float:
     """Brightening along the bright side of strong edges of the input, such as a pale rim in the sky, in gray levels.
 
-    The change of luma 2 to 7 px away from an edge, minus the change of pixels that are as bright in the input, near
-    it, but 9 to 24 px away from all edges. A change of brightness or contrast therefore gives 0. It is the mean over
-    all strong edges: one conspicuous rim counts little among many edges without one. Output and input are (1, 3, H, W)
-    in [0, 1]. The result is positive for pale and negative for dark rims; NaN if too few edges have calm surroundings.
+    The change of luma 2 to 7 px away from an edge, minus that of nearby pixels that have the same brightness in the
+    input but are 9 to 24 px away from all edges. A global change of brightness or contrast therefore gives 0. The
+    result is a mean over all strong edges, in which one conspicuous rim counts little. It is positive for pale and
+    negative for dark rims, and NaN if too few edges have calm surroundings. Output and input are (1, 3, H, W) in
+    [0, 1].
     """
     old, new = (luma(image.detach().float().cpu()) for image in (before, after))
     smoothed = local_mean(old, 3)
@@ -161,7 +171,7 @@ def halo(after: Tensor, before: Tensor) -> float:
     rim = (_dilate(edges, 7) > _dilate(edges, 1)) & (old > local_mean(old, 17))
     around = _dilate(edges, 24) - _dilate(edges, 8)
 
-    # The same brightness means near in one of sixteen levels, with linear weights, as in a bilateral grid.
+    # Pixels are compared by brightness in sixteen levels with linear weights, as in a bilateral grid.
     position = old * 15
     alike = (1 - (position - torch.arange(16).view(1, 16, 1, 1)).abs()).clamp(min=0)
     count = local_mean(alike * around, 33)

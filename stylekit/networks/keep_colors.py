@@ -1,4 +1,4 @@
-"""The step that gives a painting the local colors of its photograph, which instance normalization loses."""
+"""A layer that restores the local colors of the photograph, which instance normalization discards."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ DARK = 0.2  # Brightness, from 0 for black to 1 for white, below which strokes f
 
 
 class KeepColors(nn.Module):
-    """Gives a painting the local colors of its photograph, which instance normalization loses, and its black.
+    """Moves the local colors of a painting toward those of its photograph.
 
-    A photograph and its copy in other colors can have the same normalized features, so that a network has to guess how
-    bright, how warm and how vivid a picture was. This adds a part of the difference between the means of both over the
-    width of a stroke. It is the same on both sides of a contour, so strokes and contours stay.
+    A photograph and its copy in other colors can have the same normalized features, so a network has to guess how
+    bright, warm and vivid the picture was. This layer adds a fraction of the blurred difference between photograph and
+    painting. The blur is as wide as a stroke, so strokes and contours remain.
 
-    Normalization also turns the faint noise of black areas into blotches, so the photograph shows through there, on
-    request.
+    Normalization also amplifies the faint noise of black areas to blotches. If `black` is given, the photograph
+    replaces the painting there.
 
     Shape: (B, 3, H, W), twice -> the same, which may exceed the range of both.
 
     Args:
-        amount: From 0, the colors of the painting, to 1, those of the photograph.
-        black: The value of black, where the photograph shows through; white is 1. None: it does so nowhere.
+        amount: Fraction of the difference, in [0, 1]: 0 keeps the colors of the painting, 1 those of the photograph.
+        black: Value of a black pixel, such as -1 or 0; that of a white pixel is 1. None keeps the painting everywhere.
     """
 
     def __init__(self, amount: float, black: float | None) -> None:
@@ -40,12 +40,12 @@ class KeepColors(nn.Module):
 
 
 def _light(photograph: Tensor, black: float) -> Tensor:
-    """From 0 where all is black to 1 near anything that is brighter than `DARK`, (B, 1, H, W)."""
+    """Weight of the painting, (B, 1, H, W): 0 in black areas, 1 near anything brighter than `DARK`."""
     brightness = (luma(photograph) - black) / (1 - black)
     brightest = functional.max_pool2d(brightness, 9, stride=1, padding=4)
     return (_blur(brightest, 9) / DARK).clamp(max=1)
 
 
 def _blur(x: Tensor, width: int = 17) -> Tensor:
-    """Mean of the pixels around each, weighted by a pyramid of twice this odd width; of those in the picture only."""
+    """Two box blurs of this odd width; at the border, means of the pixels inside the picture."""
     return local_mean(local_mean(x, width), width)

@@ -174,7 +174,7 @@ def read_evaluations(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path | None:
-    """Plot the metrics of a run to losses.png: raw values pale under a running mean.
+    """Plot the metrics of a run to losses.png: raw values pale under a running mean. The highest 2 % are cut off.
 
     `groups` are the metrics of each panel, by its title. Returns the file; None before two steps have been logged.
     """
@@ -188,6 +188,7 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
     all_steps = np.array([line["step"] for line in lines])
     window = max(1, len(lines) // 25)
     for axis, (title, names) in zip(axes, groups.items(), strict=True):
+        shown = []
         for name in names:
             values = np.array([line.get(name, np.nan) for line in lines], dtype=float)
             known = ~np.isnan(values)  # A stage of training has its own terms.
@@ -197,8 +198,10 @@ def plot_losses(folder: str | Path, groups: Mapping[str, Sequence[str]]) -> Path
             (pale,) = axis.plot(steps, values, alpha=0.25, linewidth=0.8)
             padded = np.pad(values, (window // 2, window - 1 - window // 2), mode="edge")
             mean = np.convolve(padded, np.ones(window) / window, mode="valid")
-            axis.plot(steps, mean, color=pale.get_color(), linewidth=1.6, label=name.replace("_", " "))
-        axis.set(title=title, xlabel="step")
+            axis.plot(steps, mean, color=pale.get_color(), linewidth=1.6, label=name)
+            shown.append(values)
+        highest = np.percentile(np.concatenate([*shown, [0]]), 98)  # The first steps would hide the others.
+        axis.set(title=title, xlabel="step", ylabel="loss", ylim=(0, 1.1 * highest or 1))
         axis.legend(fontsize=8)
     return _save(figure, Path(folder) / "losses.png")
 

@@ -45,6 +45,7 @@ from stylekit.training.signals import collect_signals
 T = TypeVar("T")
 
 SAVE_SECONDS = 600.0  # Within an epoch, the run is saved with the first log line after so much training time.
+FIRST_LINE_SECONDS = 5.0  # The first log line does not wait for `print_freq` steps if they take longer than this.
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Run:
         batches = self._endless(loader, cast(EpochBatches, loader.batch_sampler))
         self._contexts.callback(batches.close)
         self._signals = self._contexts.enter_context(collect_signals())
-        self._logged_step, self._logged_seconds = self.step, self.seconds
+        self._logged_step, self._logged_seconds, self._images_per_second = self.step, self.seconds, 0.0
         while self.progress < 1 and self._stop_signal is None:
             self._started = time.monotonic()
             batch = next(batches)
@@ -201,8 +202,9 @@ class Run:
     def log(self, terms: dict[str, Tensor], lr: float) -> dict[str, float] | None:
         """Count a step and decide what is due; log and return the mean of the loss terms if it is time for a line.
 
-        There is a line every `print_freq` steps and for every step after which the run is saved. The terms are detached
-        scalars on the device, which is only waited for then. A FloatingPointError says that training has diverged.
+        There is a line every `print_freq` steps, after the first seconds, and for every step after which the run is
+        saved. The terms are detached scalars on the device, which is only waited for then. A FloatingPointError says
+        that training has diverged.
         """
         self.step += 1
         self.step_in_epoch += 1
@@ -213,10 +215,15 @@ class Run:
             self._signals[0] if self._signals else 0, seconds if distributed.is_main() else 0.0
         )
         self._stop_signal = int(signal) or None
-        self._bar.update()
         epoch_ended = self.step_in_epoch == self.steps_per_epoch
         ended = self.progress >= 1 or self._stop_signal is not None
-        line_due = self.step % self.config.output.print_freq == 0 or epoch_ended or ended
+        early = not self._images_per_second and self.seconds - self._logged_seconds >= FIRST_LINE_SECONDS
+        line_due = self.step % self.config.output.print_freq == 0 or epoch_ended or ended or early
+        if line_due:
+            self._images_per_second = self._speed()
+            self._logged_step, self._logged_seconds = self.step, self.seconds
+        self._bar.set_description_str(f"epoch {self.epoch + 1}, step {self.step}, {self._pace()}", refresh=False)
+        self._bar.update(self.progress - self._bar.n)
         means = self._write_metrics(lr) if line_due else None
         if epoch_ended:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
@@ -302,17 +309,21 @@ class Run:
         """Report what is about to happen, write config.json, open the log and the progress bar."""
         config, schedule = self.config, self.config.schedule
         self.steps_per_epoch = len(sampler)
+        self._batch_size = config.data.batch_size * distributed.world_size()
         steps = self.steps_per_epoch * (schedule.n_epochs + schedule.n_epochs_decay)
         self.total_steps = min(steps, schedule.max_steps or steps)
         if self.saved is not None:
             if self.progress >= 1:
-                limits = [f"--n-epochs {schedule.n_epochs} --n-epochs-decay {schedule.n_epochs_decay}"]
-                limits += [f"--max-steps {schedule.max_steps}"] if schedule.max_steps else []
-                limits += [f"--max-minutes {schedule.max_minutes:g}"] if schedule.max_minutes else []
+                elapsed = format_duration(self.seconds)
+                if self.step >= steps:
+                    more = f"--n-epochs {schedule.n_epochs + max(1, schedule.n_epochs_decay)}"
+                elif self.step >= self.total_steps:
+                    more = f"--max-steps {2 * self.step}"
+                else:
+                    more = f"--max-minutes {2 * (schedule.max_minutes or 0):g}"
                 raise ValueError(
-                    f"the run {config.name} is finished: {self.step} steps, {self.epoch} epochs, with "
-                    f"{' '.join(limits)}; to continue it, raise the limit that ended it, as in --resume "
-                    f"--n-epochs {schedule.n_epochs + max(1, schedule.n_epochs_decay)}"
+                    f"the run {config.name} is finished: {self.step} steps, {self.epoch} epochs, {elapsed}; "
+                    f"to continue it, raise the limit that ended it, as in --resume {more}"
                 )
             print0(f"resuming {self.folder} at epoch {self.epoch + 1}, step {self.step}")
             if differences := config.differences(self.saved["config"]):
@@ -323,17 +334,32 @@ class Run:
                 print0(f"the extension raises the learning rate from {rates[-1]:.3g} to {lr:.3g}; {hint}")
         where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
         where += f", {distributed.world_size()} processes" if distributed.world_size() > 1 else ""
-        minutes = f", at most {schedule.max_minutes:g} minutes" if schedule.max_minutes else ""
+        time_limit = f" or {format_duration(60 * schedule.max_minutes)}" if schedule.max_minutes else ""
         print0(f"training in {'bfloat16' if self.amp else 'float32'} on {where}")
-        print0(f"{self.steps_per_epoch} steps per epoch, {self.total_steps} in total{minutes}; output in {self.folder}")
+        limits = f"ends after {self.total_steps:,} steps{time_limit}"
+        print0(f"{self.steps_per_epoch} steps per epoch; {limits}; output in {self.folder}")
         project = config.PROJECT if config.output.wandb else None
         self._log = Log(self.folder, config.name, config.plain(), self.step, project, self._wandb_run_id)
         self._wandb_run_id = self._log.run_id
         if distributed.is_main():
             write_json(self.folder / "config.json", config.plain())
         hidden = None if distributed.is_main() else True
-        bar = tqdm(total=self.total_steps, initial=self.step, unit="step", dynamic_ncols=True, disable=hidden)
+        # tqdm would estimate the remaining time from the steps alone.
+        look = "{percentage:3.0f}%|{bar}| {desc}"
+        bar = tqdm(None, "starting", 1.0, initial=self.progress, bar_format=look, dynamic_ncols=True, disable=hidden)
         self._bar = self._contexts.enter_context(bar)
+
+    def _pace(self) -> str:
+        """The speed, as of the last log line, and the training time until the first limit at this speed."""
+        speed = self._images_per_second or self._speed()
+        left, minutes = (self.total_steps - self.step) * self._batch_size / speed, self.config.schedule.max_minutes
+        left = min(left, 60 * minutes - self.seconds) if minutes else left
+        return f"{speed:.2f} images/s, {format_duration(max(0.0, left))} left"
+
+    def _speed(self) -> float:
+        """Images per second, in all processes, since the last log line."""
+        images_since = (self.step - self._logged_step) * self._batch_size
+        return images_since / max(1e-9, self.seconds - self._logged_seconds)
 
     def _write_metrics(self, lr: float) -> dict[str, float]:
         """Average the pending terms over steps and processes, which waits for the device."""
@@ -343,20 +369,15 @@ class Run:
         means = dict(zip(names, distributed.all_mean(mean), strict=True))
         self._check_finite(means)
         text = " ".join(f"{name}: {value:.3f}" for name, value in means.items())
-        steps_per_second = (self.step - self._logged_step) / max(1e-9, self.seconds - self._logged_seconds)
-        self._logged_step, self._logged_seconds = self.step, self.seconds
         values = means | {
             "epoch": self.epoch + self.step_in_epoch / self.steps_per_epoch,
             "lr": lr,
-            "images_per_second": steps_per_second * self.config.data.batch_size * distributed.world_size(),
+            "images_per_second": self._images_per_second,
         }
         if self.device.type == "cuda":
             values["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         self._log.metrics(self.step, {name: float(f"{value:.6g}") for name, value in values.items()})
-        left = format_duration(self.seconds / self.progress * (1 - self.progress))
-        speed = f"{values['images_per_second']:.2f} images/s, {left} left"
-        self._bar.set_postfix_str(speed)
-        print0(f"epoch {self.epoch + 1}, step {self.step}: {text} ({speed})")
+        print0(f"epoch {self.epoch + 1}, step {self.step}: {text} ({self._pace()})")
         return means
 
     def _check_finite(self, values: Mapping[str, Any]) -> None:
