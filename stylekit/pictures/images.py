@@ -131,8 +131,7 @@ def decode(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
         limits = f"{max_pixels // 10**6} million pixels and {MAX_SIDE:,} per side"
         raise ValueError(f"{path}: expected at most {limits} ({error})") from error
     except UnidentifiedImageError as error:
-        kinds = " ".join(sorted(suffix[1:] for suffix in FORMATS))
-        raise ValueError(f"{path}: not a supported picture; expected one of {kinds}") from error
+        raise ValueError(f"{path}: not a supported picture: its content is not {', '.join(_READABLE)}") from error
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied") from error
     except ModuleNotFoundError as error:
