@@ -115,7 +115,7 @@ def load_preset(name: str | Path) -> Preset:
     """Read a preset from a file, or a bundled one by name.
 
     Raises:
-        FileNotFoundError: There is no such style; the message lists the bundled ones.
+        FileNotFoundError: The style does not exist; the message lists the bundled ones.
         ValueError: The file is damaged or is not a preset.
     """
     path = Path(name)

@@ -61,6 +61,11 @@ def test_a_folder_with_a_network_has_precedence_over_a_bundled_name_and_says_so(
     assert capsys.readouterr() == ("", note)
 
 
+def test_a_painting_is_no_network(photo):
+    with pytest.raises(ValueError, match=r"^photo.jpg is a picture, not a network; `gatys photo.jpg photo.jpg`"):
+        weights.find(photo, "johnson")
+
+
 def test_a_hub_id_is_told_from_a_misspelled_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for run in ("checkpoints/mine/G", "runs/a1/G"):
@@ -76,7 +81,7 @@ def test_a_hub_id_is_told_from_a_misspelled_path(tmp_path, monkeypatch):
     ):
         with pytest.raises(FileNotFoundError, match=rf"^no network {name}; did you mean {meant}\?$"):
             weights.find(name)
-    for name in ("hf:nobody", "hf:", "", "checkpoints/zz", "/nowhere/x"):
+    for name in ("hf:nobody", "hf:", "", "/nowhere/x"):
         with pytest.raises(
             FileNotFoundError, match=rf"^no network {name}; expected a training run, .* \(hf:owner/name\)"
         ):

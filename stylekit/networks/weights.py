@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from stylekit.atomic import atomic_folder
 from stylekit.distributed import is_main
 from stylekit.options import hidden
+from stylekit.pictures import images
 
 N = TypeVar("N", bound=Any)
 
@@ -53,6 +54,10 @@ def find(name: str | Path, kind: str = "") -> Path | str:
     path = Path(name)
     if name in names and not any((path / part).exists() for part in ("config.json", "G", "model")):
         return names[name]  # A folder of that name without a network may hold results.
+    if path.is_file() and path.suffix.lower() in images.FORMATS:
+        raise ValueError(
+            f"{name} is a picture, not a network; `gatys photo.jpg {name}` paints in the style of a painting"
+        )
     if name and path.exists():
         if name in names and is_main():
             print(f"note: {name} is the folder ./{name}, not the bundled network", file=sys.stderr)

@@ -82,7 +82,7 @@ def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
         suffixes: In lower case; empty for files of all kinds.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     converts gray, CMYK, palette, 16-bit and floating-point pictures to RGB.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: Not a picture, damaged, or larger than `max_pixels`; the message names the file.
     """
     with decode(path, max_pixels) as image:
