@@ -35,15 +35,18 @@ _TRANSLATE = _BOTH | {
     "load_size": ("", "use --size"),
     "model": ("test cycle_gan", "the model is always CycleGAN"),
     "name": ("", "use --weights CHECKPOINTS_DIR/NAME"),
-    "netG": ("resnet_6blocks resnet_9blocks", "the generator is a ResNet"),
     "num_test": ("inf", "all pictures are translated"),
     "preprocess": ("none", "pictures keep their size; use --size to shrink them"),
     "results_dir": ("", "use --output"),
 }
 _SWITCHES = ("eval", "no_dropout", "no_flip", "serial_batches")  # These take no value.
-_OURS = {"gpu_ids -1": "--device cpu", "gpu_ids 0": "--device cuda:0"}
-_OURS_TRAIN = _OURS | {"netG resnet_6blocks": "--n-blocks 6", "netG resnet_9blocks": "--n-blocks 9"}
-_COMMANDS = {"train": (_TRAIN, _OURS_TRAIN), "pretrain": (_TRAIN, _OURS_TRAIN), "translate": (_TRANSLATE, _OURS)}
+_COMMANDS = {"train": _TRAIN, "pretrain": _TRAIN, "translate": _TRANSLATE}
+_OURS = {
+    "gpu_ids -1": "--device cpu",
+    "gpu_ids 0": "--device cuda:0",
+    "netG resnet_6blocks": "--n-blocks 6",
+    "netG resnet_9blocks": "--n-blocks 9",
+}
 
 
 def read_flags(args: Sequence[str], command: str) -> list[str]:
@@ -56,20 +59,19 @@ def read_flags(args: Sequence[str], command: str) -> list[str]:
     Raises:
         ValueError: Others cannot be done; the message says what to use instead.
     """
-    flags, replacements = _COMMANDS.get(command, ({}, {}))
-    names = {name.lower(): name for name in flags}
+    flags = {name.lower(): (name, *flag) for name, flag in _COMMANDS.get(command, {}).items()}
     rest, notes, refused = list[str](), list[str](), list[str]()
     words = iter(args)
     for arg in words:
         flag, equals, value = arg.partition("=")
-        name = names.get(flag[2:].replace("-", "_").lower()) if flag.startswith("--") else None
-        if name is None:
+        name, values, instead = flags.get(flag[2:].replace("-", "_").lower(), ("", "", ""))
+        if not name or not flag.startswith("--"):
             rest.append(arg)
             continue
         if not equals and name not in _SWITCHES:
             value = next(words, "")
-        given, (values, instead) = f"{flag} {value}".rstrip(), flags[name]
-        if ours := replacements.get(f"{name} {value}"):
+        given = f"{flag} {value}".rstrip()
+        if ours := _OURS.get(f"{name} {value}"):
             rest += ours.split()
             notes.append(f"{given} is {ours} here")
         elif values == "*" or value in values.split():

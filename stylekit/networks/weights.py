@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import mimetypes
 import pickle
 import re
 import sys
@@ -25,7 +26,6 @@ from torch import Tensor, nn
 from stylekit.atomic import atomic_folder
 from stylekit.distributed import is_main
 from stylekit.options import hidden
-from stylekit.pictures import images
 
 N = TypeVar("N", bound=Any)
 
@@ -54,7 +54,7 @@ def find(name: str | Path, kind: str = "") -> Path | str:
     path = Path(name)
     if name in names and not any((path / part).exists() for part in ("config.json", "G", "model")):
         return names[name]  # A folder of that name without a network may hold results.
-    if path.is_file() and path.suffix.lower() in images.FORMATS:
+    if path.is_file() and (mimetypes.guess_type(name)[0] or "").startswith("image"):
         raise ValueError(
             f"{name} is a picture, not a network; `gatys photo.jpg {name}` paints in the style of a painting"
         )
