@@ -162,7 +162,7 @@ def _explain(options: type, prog: str, args: Sequence[str], event: Any) -> None:
 _KINDS = {"INT": "an integer", "FLOAT": "a number", "[FLOAT [FLOAT ...]]": "numbers"}
 
 
-def flags_of(options: type) -> list[str]:
+def flags_of(options: Any) -> list[str]:
     """All flags of a dataclass with groups, without aliases."""
     found: list[str] = []
     for name, kind in get_type_hints(options).items():
