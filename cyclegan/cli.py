@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from cyclegan import options
-from cyclegan.official import check_flags
+from cyclegan.official import read_flags
 from stylekit import cli
 
 
@@ -25,7 +25,7 @@ def main(args: Sequence[str] | None = None) -> int:
     about = "Unpaired image-to-image translation with cycle-consistent adversarial networks (Zhu et al. 2017)."
     args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("cyclegan"):
-        check_flags(args[1:], args[0] if args else "")
+        args[1:] = read_flags(args[1:], args[0] if args else "")
         command, config = cli.parse_command(commands, "cyclegan", about, args)
         return command(config)
 
@@ -34,8 +34,7 @@ def train_main(args: Sequence[str] | None = None) -> int:
     """Entry point of train.py."""
     args = list(sys.argv[1:] if args is None else args)
     with cli.exit_on_error("train.py"):
-        check_flags(args, "train")
-        return train(cli.parse(options.TrainConfig, "train.py", args), "python train.py")
+        return train(cli.parse(options.TrainConfig, "train.py", read_flags(args, "train")), "python train.py")
 
 
 def train(config: options.TrainConfig, command: str = "cyclegan train") -> int:

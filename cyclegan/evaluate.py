@@ -50,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation[EvaluateConfig]:
     the part of Y that stands for output in the baseline `real` of distances.
 
     Raises:
-        FileNotFoundError: There are no such weights or no pictures.
+        FileNotFoundError: The network does not exist, or there are no pictures.
         ValueError: The weights do not fit, too few pictures can be read, a picture in `config.outputs` does not fit its
             input, or a package of the extra `eval` is missing.
         MemoryError: A picture is too large.

@@ -1,49 +1,85 @@
-"""Flags of the authors' code (pytorch-CycleGAN-and-pix2pix) that this library has not, and what to use instead."""
+"""Flags of the authors' code (pytorch-CycleGAN-and-pix2pix) that this library does not have.
+
+Flags that both have, such as --dataroot and --n_epochs, and aliases, such as --lambda_A, are in options.py.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
-# Flags that both have, such as --dataroot and --n_epochs, and aliases, such as --lambda_A, are in options.py.
-_TRAIN = {
-    "beta1": "it is 0.5, as in the paper",
-    "display_id": "use --wandb; losses.png and samples/ are always written",
-    "gpu_ids": "use --device cuda:N, or torchrun for several GPUs",
-    "model": "the model is always CycleGAN",
-    "netD": "the discriminator is a PatchGAN; use --n-layers-d for its depth, --ndf for its width",
-    "netG": "the generator is a ResNet; use --n-blocks 6 or 9",
-    "no_dropout": "there is no dropout",
-    "no_flip": "use --augment none, or an albumentations file without flips",
-    "norm": "normalization is always instance normalization",
-    "preprocess": "use --load-size and --crop-size, or --augment with an albumentations file",
-    "serial_batches": "pictures are always shuffled",
-    "wandb_project_name": "set the environment variable WANDB_PROJECT",
+# Values that ask for what is done anyway, separated by blanks ("*": any value), and what to do instead of others.
+_BOTH = {
+    "gpu_ids": ("", "use --device cuda:N, or torchrun for several GPUs"),
+    "no_dropout": ("*", ""),
+    "norm": ("instance", "normalization is always instance normalization"),
 }
-_TRANSLATE = {
-    "dataroot": "give the folder itself, as in `cyclegan translate photos/`",
-    "epoch": "use --weights CHECKPOINTS_DIR/NAME/epochs/0100",
-    "gpu_ids": "use --device cuda:N",
-    "load_size": "use --size",
-    "model": "not needed: --weights knows its network",
-    "name": "use --weights CHECKPOINTS_DIR/NAME",
-    "no_dropout": "not needed: --weights knows its network",
-    "num_test": "all pictures are translated",
-    "preprocess": "pictures keep their size; use --size to shrink them",
-    "results_dir": "use --output",
+_TRAIN = _BOTH | {
+    "beta1": ("0.5", "it is 0.5, as in the paper"),
+    "display_id": ("*", ""),
+    "epoch_count": ("1", "use --resume, which knows the epoch"),
+    "model": ("cycle_gan", "the model is always CycleGAN"),
+    "netD": ("basic n_layers", "the discriminator is a PatchGAN; use --n-layers-d for its depth, --ndf for its width"),
+    "netG": ("", "the generator is a ResNet; use --n-blocks 6 or 9"),
+    "no_flip": ("", "use --augment none, or an albumentations file without flips"),
+    "preprocess": ("resize_and_crop", "use --load-size and --crop-size, or --augment with an albumentations file"),
+    "save_latest_freq": ("*", ""),
+    "serial_batches": ("", "pictures are always shuffled"),
+    "wandb_project_name": ("", "set the environment variable WANDB_PROJECT"),
+}
+_TRANSLATE = _BOTH | {
+    "dataroot": ("", "give the folder itself, as in `cyclegan translate photos/`"),
+    "epoch": ("latest", "use --weights CHECKPOINTS_DIR/NAME/epochs/0100"),
+    "eval": ("*", ""),
+    "load_size": ("", "use --size"),
+    "model": ("test cycle_gan", "the model is always CycleGAN"),
+    "name": ("", "use --weights CHECKPOINTS_DIR/NAME"),
+    "num_test": ("inf", "all pictures are translated"),
+    "preprocess": ("none", "pictures keep their size; use --size to shrink them"),
+    "results_dir": ("", "use --output"),
+}
+_SWITCHES = ("eval", "no_dropout", "no_flip", "serial_batches")  # These take no value.
+_COMMANDS = {"train": _TRAIN, "pretrain": _TRAIN, "translate": _TRANSLATE}
+_OURS = {
+    "gpu_ids -1": "--device cpu",
+    "gpu_ids 0": "--device cuda:0",
+    "netG resnet_6blocks": "--n-blocks 6",
+    "netG resnet_9blocks": "--n-blocks 9",
 }
 
 
-def check_flags(args: Sequence[str], command: str) -> None:
-    """Raise ValueError for the first flag that only the authors' code has; the message says what to use instead.
+def read_flags(args: Sequence[str], command: str) -> list[str]:
+    """Replace flags of the authors' code by ours, and drop those that ask for what is done anyway, with a note.
 
     Args:
         args: Command line, without the command.
         command: Name of the command; those without counterpart in the authors' code have no such flags.
+
+    Raises:
+        ValueError: Others cannot be done; the message says what to use instead.
     """
-    hints = {"train": _TRAIN, "translate": _TRANSLATE}.get(command, {})
-    instead = {name.lower(): hint for name, hint in hints.items()}
-    for arg in args:
-        flag = arg.partition("=")[0]
-        name = flag.removeprefix("--").replace("-", "_").lower()
-        if flag.startswith("--") and name in instead:
-            raise ValueError(f"{flag} belongs to the authors' code: {instead[name]}")
+    flags = {name.lower(): (name, *flag) for name, flag in _COMMANDS.get(command, {}).items()}
+    rest, notes, refused = list[str](), list[str](), list[str]()
+    words = iter(args)
+    for arg in words:
+        flag, equals, value = arg.partition("=")
+        name, values, instead = flags.get(flag[2:].replace("-", "_").lower(), ("", "", ""))
+        if not name or not flag.startswith("--"):
+            rest.append(arg)
+            continue
+        if not equals and name not in _SWITCHES:
+            value = next(words, "")
+        given = f"{flag} {value}".rstrip()
+        if ours := _OURS.get(f"{name} {value}"):
+            rest += ours.split()
+            notes.append(f"{given} is {ours} here")
+        elif values == "*" or value in values.split():
+            notes.append(f"{given} is not needed")
+        else:
+            refused.append(f"{given}: {instead}")
+    if refused:
+        raise ValueError(f"flags of the authors' code: {'; '.join(refused)}")
+    if notes and os.environ.get("RANK", "0") == "0":
+        print(f"note: {', '.join(notes)}", file=sys.stderr)
+    return rest

@@ -205,11 +205,11 @@ class UnpairedConfig(RunConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(UnpairedConfig):
-    """Train two generators, G: X -> Y and F: Y -> X, on two folders of unpaired pictures.
+    """Train two generators on two folders of unpaired pictures.
 
-    X is DATAROOT/trainA, Y is DATAROOT/trainB. CHECKPOINTS_DIR/NAME receives the checkpoint, the generators,
-    validation pictures after every epoch and the losses. Ctrl-C saves and stops; --resume continues exactly where the
-    run stopped.
+    G: X -> Y and F: Y -> X; X is DATAROOT/trainA, Y is DATAROOT/trainB. CHECKPOINTS_DIR/NAME receives the checkpoint,
+    the generators, validation pictures after every epoch and the losses. Ctrl-C saves and stops; --resume continues
+    exactly where the run stopped.
     """
 
     init: Annotated[tuple[str, ...], default_is("train from scratch")] = ()
@@ -297,7 +297,7 @@ class TranslateConfig(GeneratorOptions, PictureOptions):
 
 @dataclass(frozen=True)
 class ExportConfig(GeneratorOptions, ExportOptions):
-    """Export a generator for use without this library, as an ONNX file or a torch.export program.
+    """Export a generator as an ONNX file or a torch.export program, for use without this library.
 
     Pictures of any size with sides of at least 36 pixels go in and come out, as in `cyclegan translate`. The file is
     compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a gray level.
@@ -313,10 +313,11 @@ class WeightsConfig:
 
 @dataclass(frozen=True)
 class EvaluateConfig(EvaluateOptions):
-    """Measure a generator: distances to real pictures (KID, FID), content kept, cycle error, weave, halo, palette.
+    """Measure a generator and compare it with baselines.
 
-    Translates DATAROOT/testA (trainA if there is none) and compares the result with testB and trainB together; with
-    --direction y2x, testB with testA and trainA. --outputs measures pictures that another method has made of them.
+    Distances to real pictures (KID, FID), content kept, cycle error, weave, halo and palette. Translates DATAROOT/testA
+    (trainA if there is none) and compares the result with testB and trainB together; with --direction y2x, testB with
+    testA and trainA. --outputs measures pictures that another method has made of them.
 
     Needs the extra `eval`: pip install ".[eval]".
     """
@@ -347,7 +348,7 @@ class EvaluateConfig(EvaluateOptions):
 
 @dataclass(frozen=True)
 class FetchConfig:
-    """Fetch a data set: one of the published sets by name, or pictures of X and of Y from the web or your folders.
+    """Fetch a published data set, or pictures of X and of Y from the web or your folders.
 
     Sources of --x and --y: flickr:TAG, flickr:group:NAME, flickr:search:WORDS (all need a key in FLICKR_API_KEY),
     wikiart:ARTIST, wikiart:style:NAME, wikiart:genre:NAME, or a folder. The pictures go to OUTPUT/trainA (X) and
@@ -372,7 +373,7 @@ class FetchConfig:
     limit: int = 1000
     """Maximum number of pictures per side; raise it to extend a data set. Flickr returns at most 4,000."""
 
-    license: Annotated[Literal["derivatives", "commercial", "any"], also("--licence")] = "derivatives"
+    license: Literal["derivatives", "commercial", "any"] = "derivatives"
     """Flickr: take licenses that allow derivatives, those that also allow commercial use, or any."""
 
     genre: Annotated[str | None, default_is("all", "STR")] = None
@@ -410,9 +411,10 @@ class FetchConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check a data set before training: unreadable, small, gray, framed, repeated pictures, and the size of details.
+    """Check a data set before training.
 
-    Writes a contact sheet of both sides with their colors. The exit code is 1 if training would suffer.
+    Finds unreadable, small, gray, framed and repeated pictures, and compares the size of details. Writes a contact
+    sheet of both sides with their colors. The exit code is 1 if training would suffer.
     """
 
     dataroot: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATAROOT")]
@@ -427,11 +429,11 @@ class CheckConfig:
     direction: Literal["AtoB", "BtoA"] = "AtoB"
     """BtoA swaps the folders, as in training: the pictures to translate are compared with trainB."""
 
-    load_size: int = 286
-    """The --load-size of the training: shorter side of the training pictures."""
+    load_size: int = PAINT_NETWORKS["load_size"]
+    """The --load-size of the training: shorter side of the training pictures. Use 286 for --preset paper."""
 
-    min_size: int = 256
-    """Shorter side below which a picture is too small; the --crop-size of the training."""
+    min_size: int = PAINT_NETWORKS["crop_size"]
+    """Shorter side below which a picture is too small: the --crop-size of the training. Use 256 for --preset paper."""
 
     fix: bool = False
     """Move pictures that would harm the training to DATAROOT/rejected. Nothing is deleted."""

@@ -57,7 +57,7 @@ def translate(  # type: ignore[misc]  # The overloads leave out the options.
         white.
 
     Raises:
-        FileNotFoundError: There is no such picture or generator.
+        FileNotFoundError: The picture or the generator does not exist.
         ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
@@ -78,12 +78,12 @@ def load_generator(name: str | Path | None = None, direction: Direction = "x2y")
 
     Args:
         name: A bundled network, a folder with config.json and model.safetensors, a training run (a folder with G/ and
-            F/), an official .pth file, or a Hugging Face Hub id. None: the bundled landscape2vangogh, or
-            vangogh2landscape for direction "y2x".
+            F/), an official .pth file, or a Hugging Face Hub id (hf:owner/name). None: the bundled landscape2vangogh,
+            or vangogh2landscape for direction "y2x".
         direction: "x2y" loads G of a training run, "y2x" loads F.
 
     Raises:
-        FileNotFoundError: There are no such weights; the message lists the bundled networks.
+        FileNotFoundError: The generator does not exist; the message lists the bundled networks.
         ValueError: The weights do not fit, or "y2x" is requested of a single network.
         OSError: The Hub cannot be reached.
     """

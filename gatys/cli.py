@@ -6,18 +6,19 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatys.options import MakeStyleConfig, StylesConfig, StylizeCommand
 from stylekit import cli
+from stylekit.options import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gatys.stylize import Step
-    from stylekit.pictures.jobs import Job
+    from stylekit.pictures.jobs import Job, Outcome
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -28,7 +29,8 @@ def main(args: Sequence[str] | None = None) -> int:
         "make-style": (MakeStyleConfig, make_style),
     }
     args = list(sys.argv[1:] if args is None else args)
-    if args and args[0] not in (*commands, "-h", "--help", "--version"):
+    known = args and args[0] in (*commands, "-h", "--help", "--version")
+    if args and not known and (Path(args[0]).exists() or not did_you_mean(args[0], commands)):
         args.insert(0, "stylize")
     about = "Neural style transfer (Gatys et al. 2016). `gatys PHOTO PAINTING` means `gatys stylize PHOTO PAINTING`."
     with cli.exit_on_error("gatys"):
@@ -41,12 +43,18 @@ def stylize(config: StylizeCommand) -> int:
 
     A signal stops early and keeps the current picture.
     """
+    output = Path("out") if config.several and config.output == StylizeCommand.output else config.output
+    with cli.standard_streams(dataclasses.replace(config, output=output)) as (config, report):
+        return _stylize_all(config, report)
+
+
+def _stylize_all(config: StylizeCommand, report: Callable[[Outcome], None]) -> int:
     from gatys.stylize import build_network
     from stylekit import devices
     from stylekit.pictures import images
-    from stylekit.pictures.jobs import plan_jobs
+    from stylekit.pictures.jobs import Outcome, plan_jobs
 
-    output = Path("out") if config.several and config.output == StylizeCommand.output else config.output
+    output = config.output
     if not config.several and output.suffix.lower() not in images.FORMATS:
         raise ValueError(f"--output {output}: expected a file name ending in {', '.join(images.FORMATS)}")
     jobs = plan_jobs(config.photographs, output)
@@ -65,13 +73,15 @@ def stylize(config: StylizeCommand) -> int:
     failed = 0
     for job in jobs:
         try:
-            signal = _stylize_one(job, config, arguments)
+            outcome, signal = _stylize_one(job, config, arguments)
         except (ValueError, FileNotFoundError, MemoryError) as error:
+            report(Outcome(job, error=str(error)))
             if not config.several:
                 raise
             print(f"gatys: {cli.printable(str(error))}", file=sys.stderr)
             failed += 1
         else:
+            report(outcome)
             if signal:
                 return 128 + signal
     return 1 if failed else 0
@@ -113,8 +123,8 @@ def _refuse_existing(paths: Iterable[Path], overwrite: bool) -> None:
         raise FileExistsError(f"{existing[0]} already exists; add --overwrite or choose another --output")
 
 
-def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) -> int:
-    """Stylize one photograph; return the signal that stopped it early, or 0.
+def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) -> tuple[Outcome, int]:
+    """Stylize one photograph; return the outcome and the signal that stopped it early, or 0.
 
     Args:
         arguments: Of `gatys.stylize.stylize`.
@@ -125,6 +135,7 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
     from stylekit import atomic
     from stylekit.devices import memory_hint
     from stylekit.pictures import images
+    from stylekit.pictures.jobs import Outcome
     from stylekit.training.log import format_duration
     from stylekit.training.signals import collect_signals
 
@@ -162,11 +173,11 @@ def _stylize_one(job: Job, config: StylizeCommand, arguments: dict[str, Any]) ->
         with memory_hint("; try --memory 2 (gigabytes), which works in tiles, or --size 512"):
             result = stylize(content, config=config, on_step=on_step, **arguments)
     save(result, job.target)
-    height, width = result.shape[2:]
-    print(f"painted {job.target}, {width} x {height}, in {format_duration(time.monotonic() - start)}")
+    (height, width), seconds = result.shape[2:], time.monotonic() - start
+    print(f"painted {cli.printable(str(job.target))}, {width} x {height}, in {format_duration(seconds)}")
     if caught:
         print(f"stopped early; {job.target} is the picture so far")
-    return caught[0] if caught else 0
+    return Outcome(job, after=images.to_image(result), seconds=seconds), caught[0] if caught else 0
 
 
 def _without_folders(value: Any) -> Any:

@@ -109,7 +109,7 @@ class StylizeCommand(StylizeConfig):
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="PHOTO [PAINTING ...]", help_behavior_hint="(required)"),
     ] = ()
-    """The photograph or a folder of photographs, followed by any paintings."""
+    """The photograph or a folder of photographs, followed by any paintings. - is standard input."""
 
     content: Annotated[tuple[str, ...], default_is("the first input", "PHOTO [PHOTO ...]")] = ()
     """Photographs and folders to paint. With this option, all positional inputs are paintings."""
@@ -118,7 +118,8 @@ class StylizeCommand(StylizeConfig):
     """Names of bundled styles (`gatys styles` lists them), or files written by `gatys make-style`."""
 
     output: Annotated[Path, default_is("out.png, or the folder out", "PATH", ("-o",))] = Path("out.png")
-    """PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF (all but BMP store the options); a folder for several photographs."""
+    """PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF (all but BMP store the options); a folder for several photographs; or
+    - for a PNG on standard output."""
 
     content_mask: Annotated[str | None, default_is("none", "FILE")] = None
     """Regions of the photograph in black, white and pure colors. Without --style-mask, only white is stylized."""
@@ -131,6 +132,9 @@ class StylizeCommand(StylizeConfig):
 
     overwrite: bool = False
     """Replace existing output."""
+
+    json: bool = False
+    """Print a line of JSON for each picture: input, output, seconds, width and height; or input and error."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

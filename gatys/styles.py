@@ -22,6 +22,7 @@ from gatys.options import STYLE_LAYERS
 from stylekit.atomic import atomic_write
 from stylekit.networks import weights
 from stylekit.networks.vgg import VGGFeatures
+from stylekit.options import did_you_mean
 from stylekit.pictures import images
 
 SIZES = (128, 256, 512, 1024)
@@ -114,7 +115,7 @@ def load_preset(name: str | Path) -> Preset:
     """Read a preset from a file, or a bundled one by name.
 
     Raises:
-        FileNotFoundError: There is no such style; the message lists the bundled ones.
+        FileNotFoundError: The style does not exist; the message lists the bundled ones.
         ValueError: The file is damaged or is not a preset.
     """
     path = Path(name)
@@ -122,7 +123,8 @@ def load_preset(name: str | Path) -> Preset:
         known = bundled_presets()
         if str(name) not in known:
             raise FileNotFoundError(
-                f"no style {name}; expected a file written by `gatys make-style`, or one of {', '.join(known)}"
+                f"no style {name}{did_you_mean(str(name), known)}; expected a picture, a file written by "
+                f"`gatys make-style`, or one of {', '.join(known)}"
             )
         path = known[str(name)]
     try:

@@ -91,7 +91,7 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         A tensor (3, h, w) or (1, 3, h, w) in [0, 1] for a tensor, of its type and on its device; otherwise a PIL image.
 
     Raises:
-        FileNotFoundError: There is no such picture or preset.
+        FileNotFoundError: A picture or a preset does not exist.
         ValueError: An argument is invalid, or does not fit the others.
         FloatingPointError: The loss is infinite or NaN; try a smaller learning rate.
     """

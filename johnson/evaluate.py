@@ -35,7 +35,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation[EvaluateConfig]:
     """Stylize a folder of photographs and compute all metrics. The result has the options, with the style in use.
 
     Raises:
-        FileNotFoundError: There is no such network, style or folder.
+        FileNotFoundError: The network, the style or the folder does not exist.
         ValueError: The network or the style does not fit, or no photograph can be read.
         MemoryError: A picture is too large.
     """

@@ -198,10 +198,10 @@ class StylizeConfig(PictureOptions):
 
 @dataclass(frozen=True)
 class EvaluateConfig(EvaluateOptions):
-    """Measure a network: style loss by layer, content kept, weave, halo; compared with the painting and photographs.
+    """Measure a network and compare it with the painting and the photographs.
 
-    Stylizes the photographs in DATAROOT. Style losses are relative: 0 for the style of the painting, 1 for a flat
-    picture.
+    Style loss by layer, content kept, weave and halo. Stylizes the photographs in DATAROOT. Style losses are relative:
+    0 for the style of the painting, 1 for a flat picture.
     """
 
     dataroot: Annotated[str, also("--dataset")]
@@ -230,7 +230,7 @@ class EvaluateConfig(EvaluateOptions):
 
 @dataclass(frozen=True)
 class ExportConfig(ExportOptions):
-    """Export a style network for use without this library, as an ONNX file or a torch.export program.
+    """Export a network as an ONNX file or a torch.export program, for use without this library.
 
     Pictures of any size with sides of at least 36 pixels go in and come out, as in `johnson stylize`. The file is
     compared with PyTorch on a photograph at two sizes; the exit code is 1 if a value differs by more than a gray level.

@@ -57,7 +57,7 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         white.
 
     Raises:
-        FileNotFoundError: There is no such picture or network.
+        FileNotFoundError: The picture or the network does not exist.
         ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
@@ -78,10 +78,10 @@ def load_network(name: str | Path = "starry-night") -> TransformerNet:
 
     Args:
         name: A bundled style, a folder with config.json and model.safetensors, a training run (a folder with model/), a
-            .pth file of fast_neural_style, or a Hugging Face Hub id.
+            .pth file of fast_neural_style, or a Hugging Face Hub id (hf:owner/name).
 
     Raises:
-        FileNotFoundError: There are no such weights; the message lists the bundled styles.
+        FileNotFoundError: The network does not exist; the message lists the bundled styles.
         ValueError: The weights are damaged or belong to another network.
         OSError: The Hub cannot be reached.
     """

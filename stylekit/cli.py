@@ -1,6 +1,7 @@
 """What the command lines share: flags from dataclasses, exit codes, and reports on training and on files.
 
 Exit codes: 0 success; 1 failed or partly failed; 2 invalid input; 128 + N stopped by signal N, as in shells.
+With `-o -` or --json, standard output has nothing else; messages go to standard error.
 """
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ import dataclasses
 import functools
 import itertools
 import json
-import operator
 import os
+import re
 import shlex
 import sys
+import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_type_hints
 
 import tyro
 
 from stylekit import __version__
 from stylekit.atomic import check_writable
-from stylekit.options import ExportOptions, PictureOptions, RunConfig, RunName, nest
+from stylekit.options import ExportOptions, PictureOptions, RunConfig, RunName, did_you_mean, hidden, nest
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,14 +78,19 @@ def exit_on_error(prog: str) -> Iterator[None]:
         import traceback
 
         traceback.print_exc()
+    line = f"{prog}: error: {printable(message)}"
     if _is_main():
-        print(f"{prog}: error: {printable(message)}", file=sys.stderr)
+        print(line, file=sys.stderr)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun ends its report with what it finds there.
+        Path(file).write_text(json.dumps({"message": {"message": line, "extraInfo": {"timestamp": int(time.time())}}}))
     sys.exit(code)
 
 
 def printable(text: str) -> str:
     """One line without control characters, which a file name may contain and a terminal would obey; not endless."""
-    line = " ".join(text.split())
+    line = re.sub(
+        r"\S*/stdio-\w+/(standard)-(\w+)(\.\w+)?", r"\1 \2", " ".join(text.split())
+    )  # See `standard_streams`.
     if len(line) > 1000:
         line = f"{line[:1000].rstrip()} ..."
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
@@ -93,25 +101,78 @@ def parse_command(
 ) -> tuple[Callable[[Any], int], Any]:
     """Read a sub-command and its flags from `args`, or else from sys.argv; return its function and its options.
 
-    Exits with 0 after --help and --version, and with 2 after an error, which tyro prints.
+    Exits with 0 after --help and --version.
+
+    Raises:
+        ValueError: A command or a flag is wrong.
     """
     args = _arguments(prog, args)
-    parsers = []
-    for name, (options, _) in commands.items():
-        # Only the command in use reads the saved options of a run.
-        default = training_defaults(options, prog, args[1:]) if args[:1] == [name] else tyro.MISSING_NONPROP
-        parsers.append(Annotated[options, tyro.conf.subcommand(name, default=default, prefix_name=False)])
-    union: Any = functools.reduce(operator.or_, parsers)
-    about = f"{description} Try `{prog} COMMAND --help`."
-    given = tyro.cli(union, prog=prog, description=about, args=args, config=FLAGS, console_outputs=_is_main())
-    return commands[args[0]][1], given
+    if args[:1] in (["-h"], ["--help"]):
+        lines = [f"  {name:12}{_sentence(options.__doc__)}" for name, (options, _) in commands.items()]
+        lines = [f"usage: {prog} COMMAND [OPTIONS]\n\n{description}\n", *lines]
+        print("\n".join([*lines, f"\n{prog} COMMAND --help lists the options of a command."]))
+        sys.exit(0)
+    if not args:
+        raise ValueError(f"no command: expected {', '.join(commands)}; see `{prog} --help`")
+    if args[0] not in commands:
+        hint = did_you_mean(args[0], commands) or f": expected {', '.join(commands)}"
+        raise ValueError(f"no command {args[0]}{hint}; see `{prog} --help`")
+    options, function = commands[args[0]]
+    return function, parse(options, f"{prog} {args[0]}", args[1:])
 
 
 def parse(options: type[T], prog: str, args: Sequence[str] | None = None) -> T:
     """Read the flags of a program without sub-commands; see `parse_command`."""
     args = _arguments(prog, args)
-    default: Any = training_defaults(options, prog, args)
-    return tyro.cli(options, prog=prog, args=args, default=default, config=FLAGS, console_outputs=_is_main())
+    explain = functools.partial(_explain, options, prog, args)
+    # The hook is not public. Without it, tyro prints its own explanations.
+    hooks: Any = getattr(tyro, "_errors", None)
+    with hooks.on_parse_error(explain) if hasattr(hooks, "on_parse_error") else nullcontext():
+        default: Any = training_defaults(options, prog, args)
+        return tyro.cli(options, prog=prog, args=args, default=default, config=FLAGS, console_outputs=_is_main())
+
+
+def _explain(options: type, prog: str, args: Sequence[str], event: Any) -> None:
+    """Raise a ValueError with one line about wrong flags, instead of the box that tyro prints about an event."""
+    kind, reason = type(event).__name__, ""
+    if unknown := getattr(event, "unrecognized_tokens", None) or getattr(event, "tokens", None):
+        given = next((token for token in unknown if token.startswith("-")), unknown[0])
+        what = "option" if given.startswith("-") else "argument"
+        flag = given.partition("=")[0].replace("_", "-")
+        reason = f"unknown {what} {given}{did_you_mean(flag, flags_of(options))}"
+    elif kind == "MissingArgs":
+        for argument in (context.arg for context in event.missing_arguments):
+            name = argument.lowered.metavar if argument.is_positional() else argument.lowered.name_or_flags[-1]
+            text = argument.field.helptext
+            reason += f"{' and ' * bool(reason)}{name} is missing ({_sentence(text() if callable(text) else text)})"
+    elif (argument := getattr(event, "argument", None)) is not None:
+        flags, kind = argument.lowered.name_or_flags, str(argument.lowered.metavar)
+        kind = f"one of {', '.join(kind[1:-1].split(','))}" if kind.startswith("{") else _KINDS.get(kind, kind)
+        # In args flags may have underscores, and values may follow a blank or =.
+        names = [arg.partition("=")[0].replace("_", "-") for arg in args]
+        at = max((i for i, name in enumerate(names) if name in flags), default=len(args))
+        values = itertools.takewhile(lambda arg: not arg.startswith("--"), args[at + 1 :])
+        reason = " ".join([*args[at : at + 1], *values]) + f": expected {kind}"
+    elif kind == "InstantiationFailure":
+        reason = event.message
+    if reason:
+        raise ValueError(f"{reason}; see `{prog} --help`")
+
+
+_KINDS = {"INT": "an integer", "FLOAT": "a number", "[FLOAT [FLOAT ...]]": "numbers"}
+
+
+def flags_of(options: Any) -> list[str]:
+    """All flags of a dataclass with groups, without aliases."""
+    found: list[str] = []
+    for name, kind in get_type_hints(options).items():
+        if name.islower() and name not in hidden(options):
+            found += flags_of(kind) if dataclasses.is_dataclass(kind) else [f"--{name.replace('_', '-')}"]
+    return found
+
+
+def _sentence(text: str | None) -> str:
+    return (text or "").split("\n")[0].split(". ")[0].rstrip(".")
 
 
 def training_defaults(options: type[Any], prog: str, args: Sequence[str]) -> Any:
@@ -237,16 +298,55 @@ def process_pictures(
     from stylekit.pictures.jobs import describe_skipped, plan_jobs
     from stylekit.training.log import print0
 
-    jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
     devices.set_threads(config.threads)
     device = devices.choose_device(config.device)
-    with distributed.process_group(device, distributed.PATIENT):
-        jobs, sheet = select_jobs(jobs, config.output, config.sheet, config.overwrite)
-        if skipped := describe_skipped(config.inputs, config.output, images.VIDEOS):
-            print0(skipped)
-        distributed.wait_for_all()  # Barrier: no rank may mistake another rank's new file for an old one.
-        outcomes = process_with_network(distributed.share(jobs), function, load(), config, device)
-        return report_outcomes(outcomes, jobs, config.output, sheet, prog, done)
+    with standard_streams(config, config.format) as (config, report):
+        jobs = plan_jobs(config.inputs, config.output, config.format, images.VIDEOS)
+        with distributed.process_group(device, distributed.PATIENT):
+            jobs, sheet = select_jobs(jobs, config.output, config.sheet, config.overwrite)
+            if skipped := describe_skipped(config.inputs, config.output, images.VIDEOS):
+                print0(skipped)
+            distributed.wait_for_all()  # Barrier: no rank may mistake another rank's new file for an old one.
+            outcomes = process_with_network(distributed.share(jobs), function, load(), config, device)
+            return report_outcomes(outcomes, jobs, config.output, sheet, prog, done, report)
+
+
+@contextmanager
+def standard_streams(options: T, format: str | None = None) -> Iterator[tuple[T, Callable[[Outcome], None]]]:
+    """Options in which files stand for each -, and a function that prints outcomes if --json is given.
+
+    With --json and `-o -`, standard output has nothing else: what the command prints goes to standard error.
+    """
+    given: Any = options
+    stdout, to_stdout = sys.stdout, str(given.output) == "-"
+    if to_stdout and (given.json or getattr(given, "sheet", 0) or getattr(given, "save_every", 0)):
+        raise ValueError("-o -: standard output takes one picture; leave out --json, --sheet and --save-every")
+    if to_stdout and stdout.isatty():
+        raise ValueError("-o -: standard output is a terminal; add a pipe or a file, such as > painting.png")
+    is_used = to_stdout or "-" in (*given.inputs, *getattr(given, "content", ()))
+    place = tempfile.TemporaryDirectory(prefix="stdio-") if is_used else nullcontext("")
+    with place as folder, redirect_stdout(sys.stderr if to_stdout or given.json else stdout):
+        source, target = Path(folder, "standard-input"), Path(folder, f"standard-output.{format or 'png'}")
+        changed: dict[str, Any] = {"output": target} if to_stdout else {}
+        for name in ("inputs", "content"):
+            if "-" in (paths := getattr(given, name, ())):
+                changed[name] = tuple(str(source) if path == "-" else path for path in paths)
+                source.write_bytes(sys.stdin.buffer.read())
+        yield dataclasses.replace(given, **changed), functools.partial(_print_json, stdout if given.json else None)
+        if to_stdout and target.is_file():
+            stdout.buffer.write(target.read_bytes())
+
+
+def _print_json(stdout: TextIO | None, outcome: Outcome) -> None:
+    source, picture = outcome.job.source, outcome.after
+    line: dict[str, Any] = {"input": "-" if source.name == "standard-input" else str(source)}
+    if outcome.error is not None or picture is None:
+        line["error"] = outcome.error
+    else:
+        line |= {"output": str(outcome.job.target), "seconds": round(outcome.seconds, 3)}
+        line |= {"width": picture.width, "height": picture.height}
+    if stdout is not None:
+        print(json.dumps(line), file=stdout, flush=True)
 
 
 def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> tuple[list[Job], Path | None]:
@@ -273,7 +373,13 @@ def select_jobs(jobs: list[Job], output: Path, sheet: bool, overwrite: bool) -> 
 
 
 def report_outcomes(
-    outcomes: Iterable[Outcome], jobs: Sequence[Job], output: Path, sheet: Path | None, prog: str, done: str
+    outcomes: Iterable[Outcome],
+    jobs: Sequence[Job],
+    output: Path,
+    sheet: Path | None,
+    prog: str,
+    done: str,
+    report: Callable[[Outcome], None] = lambda outcome: None,
 ) -> int:
     """Run jobs under a progress bar, print a line for each failure, write the contact sheet; return the exit code.
 
@@ -291,6 +397,7 @@ def report_outcomes(
     height = 480 if len(jobs) == 1 else 256
     hidden = None if _is_main() else True
     for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=hidden, delay=1):
+        report(outcome)
         if outcome.error is not None:
             failed += 1
             tqdm.write(f"{prog}: {printable(outcome.error)}", file=sys.stderr)
@@ -304,7 +411,8 @@ def report_outcomes(
     pairs = [pair for pair in in_order if pair is not None][:SHEET_LIMIT]
     if count := len(jobs) - failed:
         noun = "picture" if all(job.target.suffix.lower() in images.FORMATS for job in jobs) else "file"
-        print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {jobs[0].target if len(jobs) == 1 else output}")
+        place = printable(str(jobs[0].target if len(jobs) == 1 else output))
+        print(f"{done} {count} {noun}{'s' if count > 1 else ''}: {place}")
     if pairs and sheet is not None:
         across = 1 if len(pairs) <= 4 else 3
         rows = [list(itertools.chain(*pairs[i : i + across])) for i in range(0, len(pairs), across)]

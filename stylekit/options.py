@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
@@ -61,6 +62,12 @@ def check_weights(options: Any, name: str) -> None:
         raise ValueError(f"{_flag(name)} must not be negative or all 0, got {_shown(weights)}")
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A question about the two most similar names, in parentheses; or nothing."""
+    near = difflib.get_close_matches(name, list(names), 2, 0.8)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -77,15 +84,15 @@ class PictureOptions:
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="INPUT [INPUT ...]", help_behavior_hint="(required)"),
     ]
-    """Pictures, videos and folders. Folders are searched for pictures; their structure is kept."""
+    """Pictures, videos, folders (searched for pictures, their structure is kept), or - for standard input."""
 
     output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("out")
-    """Output folder, or output file for a single picture or video."""
+    """Output folder, or file for a single picture or video, or - for standard output, which gets a PNG or --format."""
 
     strength: float = 1.0
     """Opacity of the result over the photograph, from 0 to 1."""
 
-    preserve_color: Annotated[bool, also("--preserve-colour")] = False
+    preserve_color: bool = False
     """Keep the colors of the photograph: only its luminance changes."""
 
     draft: Switch = "auto"
@@ -111,6 +118,9 @@ class PictureOptions:
 
     overwrite: bool = False
     """Replace existing output. Inputs are never replaced."""
+
+    json: bool = False
+    """Print a line of JSON for each picture: input, output, seconds, width and height; or input and error."""
 
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""

@@ -54,7 +54,7 @@ def test_errors_name_the_file_and_no_folder(tmp_path, monkeypatch):
     with (tmp_path / "large.png").open("r+") as file:  # The size is checked before pixels are missed.
         file.truncate(100)
     cases = {
-        "broken.jpg": r"^broken.jpg: not a supported picture; expected one of ",
+        "broken.jpg": r"^broken.jpg: not a supported picture: its content is not ",
         "large.png": r"^large.png: expected at most 1 million pixels and 65,535 per side \(got 1001 x 1000\)$",
         "gone.png": "^The photograph has been deleted after 30 minutes; drop it again.$",
     }

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import itertools
 import re
 import shlex
 import sys
@@ -310,7 +311,8 @@ def program_calls(document: Path) -> list[tuple[str, list[str]]]:
     for words in shell_commands(document):
         starts = [i for i, word in enumerate(words) if word in PROGRAMS]
         if starts and (starts[0] == 0 or words[0] in ("python", "torchrun", "docker")):
-            calls.append((words[starts[0]], words[starts[0] + 1 :]))
+            args = itertools.takewhile(lambda word: word not in ("<", ">"), words[starts[0] + 1 :])
+            calls.append((words[starts[0]], list(args)))
     return calls
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY, assert_same, exit_code
+from conftest import TINY, assert_same, exit_code, one_error
 
 from cyclegan.cli import train_main
 from cyclegan.discriminators import FeatureDiscriminator, PatchDiscriminator
@@ -105,7 +105,7 @@ def test_the_bundled_networks_have_the_architecture_of_the_preset_and_their_disc
             "its architecture differs from the options; add --ngf 32 --n-blocks 6 --antialias --noise 0.1 --ndf 32; "
             "limit=4.0 has no flag: try --preset paint",
         ),
-        (["--init", "nothing"], "no weights nothing"),
+        (["--init", "nothing"], "no network nothing"),
         (["--init", "RUN", "RUN"], "a training run has both generators; give it alone"),
         (["--init", "RUN", "RUN", "RUN"], "--init: expected a run, or one or two networks (G, F), got 3"),
     ],
@@ -116,8 +116,7 @@ def test_networks_that_cannot_be_the_start_are_one_line(dataset, tmp_path, capsy
     flags = [str(tmp_path / "old") if flag == "RUN" else flag for flag in flags]
     where = ["--dataroot", str(dataset), "--checkpoints-dir", str(tmp_path / "runs")]
     assert exit_code(train_main, *TINY, "--n-layers-d", "3", *where, *flags) == 2
-    error = capsys.readouterr().err
-    assert says in " ".join(error.replace("│", " ").split())
+    assert says in one_error(capsys, "train.py")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
+import io
 import json
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +107,23 @@ def test_a_style_that_was_made_can_be_taken_by_name(folder):
     assert run("photo.png", "painting.png", *flags, "-o", "b.png", *TINY) == 0
 
 
+def test_pipes_and_json(folder, capsysbinary, monkeypatch):
+    content = Path("photo.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert run("-", "painting.png", "-o", "-", *TINY) == 0
+    out, err = capsysbinary.readouterr()
+    assert Image.open(io.BytesIO(out)).size == (40, 27) and err.startswith(b"painted standard output, 40 x 27, in ")
+    assert run("--content", "photo.png", "missing.png", "--style", "sunflowers", "--json", *TINY) == 2
+    assert run("photo.png", "--style", "sunflowers", "--json", "-o", "json.png", *TINY) == 0
+    line = json.loads(capsysbinary.readouterr().out)
+    assert line.pop("seconds") > 0
+    assert line == {"input": "photo.png", "output": "json.png", "width": 40, "height": 27}
+    (folder / "damaged.png").write_text("no picture")
+    assert run("damaged.png", "--style", "sunflowers", "--json", "-o", "x.png", *TINY) == 2
+    out, err = capsysbinary.readouterr()
+    assert json.loads(out)["input"] == "damaged.png" and err.count(b"\n") == 1
+
+
 def test_styles_are_listed(capsys):
     assert run("styles") == 0
     assert "starry-night" in capsys.readouterr().out.split()
@@ -161,7 +180,7 @@ def test_invalid_input_gets_one_line_and_exit_code_2(folder, capsys, args, says)
     [
         ([], "no photograph given"),
         (["photo.png"], "no style given"),
-        (["photo.png", "painting.png", "--sise", "3"], "Perhaps you meant: --size"),
+        (["photo.png", "painting.png", "--sise", "3"], "unknown option --sise (did you mean --size?)"),
         (["photo.png", "painting.png", "--threads", "0"], "--threads must be at least 1"),
     ],
 )
@@ -169,6 +188,16 @@ def test_invalid_flags_are_explained_with_exit_code_2(folder, capsys, args, says
     assert run("stylize", *args) == 2
     assert says in flag_error(capsys)
     assert not (folder / "out.png").exists()
+
+
+def test_a_misspelled_command_is_no_photograph(folder, capsys):
+    assert run("stlyes") == 2
+    assert "no command stlyes (did you mean styles?)" in flag_error(capsys)
+
+
+def test_a_misspelled_style_is_named(folder, capsys):
+    assert run("photo.png", "--style", "starry-nigt", *TINY) == 2
+    assert "no style starry-nigt (did you mean starry-night?); expected a picture" in one_error(capsys, "gatys")
 
 
 def test_nothing_is_overwritten_unless_asked(folder, capsys):

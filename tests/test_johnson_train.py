@@ -280,7 +280,7 @@ def test_validation_photographs_are_a_picture_or_those_of_the_training(photograp
         (["--style-layers", "relu1_1", "relu9_9"], "no compact layer 'relu9_9'; choose from conv1_1"),
         (["--content-layer", "conv9"], "no compact layer 'conv9'"),
         (["--loss-network", "vgg16", "--vgg-weights", "nowhere.pth"], "no file nowhere.pth"),
-        (["--init", "nothing"], "no weights nothing"),
+        (["--init", "nothing"], "no network nothing"),
         (["--val-dataroot", "nowhere"], "no folder nowhere"),
         (["--batch-size", "100"], "6 pictures do not fill one batch of --batch-size 100; try --batch-size 6"),
         (["--resume", "--name", "new"], "no run to resume at"),

@@ -75,11 +75,13 @@ def save(config, root):
 
 
 def parse(*args):
-    return cli.parse(Training, "train.py", [str(arg) for arg in args])
+    with cli.exit_on_error("train.py"):
+        return cli.parse(Training, "train.py", [str(arg) for arg in args])
 
 
 def parse_command(args):
-    cli.parse_command(COMMANDS, "program", "About the program.", args)
+    with cli.exit_on_error("program"):
+        cli.parse_command(COMMANDS, "program", "About the program.", args)
     return 0
 
 
@@ -136,6 +138,15 @@ def test_a_closed_pipe_ends_a_command_silently(buffered):
     assert (result.returncode, result.stderr) == (141, b"")
 
 
+def test_torchrun_finds_the_line_where_it_looks_for_the_cause(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert exit_code(failing(ValueError("expected 3"))) == 2
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    failure = ProcessFailure(0, 1, 2, str(tmp_path / "error.json"))
+    assert "traceback : program: error: expected 3\n=" in str(ChildFailedError("train.py", {0: failure}))
+
+
 def test_only_the_main_process_of_several_reports_an_error(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert exit_code(failing(ValueError("expected 3"))) == 2
@@ -165,11 +176,14 @@ def test_aliases_from_other_projects_are_accepted():
 @pytest.mark.parametrize(
     ("flags", "messages"),
     [
-        (["--batchsize", "2"], ["--batchsize", "Perhaps you meant", "--batch-size"]),
-        (["--ngf", "2"], ["--ngf"]),
-        (["--lr", "fast"], ["--lr", "fast"]),
-        (["--preset", "best"], ["--preset", "invalid choice 'best'", "'paper', 'paint'"]),
-        (["--amp", "maybe"], ["invalid choice 'maybe'", "'auto', 'on', 'off'"]),
+        (["--batchsize", "2"], ["unknown option --batchsize (did you mean --batch-size?)"]),
+        (["--ngf", "2"], ["unknown option --ngf;"]),
+        (["photographs"], ["unknown argument photographs;"]),
+        (["--lr", "fast"], ["--lr fast: expected a number;"]),
+        (["--max_steps", "1", "--max_steps=many"], ["--max_steps=many: expected an integer;"]),
+        (["--batch-size"], ["--batch-size: expected an integer;"]),
+        (["--preset", "best"], ["--preset best: expected one of paper, paint;"]),
+        (["--amp", "maybe"], ["--amp maybe: expected one of auto, on, off;"]),
         (["--max-steps", "0"], ["--max-steps must be positive, got 0"]),
         (["--load-size", "20"], ["--load-size 20 is smaller than --crop-size 256; try --load-size 286"]),
         (["--threads", "0"], ["--threads must be at least 1, got 0"]),
@@ -186,7 +200,9 @@ def test_a_missing_flag_is_named_with_its_help(capsys):
     with pytest.raises(SystemExit) as stop:
         parse("--name", "mine")
     assert stop.value.code == 2
-    assert "--dataroot STR Folder with the pictures." in flag_error(capsys)
+    assert flag_error(capsys) == (
+        "train.py: error: --dataroot is missing (Folder with the pictures); see `train.py --help`\n"
+    )
 
 
 def test_a_command_is_chosen_by_name():
@@ -198,9 +214,9 @@ def test_a_command_is_chosen_by_name():
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ([], "Expected one of {train, list}"),
-        (["trian"], "Available subcommands: train, list"),
-        (["trian", "--dataroot", "photographs"], "Available subcommands: train, list"),
+        ([], "no command: expected train, list; see"),
+        (["trian", "--dataroot", "photographs"], "no command trian (did you mean train?); see"),
+        (["paint"], "no command paint: expected train, list; see"),
     ],
 )
 def test_an_unknown_or_missing_command_names_those_available(capsys, args, says):
@@ -211,7 +227,8 @@ def test_an_unknown_or_missing_command_names_those_available(capsys, args, says)
 def test_help_describes_the_commands_and_their_flags(capsys):
     assert exit_code(parse_command, "--help") == 0
     text = capsys.readouterr().out
-    assert all(part in text for part in ("usage: program", "About the program.", "Train something.", "List something."))
+    lines = ("usage: program COMMAND [OPTIONS]", "About the program.", "train       Train something", "List something")
+    assert all(line in text for line in lines)
     assert exit_code(parse_command, "train", "--help") == 0
     text = capsys.readouterr().out
     assert all(part in text for part in ("--layers", "Flip pictures.", "--continue-train", "Architecture."))
@@ -268,7 +285,7 @@ def test_the_command_in_use_reads_the_saved_options(runs):
     _, config = cli.parse_command(COMMANDS, "program", "About.", ["train", "--name", "mine", "--resume"])
     assert config.schedule.lr == 0.5 and config.resume
     # The other commands do not have --resume.
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="unknown option --resume; see `program list --help`"):
         cli.parse_command(COMMANDS, "program", "About.", ["list", "--resume"])
 
 

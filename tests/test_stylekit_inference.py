@@ -1,6 +1,8 @@
 """`translate`, `stylize` and their commands: one implementation for two kinds of networks."""
 
 import inspect
+import io
+import json
 from pathlib import Path
 
 import av
@@ -103,7 +105,7 @@ def test_a_network_in_training_paints_as_in_eval_mode_and_stays_in_training(meth
 @pytest.mark.parametrize(("function", "name"), [(translate, "landscape2vangogh"), (stylize, "mosaic")])
 def test_a_network_can_be_given_by_name(function, name, pictures):
     assert function(pictures[0], name).size == pictures[0].size
-    with pytest.raises(FileNotFoundError, match=f"no weights nobody: .*{name}"):
+    with pytest.raises(FileNotFoundError, match=f"no network nobody; .*{name}"):
         function(pictures[0], "nobody")
 
 
@@ -113,6 +115,56 @@ def test_noise_and_tiles_do_not_change_the_result(method, pictures):
     whole = function(photograph, network)
     torch.testing.assert_close(function(photograph, network, tile=64), whole, atol=1e-5, rtol=0)
     assert torch.equal(function(photograph, network), whole)
+
+
+@pytest.fixture
+def standard_input(monkeypatch):
+    """Bytes to be read from standard input."""
+    return lambda content: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+
+def test_a_picture_goes_from_standard_input_to_standard_output_and_nothing_else(command, standard_input, capsysbinary):
+    content = Path("photos/a.jpg").read_bytes()
+    assert command("photos/a.jpg", "-o", "a.png") == 0
+    capsysbinary.readouterr()
+    for format in ("png", "webp"):
+        standard_input(content)
+        assert command("-", "-o", "-", *(["--format", format] if format != "png" else [])) == 0
+        out, err = capsysbinary.readouterr()
+        picture = Image.open(io.BytesIO(out))
+        assert picture.format == format.upper() and err.endswith(b"ed 1 picture: standard output\n")
+        assert format == "webp" or levels(picture, Image.open("a.png")).max() == 0
+    standard_input(b"no picture")
+    assert command("-", "-o", "-") == 2
+    out, err = capsysbinary.readouterr()
+    assert out == b"" and b": standard input: not a supported picture" in err and err.count(b"\n") == 1
+    standard_input(content)
+    assert command("-", "-o", "painted") == 0
+    assert Image.open("painted/standard-input.png").size == (37, 30)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["photos", "-o", "-"], "standard output is a file, but there are several inputs; expected a folder"),
+        (["photos/a.jpg", "-o", "-", "--json"], "-o -: standard output takes one picture; leave out --json, --sheet"),
+        (["photos/a.jpg", "-o", "-", "--sheet"], "-o -: standard output takes one picture"),
+    ],
+)
+def test_what_standard_output_cannot_hold_is_refused(command, method, capsys, args, says):
+    assert command(*args) == 2
+    assert says in one_error(capsys, "cyclegan" if method[0] is translate else "johnson")
+
+
+def test_json_is_one_line_per_picture_on_standard_output(command, capsys):
+    Path("photos/damaged.png").write_text("no picture")
+    assert command("photos", "--json") == 1
+    out, err = capsys.readouterr()
+    a, damaged, b = map(json.loads, out.splitlines())
+    assert 0 < a.pop("seconds") < 60
+    assert a == {"input": "photos/a.jpg", "output": "out/a.jpg", "width": 37, "height": 30}
+    assert damaged["input"] == "photos/damaged.png" and "not a supported picture" in damaged["error"]
+    assert b["output"] == "out/holiday/b.PNG" and "ed 2 pictures: out" in err
 
 
 def test_folders_pictures_and_videos_can_be_mixed(command, pictures, capsys):
@@ -184,7 +236,8 @@ def test_smoothing_changes_frames_after_the_first_and_can_be_disabled(command, p
         (["nowhere.jpg"], "no file or folder nowhere.jpg"),
         (["photos/a.jpg", "-o", "photos/a.jpg/out"], "photos/a.jpg"),
         (["photos/a.jpg", "-o", "photos/a.jpg"], "photos/a.jpg is also an input and is never replaced"),
-        (["photos/a.jpg", "-o", "x.gif"], "x.gif: GIF is only read, not written; use another suffix, such as .png"),
+        (["photos/a.jpg", "-o", "x.gif"], "x.gif: GIF is not written; expected .jpg .jpeg .png"),
+        (["photos/a.jpg", "-o", "x.pdf"], "x.pdf: PDF is not written; expected .jpg .jpeg .png"),
         (["photos/a.jpg", "--device", "toaster"], "--device toaster: expected auto, cpu, cuda, cuda:N or mps"),
     ],
 )
@@ -203,7 +256,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2(command, capsys, args, says):
         (["p.jpg", "--tile", "10"], "--tile must be at least 64, got 10"),
         (["p.jpg", "--threads", "0"], "--threads must be at least 1, got 0"),
         (["p.jpg", "--size", "0"], "--size must be at least 1, got 0"),
-        (["p.jpg", "--styles", "x"], "Unrecognized options: --styles"),
+        (["p.jpg", "--styles", "x"], "unknown option --styles (did you mean --style?)"),
     ],
 )
 def test_wrong_flags_are_explained_with_exit_code_2(command, capsys, args, says):

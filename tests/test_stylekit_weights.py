@@ -50,17 +50,45 @@ def test_bundled_styles_are_found_by_name_only_with_their_kind():
         weights.find("starry-night")
 
 
-def test_an_existing_path_has_precedence_over_a_bundled_name(tmp_path, monkeypatch):
+def test_a_folder_with_a_network_has_precedence_over_a_bundled_name_and_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "landscape2vangogh").mkdir()
+    (tmp_path / "landscape2vangogh").mkdir()  # Such as an earlier --output.
+    assert weights.find("landscape2vangogh") == weights.bundled()["landscape2vangogh"]
+    assert capsys.readouterr().err == ""
+    (tmp_path / "landscape2vangogh" / "G").mkdir()
     assert str(weights.find("landscape2vangogh")) == "landscape2vangogh"
+    note = "note: landscape2vangogh is the folder ./landscape2vangogh, not the bundled network\n"
+    assert capsys.readouterr() == ("", note)
 
 
-def test_a_hub_id_is_returned_unchanged():
-    assert weights.find("somebody/cyclegan") == "somebody/cyclegan"
+def test_a_painting_is_no_network(photo):
+    with pytest.raises(ValueError, match=r"^photo.jpg is a picture, not a network; `gatys photo.jpg photo.jpg`"):
+        weights.find(photo, "johnson")
 
 
-@pytest.mark.parametrize("name", ["landscape2monet", "./runs/mine", "runs/latest.pth", "a/b/c", "~/x"])
+def test_a_hub_id_is_told_from_a_misspelled_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for run in ("checkpoints/mine/G", "runs/a1/G"):
+        (tmp_path / run).mkdir(parents=True)
+    assert weights.find("somebody/cyclegan") == weights.find("hf:somebody/cyclegan") == "somebody/cyclegan"
+    assert weights.find("hf:checkpoints/mien") == "checkpoints/mien"
+    for name, meant in (
+        ("checkpoints/mien", "checkpoints/mine"),
+        ("chekpoints/mine", "checkpoints/mine"),
+        ("mine", "checkpoints/mine"),
+        ("runs/a2", "runs/a1"),
+        ("landscape2vangoh", "landscape2vangogh"),
+    ):
+        with pytest.raises(FileNotFoundError, match=rf"^no network {name}; did you mean {meant}\?$"):
+            weights.find(name)
+    for name in ("hf:nobody", "hf:", "", "/nowhere/x"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"^no network {name}; expected a training run, .* \(hf:owner/name\)"
+        ):
+            weights.find(name)
+
+
+@pytest.mark.parametrize("name", ["winter2summer", "./runs/mine", "runs/latest.pth", "a/b/c", "~/x"])
 def test_the_error_for_any_other_name_lists_the_bundled_networks(name):
     with pytest.raises(FileNotFoundError, match="landscape2vangogh"):
         weights.find(name)
@@ -150,16 +178,30 @@ def test_a_tensor_without_its_bytes_asks_for_no_memory(tmp_path, network, shape)
 def test_a_network_on_the_hub_is_read_like_a_folder(tmp_path, monkeypatch):
     network = PatchDiscriminator(4, 1)
     weights.save(network, tmp_path)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file: str(tmp_path / file))
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda url: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda name, file, **_: str(tmp_path / file))
     loaded = weights.load(PatchDiscriminator, "somebody/patches", "a discriminator", "a run")
     assert torch.equal(loaded.model[0].weight, network.model[0].weight) and not loaded.training
 
-    def fail(name, file):
+
+def test_a_hub_out_of_reach_is_asked_once_and_the_cache_is_used(tmp_path, monkeypatch):
+    requests = []
+
+    def refuse(url, **_):
+        requests.append(url)
         raise ConnectionError("offline\nagain")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(OSError, match=r"^somebody/patches: no such folder, and the Hub cannot be reached \(offline\)$"):
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", refuse)
+    says = r"^hf:somebody/patches: the Hugging Face Hub cannot be reached \(offline\)$"
+    with pytest.raises(OSError, match=says):
         weights.load(PatchDiscriminator, "somebody/patches", "a discriminator", "a run")
+    assert requests == ["https://huggingface.co/somebody/patches/resolve/main/config.json"]
+    weights.save(PatchDiscriminator(4, 1), tmp_path)
+    cached = {True: str(tmp_path / "config.json")}
+    monkeypatch.setattr(
+        "huggingface_hub.hf_hub_download", lambda name, file, local_files_only: cached[local_files_only]
+    )
+    assert weights.load(PatchDiscriminator, "somebody/patches", "a discriminator", "a run")
 
 
 def test_a_feature_discriminator_can_be_loaded_first(tmp_path):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import mimetypes
 import pickle
 import re
+import sys
 import textwrap
 import warnings
 import zipfile
@@ -22,6 +24,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from stylekit.atomic import atomic_folder
+from stylekit.distributed import is_main
 from stylekit.options import hidden
 
 N = TypeVar("N", bound=Any)
@@ -43,20 +46,39 @@ class Network(
 
 
 def find(name: str | Path, kind: str = "") -> Path | str:
-    """Locate weights: an existing path, else a bundled network in the subfolder `kind`, else a Hub id (user/model)."""
-    path, names = Path(name), bundled(kind)
-    if path.exists():
+    """Locate weights: a path, a bundled network in the subfolder `kind`, or a Hugging Face Hub id, returned as a str.
+
+    A Hub id is hf:owner/name, or owner/name unless that could be a path or a misspelled run or network.
+    """
+    name, names = str(name), bundled(kind)
+    path = Path(name)
+    if name in names and not any((path / part).exists() for part in ("config.json", "G", "model")):
+        return names[name]  # A folder of that name without a network may hold results.
+    if path.is_file() and (mimetypes.guess_type(name)[0] or "").startswith("image"):
+        raise ValueError(
+            f"{name} is a picture, not a network; `gatys photo.jpg {name}` paints in the style of a painting"
+        )
+    if name and path.exists():
+        if name in names and is_main():
+            print(f"note: {name} is the folder ./{name}, not the bundled network", file=sys.stderr)
         return path
-    if str(name) in names:
-        return names[str(name)]
-    # A Hub id has exactly one slash. A leading dot or a weight-file suffix means that a path was intended.
-    if re.fullmatch(r"[^/.~][^/]*/[^/]+", str(name)) and not path.suffix.startswith((".p", ".s")):
-        return str(name)
-    hint = "".join(f"did you mean {near}? " for near in difflib.get_close_matches(str(name), names, n=1))
-    raise FileNotFoundError(
-        f"no weights {name}: {hint}expected a folder, a file, a Hugging Face Hub id (user/model), or one of "
-        f"{', '.join(names) or 'the bundled networks (none found)'}"
-    )
+    if hub := re.fullmatch(r"(hf:)?([\w-][\w.-]*)/([\w.-]+)", name):
+        prefix, owner, network = hub.groups()
+        is_path = Path(owner).exists() or path.suffix.startswith((".p", ".s"))  # Weight files.
+        if prefix or not (is_path or similar(name, names)):
+            return f"{owner}/{network}"
+    expected = "expected a training run, a folder, a file, a Hugging Face Hub id (hf:owner/name), or one of "
+    expected += ", ".join(names) or "the bundled networks (none found)"
+    raise FileNotFoundError(f"no network {name}; {similar(name, names) or expected}")
+
+
+def similar(name: str, names: Iterable[str]) -> str:
+    """A question about the most similar of `names`, the runs, and what lies beside the path `name`; or nothing."""
+    known = dict(zip(names, names, strict=True))
+    for path in (*Path("checkpoints").glob("*"), *Path(name).parent.glob("*")):
+        known |= {path.name: str(path), str(path): str(path)}
+    near = difflib.get_close_matches(name, known, 1, 0.75)
+    return f"did you mean {known[near[0]]}?" if near else ""
 
 
 def load(network: type[N], found: Path | str, what: str, run: str) -> N:
@@ -79,14 +101,22 @@ def load(network: type[N], found: Path | str, what: str, run: str) -> N:
 
 
 def _download(name: str) -> Path:
-    """The folder with the two files of a network on the Hub."""
-    from huggingface_hub import hf_hub_download
+    """The folder with the two files of a network on the Hub, or of its copy in the cache if the Hub is out of reach."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
 
+    failure = None
     try:
-        folder, _ = (Path(hf_hub_download(name, file)).parent for file in _FILES)
+        get_hf_file_metadata(hf_hub_url(name, _FILES[0]))  # Fails at once, where a download tries again for a minute.
+    except Exception as error:  # Of huggingface_hub or its HTTP client.
+        failure = error
+    try:
+        folder, _ = (Path(hf_hub_download(name, file, local_files_only=bool(failure))).parent for file in _FILES)
         return folder
-    except Exception as error:  # Of huggingface_hub, its HTTP client or the disk.
-        raise OSError(f"{name}: no such folder, and the Hub cannot be reached ({_first_line(error)})") from error
+    except Exception as error:
+        reached = isinstance(failure or error, HfHubHTTPError)
+        reason = "no such network on the Hugging Face Hub" if reached else "the Hugging Face Hub cannot be reached"
+        raise OSError(f"hf:{name}: {reason} ({_first_line(failure or error)})") from error
 
 
 def _load_folder(network: type[N], folder: Path, what: str, run: str) -> N:

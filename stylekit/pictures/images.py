@@ -82,7 +82,7 @@ def find(folder: str | Path, suffixes: Collection[str] = FORMATS) -> list[Path]:
         suffixes: In lower case; empty for files of all kinds.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -106,7 +106,7 @@ def load(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     converts gray, CMYK, palette, 16-bit and floating-point pictures to RGB.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: Not a picture, damaged, or larger than `max_pixels`; the message names the file.
     """
     with decode(path, max_pixels) as image:
@@ -131,8 +131,7 @@ def decode(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
         limits = f"{max_pixels // 10**6} million pixels and {MAX_SIDE:,} per side"
         raise ValueError(f"{path}: expected at most {limits} ({error})") from error
     except UnidentifiedImageError as error:
-        kinds = " ".join(sorted(suffix[1:] for suffix in FORMATS))
-        raise ValueError(f"{path}: not a supported picture; expected one of {kinds}") from error
+        raise ValueError(f"{path}: not a supported picture: its content is not {', '.join(_READABLE)}") from error
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied") from error
     except ModuleNotFoundError as error:

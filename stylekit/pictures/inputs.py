@@ -31,7 +31,7 @@ def to_batch(
         picture: A picture, or a tensor (3, H, W) or (B, 3, H, W) of any floating-point type in [0, 1].
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: It is damaged, or has another shape, type or range; the message says which.
     """
     if isinstance(picture, Tensor):

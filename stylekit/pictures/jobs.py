@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import mimetypes
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +45,8 @@ class Outcome:
     before: Image.Image | None = None
     after: Image.Image | None = None
     error: str | None = None
+    seconds: float = 0.0
+    """From waiting for the input to the end of the processing."""
 
 
 def plan_jobs(
@@ -61,8 +65,11 @@ def plan_jobs(
         ValueError: Two results would share a path, replace an input, or have another kind than their input.
     """
     suffix = "" if output.is_dir() else output.suffix.lower()
-    if suffix in images.READ_ONLY:
-        raise ValueError(f"{output}: {suffix[1:].upper()} is only read, not written; use another suffix, such as .png")
+    if suffix not in {"", *images.FORMATS, *videos}:
+        kind = mimetypes.MimeTypes().guess_type(f"x{suffix}")[0] or suffix  # The standard ones, the same everywhere.
+        if kind.startswith(("image", "video", "audio", "application/pdf", *images.READ_ONLY)):
+            formats = " ".join(images.FORMATS)
+            raise ValueError(f"{output}: {suffix[1:].upper()} is not written; expected {formats} or a folder")
     if "" in map(str, inputs):
         raise ValueError("an input is an empty string; expected a picture or a folder (. is the current one)")
     as_file = suffix in {*images.FORMATS, *videos}
@@ -142,21 +149,21 @@ def process_files(
         stack.callback(loader.shutdown, cancel_futures=True)
         photos = _load_ahead(loader, [job.source for job in jobs if job.source.suffix.lower() not in videos], size)
         for job in jobs:
-            hint = "; try --size 1280"
+            hint, start = "; try --size 1280", time.monotonic()
             try:
                 if process_frames is not None and job.source.suffix.lower() in videos:
                     from stylekit.pictures.video import process_video  # FFmpeg takes a quarter of a second to load.
 
                     frames = process_video(job.source, job.target, process_frames(), device, size)
-                    outcome = writer.submit(Outcome, job, *frames)
+                    outcome = writer.submit(Outcome, job, *frames, seconds=time.monotonic() - start)
                 elif (photograph := next(photos).result()).animated and process_frames is not None:
                     hint = "; try --size 480"
                     frames = animations.process_animation(job.source, job.target, process_frames(), device, size)
-                    outcome = writer.submit(Outcome, job, *frames)
+                    outcome = writer.submit(Outcome, job, *frames, seconds=time.monotonic() - start)
                 else:
                     hint = f" at {photograph.image.width} x {photograph.image.height} pixels; try --size 2000"
                     painting = process(photograph.to_tensor().to(device))
-                    outcome = writer.submit(_write, job, photograph, painting)
+                    outcome = writer.submit(_write, job, photograph, painting, time.monotonic() - start)
             except (ValueError, FileNotFoundError) as error:  # Damaged or vanished.
                 outcome = writer.submit(Outcome, job, error=str(error))
             except ModuleNotFoundError as error:
@@ -184,9 +191,10 @@ def _load_ahead(thread: ThreadPoolExecutor, paths: Sequence[Path], size: int | N
     yield from loading
 
 
-def _write(job: Job, photograph: Photograph, painting: Tensor) -> Outcome:
+def _write(job: Job, photograph: Photograph, painting: Tensor, seconds: float) -> Outcome:
     try:
-        return Outcome(job, photograph.image, photographs.save(painting, job.target, photograph))
+        written = photographs.save(painting, job.target, photograph)
+        return Outcome(job, photograph.image, written, seconds=seconds)
     except ValueError as error:  # Too large for the format.
         return Outcome(job, error=str(error))
 
