@@ -2,7 +2,8 @@
 
 python benchmarks/gallery.py [PICTURE ...] [-o docs]
 
-PICTURE: before-after, detail, methods, johnson, objectives, back, draft, own-style or check. The default is all.
+PICTURE: before-after, detail, methods, johnson, objectives, back, draft, masks, blend, own-style or
+check. The default is all.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -28,7 +30,7 @@ from johnson.stylize import load_network, stylize
 from stylekit.pictures import brush, images
 from stylekit.pictures.sheet import contact_sheet
 
-CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, _ = PHOTOGRAPHS = tuple(
+CHINA, FLOWER, ROCKET, COFFEE, CHELSEA, ASTRONAUT = PHOTOGRAPHS = tuple(
     str(files(package) / name)
     for package, name in (
         ("sklearn.datasets.images", "china.jpg"),
@@ -109,6 +111,21 @@ def draft() -> Image.Image:
     return contact_sheet(rows, ["photograph", "draft", "--draft off", "--draft on"], 260)
 
 
+def masks() -> Image.Image:
+    photograph, mask = load(ASTRONAUT), Image.new("L", (512, 512), "white")
+    mask.paste(0, (0, 0, 256, 512))
+    looks: list[dict[str, Any]] = [{}, {"keep": "faces"}, {"mask": mask}]
+    row = [photograph, *(stylize(photograph, "mosaic", **look) for look in looks)]
+    return contact_sheet([row], ["photograph", "mosaic", "--keep faces", "--mask: black, white"], 240)
+
+
+def blend() -> Image.Image:
+    shares = (1.0, 0.6, 0.3, 0.0)
+    styles = [{"starry-night": share, "mosaic": 1 - share} for share in shares]
+    rows = [[stylize(load(path), style) for style in styles] for path in (CHINA, FLOWER)]
+    return contact_sheet(rows, [f"starry-night={share:.1f} mosaic={1 - share:.1f}" for share in shares], 180)
+
+
 def own_style() -> Image.Image:
     """The mosaic that `recipes/mosaic.py` draws, and what the network that learned it makes of two photographs."""
     row = [runpy.run_path(str(ROOT / "recipes" / "mosaic.py"))["draw"]()]
@@ -130,7 +147,7 @@ def check() -> Image.Image:
 
 PICTURES: dict[str, Callable[[], Image.Image]] = {
     function.__name__.replace("_", "-"): function
-    for function in (before_after, detail, methods, johnson, objectives, back, draft, own_style, check)
+    for function in (before_after, detail, methods, johnson, objectives, back, draft, masks, blend, own_style, check)
 }
 
 

@@ -59,9 +59,10 @@ def translate(config: options.TranslateConfig) -> int:
     """Translate files and folders; report pictures that fail and continue."""
     from cyclegan.translate import load_generator, translate
 
-    return cli.process_pictures(
-        config, lambda: load_generator(config.weights, config.direction), translate, "cyclegan translate", "translated"
-    )
+    def load() -> dict[object, float]:
+        return {load_generator(config.weights, config.direction): 1.0}
+
+    return cli.process_pictures(config, load, translate, "cyclegan translate", "translated")
 
 
 def evaluate(config: options.EvaluateConfig) -> int:

@@ -11,8 +11,9 @@ from torch import Tensor
 from cyclegan.models import Generator
 from stylekit.networks import weights
 from stylekit.networks.export import run_whole
-from stylekit.networks.inference import Run, apply_network
+from stylekit.networks.inference import Networks, Run, apply_networks, load_networks
 from stylekit.networks.tiling import Smoothing
+from stylekit.options import Keep
 from stylekit.pictures.images import to_signed, to_unit
 from stylekit.pictures.inputs import Picture
 
@@ -20,17 +21,19 @@ Direction = Literal["x2y", "y2x", "AtoB", "BtoA"]
 
 
 @overload
-def translate(image: Tensor, generator: Generator | str | Path, **options: Any) -> Tensor: ...
+def translate(image: Tensor, generator: Networks[Generator], **options: Any) -> Tensor: ...
 @overload
-def translate(image: Picture, generator: Generator | str | Path, **options: Any) -> Image.Image: ...
+def translate(image: Picture, generator: Networks[Generator], **options: Any) -> Image.Image: ...
 def translate(  # type: ignore[misc]  # The overloads leave out the options.
     image: Picture | Tensor,
-    generator: Generator | str | Path,
+    generator: Networks[Generator],
     *,
     stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
     draft: bool | None = None,
+    mask: Picture | Tensor | None = None,
+    keep: Keep | None = None,
     tile: int | None = None,
     smoothing: Smoothing | None = None,
 ) -> Tensor | Image.Image:
@@ -43,12 +46,14 @@ def translate(  # type: ignore[misc]  # The overloads leave out the options.
         image: A PIL image, the path of a picture, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
             (3, H, W) or (B, 3, H, W) of floats in [0, 1].
         generator: A generator, which runs in eval mode, or an argument of `load_generator`, which then loads it in
-            every call.
+            every call. A mapping from several of these to weights blends their results.
         stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colors of the photograph.
         draft: Paint the photograph with brush strokes before the network sees it (see `with_draft`). None: as the
             config of the network says.
+        mask: White is painted, black keeps the photograph; a picture, or a tensor (see `paint_weight`).
+        keep: "faces" keeps the photograph where faces are found (see `find_faces`).
         tile: Side of the tiles in pixels. None: 256, or the whole picture if it is small.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
@@ -57,15 +62,16 @@ def translate(  # type: ignore[misc]  # The overloads leave out the options.
         white.
 
     Raises:
-        FileNotFoundError: The picture or the generator does not exist.
-        ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
+        FileNotFoundError: The picture, the mask or the generator does not exist.
+        ValueError: A picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
         >>> translate(Image.new("RGB", (80, 60), "green"), "landscape2vangogh", stroke_size=2).size
         (80, 60)
     """
-    generator = generator if isinstance(generator, Generator) else load_generator(generator)
-    return apply_network(image, generator, forward, stroke_size, strength, preserve_color, draft, tile, smoothing)
+    generators = load_networks(generator, Generator, load_generator)
+    look = stroke_size, strength, preserve_color, draft, mask, keep
+    return apply_networks(image, generators, forward, *look, tile, smoothing)
 
 
 def forward(image: Tensor, generator: Generator, run: Run = run_whole) -> Tensor:

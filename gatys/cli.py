@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatys.options import MakeStyleConfig, StylesConfig, StylizeCommand
 from stylekit import cli
-from stylekit.options import did_you_mean
+from stylekit.options import did_you_mean, parse_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,14 +58,17 @@ def _stylize_all(config: StylizeCommand, report: Callable[[Outcome], None]) -> i
     if not config.several and output.suffix.lower() not in images.FORMATS:
         raise ValueError(f"--output {output}: expected a file name ending in {', '.join(images.FORMATS)}")
     jobs = plan_jobs(config.photographs, output)
-    others = (*config.paintings, *config.style_mask, *filter(None, [config.content_mask]))
+    paintings, styles = parse_weights("painting", config.paintings), parse_weights("--style", config.style)
+    others = (*paintings, *config.style_regions, *filter(None, [config.mask, config.regions]))
     if replaced := {Path(name).resolve() for name in others} & {job.target.resolve() for job in jobs}:
         raise ValueError(f"{replaced.pop()} is also an input and is never replaced; choose another --output")
     jobs, _ = cli.select_jobs(jobs, output, sheet=False, overwrite=config.overwrite)
     arguments: dict[str, Any] = {
-        "styles": [*(images.to_tensor(images.load(name)) for name in config.paintings), *config.style],
-        "content_mask": config.content_mask,
-        "style_masks": config.style_mask,
+        "styles": {images.to_tensor(images.load(name)): weight for name, weight in paintings.items()} | styles,
+        "mask": config.mask,
+        "keep": config.keep,
+        "regions": config.regions,
+        "style_regions": config.style_regions,
         "init": None if config.init in ("content", "noise", "style") else config.init,
     }
     devices.set_threads(config.threads)

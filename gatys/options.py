@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from stylekit.options import THREADS, check_at_least, check_positive, check_weights, default_is
+from stylekit.options import THREADS, Hidden, Keep, check_at_least, check_positive, default_is
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 """The style layers of the paper, which calls them conv1_1 ... conv5_1 but uses the output of the ReLU."""
@@ -26,8 +26,8 @@ class StylizeConfig:
     style_scale: float = 1.0
     """Size of the painting relative to the result: below 1 gives finer strokes, above 1 coarser ones."""
 
-    style_weights: Annotated[tuple[float, ...], default_is("equal")] = ()
-    """Relative weight of each style, in the order given."""
+    style_weights: Annotated[tuple[float, ...], Hidden] = ()
+    """Relative weight of each style, in the order given; equal if empty."""
 
     init: str = "content"
     """Initial image: content, noise (as in the paper), style, or a FILE."""
@@ -88,7 +88,6 @@ class StylizeConfig:
         check_at_least(self, 1, "size", "steps", "min_size")
         check_at_least(self, 0, "alpha", "beta", "tv", "seed")
         check_positive(self, "style_scale", "lr", "memory")
-        check_weights(self, "style_weights")
         check_style_layers(self.style_layers)
         check_vgg_weights(self.vgg_weights, self.network)
         if not self.alpha + self.beta:
@@ -107,25 +106,31 @@ class StylizeCommand(StylizeConfig):
 
     inputs: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="PHOTO [PAINTING ...]", help_behavior_hint="(required)"),
+        tyro.conf.arg(metavar="PHOTO [PAINTING[=WEIGHT] ...]", help_behavior_hint="(required)"),
     ] = ()
     """The photograph or a folder of photographs, followed by any paintings. - is standard input."""
 
     content: Annotated[tuple[str, ...], default_is("the first input", "PHOTO [PHOTO ...]")] = ()
     """Photographs and folders to paint. With this option, all positional inputs are paintings."""
 
-    style: Annotated[tuple[str, ...], default_is("none")] = ()
-    """Names of bundled styles (`gatys styles` lists them), or files written by `gatys make-style`."""
+    style: Annotated[tuple[str, ...], default_is("none", "NAME[=WEIGHT] ...")] = ()
+    """Bundled styles (see `gatys styles`) or files of `gatys make-style`; blended, like several paintings."""
 
     output: Annotated[Path, default_is("out.png, or the folder out", "PATH", ("-o",))] = Path("out.png")
     """PNG, JPEG, WebP, AVIF, BMP or 16-bit TIFF (all but BMP store the options); a folder for several photographs; or
     - for a PNG on standard output."""
 
-    content_mask: Annotated[str | None, default_is("none", "FILE")] = None
-    """Regions of the photograph in black, white and pure colors. Without --style-mask, only white is stylized."""
+    mask: Annotated[str | None, default_is("paint everything", "FILE")] = None
+    """White areas are painted, black ones keep the photograph, gray is between. One mask for all photographs."""
 
-    style_mask: Annotated[tuple[str, ...], default_is("none")] = ()
-    """Regions of each painting, which give their style to the regions of the same color in --content-mask."""
+    keep: Annotated[Keep | None, default_is("nothing", "{faces}")] = None
+    """Keep the photograph where faces are found (extra `faces`)."""
+
+    regions: Annotated[str | None, default_is("none", "FILE")] = None
+    """Regions of the photograph in black, white and pure colors; needs --style-regions."""
+
+    style_regions: Annotated[tuple[str, ...], default_is("none", "FILE ...")] = ()
+    """Regions of each painting, which give their style to the regions of the same color in --regions."""
 
     save_every: int = 0
     """Steps between intermediate pictures (out-0100.png ...); 0 saves none."""
@@ -146,8 +151,8 @@ class StylizeCommand(StylizeConfig):
             )
         if not self.paintings and not self.style:
             raise ValueError("no style given; add a painting, or --style NAME (`gatys styles` lists names)")
-        if self.content_mask is not None and self.several:
-            raise ValueError("--content-mask marks the regions of one photograph, but there are several")
+        if self.regions is not None and self.several:
+            raise ValueError("--regions marks the regions of one photograph, but there are several")
 
     @property
     def photographs(self) -> tuple[str, ...]:
@@ -156,7 +161,7 @@ class StylizeCommand(StylizeConfig):
 
     @property
     def paintings(self) -> tuple[str, ...]:
-        """The pictures whose style is taken."""
+        """The pictures whose style is taken, with their weights."""
         return self.inputs if self.content else self.inputs[1:]
 
     @property

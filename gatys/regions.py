@@ -23,30 +23,31 @@ class Masks(NamedTuple):
     styles: Sequence[Tensor | None]
 
 
-def split_by_color(content_mask: Tensor | None, style_masks: Sequence[Tensor], styles: int) -> list[Masks]:
-    """The masks of each region, one region per color of the content mask.
+def split_by_color(regions: Tensor | None, style_regions: Sequence[Tensor], styles: int) -> list[Masks]:
+    """The masks of each region, one region per color of `regions`.
 
     Args:
-        content_mask: (1, 3, H, W) in [0, 1]; each pixel counts as the nearest of `COLORS`.
-        style_masks: One for each of the `styles`, or none: then the only region is the whole picture.
+        regions: Those of the photograph, (1, 3, H, W) in [0, 1]; each pixel counts as the nearest of `COLORS`. None:
+            the only region is the whole picture.
+        style_regions: One for each of the `styles`.
 
     Raises:
-        ValueError: A color of the content mask is missing in a style mask.
+        ValueError: A color of `regions` is missing in the regions of a style.
     """
-    if content_mask is None or not style_masks:
+    if regions is None:
         return [Masks(None, [None] * styles)]
-    indices = _color_indices(content_mask)
-    regions = []
+    indices = _color_indices(regions)
+    split = []
     for color in sorted(set(indices.unique().tolist())):
-        masks = [(_color_indices(mask) == color).float() for mask in style_masks]
+        masks = [(_color_indices(mask) == color).float() for mask in style_regions]
         for i, mask in enumerate(masks, 1):
             if not mask.any():
                 raise ValueError(
-                    f"style mask {i} has no {COLORS[color]} region, but the content mask has one; "
-                    "every color of the content mask must occur in every style mask"
+                    f"style regions {i} have no {COLORS[color]}, but those of the photograph have; "
+                    "every color of --regions must occur in each of --style-regions"
                 )
-        regions.append(Masks((indices == color).float(), masks))
-    return regions
+        split.append(Masks((indices == color).float(), masks))
+    return split
 
 
 def blend_grams(

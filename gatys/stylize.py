@@ -10,6 +10,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,12 +29,14 @@ from gatys.regions import Masks, blend_grams, resize, split_by_color
 from gatys.styles import Preset, Style, check_preset, load_preset
 from stylekit.devices import to_device
 from stylekit.networks.vgg import VGGFeatures
+from stylekit.options import Keep, check_weights
 from stylekit.pictures import images
 from stylekit.pictures.color import color_moments, match_colors, with_luma_of
 from stylekit.pictures.inputs import Picture, like, to_batch
+from stylekit.pictures.masks import paint_weight
 
-Styles: TypeAlias = "Picture | Style | Sequence[Picture | Style]"
-"""Pictures of paintings, presets, and their names."""
+Styles: TypeAlias = "Picture | Style | Sequence[Picture | Style] | Mapping[str | Path | Tensor, float]"
+"""Pictures of paintings, presets and their names; or a mapping from styles to weights."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
     config: StylizeConfig | None = None,
     *,
     network: VGGFeatures | None = None,
-    content_mask: Picture | Tensor | None = None,
-    style_masks: Sequence[Picture | Tensor] = (),
+    mask: Picture | Tensor | None = None,
+    keep: Keep | None = None,
+    regions: Picture | Tensor | None = None,
+    style_regions: Sequence[Picture | Tensor] = (),
     init: Picture | Tensor | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> Tensor | Image.Image:
@@ -78,12 +83,15 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
 
     Args:
         content: The photograph.
-        styles: One style or several: pictures of paintings, of any size; presets; names or files of presets.
+        styles: One style or several: pictures of paintings, of any size; presets; names or files of presets. A mapping
+            from files, names or tensors to weights sets `config.style_weights`.
         config: Options; default: `StylizeConfig()`.
         network: Result of `build_network(config)`, which is called by default.
-        content_mask: A picture in black, white and pure colors. Without `style_masks`, white is stylized and black is
-            kept. With them, each color is a region that takes the style of the paintings' regions of that color.
-        style_masks: One picture per painting.
+        mask: White is painted, black keeps the photograph; a picture, or a tensor (see `paint_weight`).
+        keep: "faces" keeps the photograph where faces are found (see `find_faces`).
+        regions: A picture in black, white and pure colors. Each color is a region that takes the style of the
+            paintings' regions of that color.
+        style_regions: One such picture per painting.
         init: Initial image; overrides `config.init`.
         on_step: Called after each step. If it returns False, the current image is the result.
 
@@ -96,17 +104,21 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         FloatingPointError: The loss is infinite or NaN; try a smaller learning rate.
     """
     config = config or StylizeConfig()
+    if isinstance(styles, Mapping):
+        config, styles = dataclasses.replace(config, style_weights=tuple(styles.values())), list(styles)
     network = network or build_network(config)
     photograph = _load("content", content, network)
     loaded = [
         _load_style(f"style {i}", style, photograph, network, config)
         for i, style in enumerate(styles if isinstance(styles, list | tuple) else [styles], start=1)
     ]
-    keep_mask = None if content_mask is None else _load("content mask", content_mask, network)
-    regions = [_load(f"style mask {i}", mask, network) for i, mask in enumerate(style_masks, start=1)]
-    _check_arguments(loaded, config, keep_mask, regions, init)
-    masks = split_by_color(keep_mask, regions, len(loaded))
+    by_color = None if regions is None else _load("regions", regions, network)
+    in_styles = [_load(f"style regions {i}", picture, network) for i, picture in enumerate(style_regions, start=1)]
+    _check_arguments(loaded, config, by_color, in_styles, init)
+    masks = split_by_color(by_color, in_styles, len(loaded))
     sizes = scale_sizes(photograph.shape[2], photograph.shape[3], config)
+    resized = resize(photograph, sizes[-1])
+    weight = paint_weight(resized, mask, keep)
     if init is None:
         image = _initial_image(photograph, loaded, config, sizes[0])
     else:
@@ -115,7 +127,10 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         image = step.current
         if on_step is not None and on_step(step) is False:
             break
-    return like(content, _finish(image, resize(photograph, sizes[-1]), None if regions else keep_mask, config))
+    image = resize(image, sizes[-1]).clamp(0, 1)
+    if config.preserve_color == "luminance":
+        image = with_luma_of(image, resized)
+    return like(content, torch.lerp(resized, image, weight))
 
 
 def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
@@ -161,17 +176,18 @@ def _load_style(
 def _check_arguments(
     styles: Sequence[Style],
     config: StylizeConfig,
-    content_mask: Tensor | None,
-    style_masks: Sequence[Tensor],
+    regions: Tensor | None,
+    style_regions: Sequence[Tensor],
     init: object,
 ) -> None:
     if not styles:
         raise ValueError("expected at least one style")
+    check_weights("style_weights", config.style_weights)
     if config.style_weights and len(config.style_weights) != len(styles):
-        raise ValueError(f"--style-weights: got {len(config.style_weights)} weights for {len(styles)} styles")
+        raise ValueError(f"style_weights: got {len(config.style_weights)} weights for {len(styles)} styles")
     presets = any(isinstance(style, Preset) for style in styles)
-    if style_masks and (content_mask is None or len(style_masks) != len(styles) or presets):
-        raise ValueError("--style-mask needs --content-mask and one mask per style; presets have no regions")
+    if (regions is not None or style_regions) and (regions is None or len(style_regions) != len(styles) or presets):
+        raise ValueError("--regions needs one picture per painting in --style-regions; bundled styles have no regions")
     if presets and config.preserve_color == "histogram":
         raise ValueError("--preserve-color histogram: a preset has no colors to change; use luminance")
     if init is None and config.init not in ("content", "noise", "style"):
@@ -224,15 +240,3 @@ def _resize_and_pad(image: Tensor, size: tuple[int, int]) -> Tensor:
     margin = _margin(size)
     image = resize(image, size)
     return functional.pad(image, (margin,) * 4, mode="reflect") if margin else image
-
-
-def _finish(image: Tensor, photograph: Tensor, keep_mask: Tensor | None, config: StylizeConfig) -> Tensor:
-    """Resize to the final size, then restore the photograph's chroma or its masked pixels where requested."""
-    height, width = photograph.shape[2:]
-    image = resize(image, (height, width)).clamp(0, 1)
-    if config.preserve_color == "luminance":
-        image = with_luma_of(image, photograph)
-    if keep_mask is not None:
-        stylized = keep_mask.mean(1, keepdim=True)
-        image = torch.lerp(photograph, image, functional.interpolate(stylized, (height, width), mode="bilinear"))
-    return image

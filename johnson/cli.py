@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from johnson.options import EvaluateConfig, ExportConfig, StylesConfig, StylizeConfig, TrainConfig
 from stylekit import cli
+from stylekit.options import parse_weights
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -33,9 +34,14 @@ def train(config: TrainConfig) -> int:
 
 def stylize(config: StylizeConfig) -> int:
     """Stylize pictures, folders and videos; report those that fail and continue."""
+    from johnson.models import TransformerNet
     from johnson.stylize import load_network, stylize
+    from stylekit.networks.inference import load_networks
 
-    return cli.process_pictures(config, lambda: load_network(config.style), stylize, "johnson stylize", "painted")
+    def load() -> dict[TransformerNet, float]:
+        return load_networks(parse_weights("--style", config.style), TransformerNet, load_network)
+
+    return cli.process_pictures(config, load, stylize, "johnson stylize", "painted")
 
 
 def evaluate(config: EvaluateConfig) -> int:

@@ -192,8 +192,8 @@ class StylizeConfig(PictureOptions):
     lens and author, and no position (GPS). Results are in sRGB.
     """
 
-    style: Annotated[str, tyro.conf.arg(aliases=("-s", "--weights", "-w", "--model"))] = "starry-night"
-    """A bundled style (see `johnson styles`), a training run, a folder, a fast_neural_style .pth file, or a Hub id."""
+    style: Annotated[tuple[str, ...], also("-s", "--weights", "-w", "--model")] = ("starry-night",)
+    """Bundled styles (see `johnson styles`), runs, folders, .pth files or Hub ids; mosaic=2 sunflowers=1 blends two."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from torch import Tensor
 from johnson.models import TransformerNet
 from stylekit.networks import weights
 from stylekit.networks.export import run_whole
-from stylekit.networks.inference import Run, apply_network
+from stylekit.networks.inference import Networks, Run, apply_networks, load_networks
 from stylekit.networks.tiling import Smoothing
+from stylekit.options import Keep
 from stylekit.pictures.inputs import Picture
 
 KIND = "johnson"
@@ -20,17 +21,19 @@ KIND = "johnson"
 
 
 @overload
-def stylize(image: Tensor, network: TransformerNet | str | Path, **options: Any) -> Tensor: ...
+def stylize(image: Tensor, network: Networks[TransformerNet], **options: Any) -> Tensor: ...
 @overload
-def stylize(image: Picture, network: TransformerNet | str | Path, **options: Any) -> Image.Image: ...
+def stylize(image: Picture, network: Networks[TransformerNet], **options: Any) -> Image.Image: ...
 def stylize(  # type: ignore[misc]  # The overloads leave out the options.
     image: Picture | Tensor,
-    network: TransformerNet | str | Path,
+    network: Networks[TransformerNet],
     *,
     stroke_size: float = 1.0,
     strength: float = 1.0,
     preserve_color: bool = False,
     draft: bool | None = None,
+    mask: Picture | Tensor | None = None,
+    keep: Keep | None = None,
     tile: int | None = None,
     smoothing: Smoothing | None = None,
 ) -> Tensor | Image.Image:
@@ -43,12 +46,14 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         image: A PIL image, the path of a picture, an array (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
             (3, H, W) or (B, 3, H, W) of floats in [0, 1].
         network: A network, which runs in eval mode, or an argument of `load_network`, which then loads it in every
-            call.
+            call. A mapping from several of these to weights blends their results.
         stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colors of the photograph.
         draft: Paint the photograph with brush strokes before the network sees it (see `with_draft`). None: as the
             config of the network says.
+        mask: White is painted, black keeps the photograph; a picture, or a tensor (see `paint_weight`).
+        keep: "faces" keeps the photograph where faces are found (see `find_faces`).
         tile: Side of the tiles in pixels. None: 256, or the whole picture if it is small.
         smoothing: Reduces flicker if `image` is the next frame of a video; B must be 1.
 
@@ -57,15 +62,16 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         white.
 
     Raises:
-        FileNotFoundError: The picture or the network does not exist.
-        ValueError: The picture is damaged, or has another shape, type or range; an option is out of range.
+        FileNotFoundError: The picture, the mask or the network does not exist.
+        ValueError: A picture is damaged, or has another shape, type or range; an option is out of range.
 
     Examples:
         >>> stylize(Image.new("RGB", (80, 60), "green"), "starry-night", stroke_size=2).size
         (80, 60)
     """
-    network = network if isinstance(network, TransformerNet) else load_network(network)
-    return apply_network(image, network, forward, stroke_size, strength, preserve_color, draft, tile, smoothing)
+    networks = load_networks(network, TransformerNet, load_network)
+    look = stroke_size, strength, preserve_color, draft, mask, keep
+    return apply_networks(image, networks, forward, *look, tile, smoothing)
 
 
 def forward(image: Tensor, network: TransformerNet, run: Run = run_whole) -> Tensor:

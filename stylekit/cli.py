@@ -285,12 +285,12 @@ def report_evaluation(result: Evaluation[Any], about: str, baselines: Sequence[s
 
 
 def process_pictures(
-    config: PictureOptions, load: Callable[[], nn.Module], function: Callable[..., Any], prog: str, done: str
+    config: PictureOptions, load: Callable[[], Mapping[Any, float]], function: Callable[..., Any], prog: str, done: str
 ) -> int:
     """Run a network on files and folders; report those that fail and continue; return the exit code.
 
-    `load` loads the network, once it is known that there is something to do; `function` is `translate` or `stylize`;
-    `done` is the past participle for the summary.
+    `load` loads the networks and their weights, once it is known that there is something to do; `function` is
+    `translate` or `stylize`; `done` is the past participle for the summary.
     """
     from stylekit import devices, distributed
     from stylekit.networks.inference import process_with_network

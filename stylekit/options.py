@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Switch = Literal["auto", "on", "off"]
+Keep = Literal["faces"]
 Format = Literal["jpg", "png", "webp", "tiff", "bmp", "avif"]
 
 
@@ -55,11 +56,23 @@ def check_positive(options: Any, *names: str) -> None:
             raise ValueError(f"{_flag(name)} must be positive, got {value}")
 
 
-def check_weights(options: Any, name: str) -> None:
-    """Refuse a list with a negative or infinite weight, or with only zeros; an empty list is allowed."""
-    weights = getattr(options, name)
+def check_weights(name: str, weights: Collection[float]) -> None:
+    """Refuse a negative or infinite weight, NaN, and only zeros; no weights are allowed."""
     if weights and not (all(0 <= w < float("inf") for w in weights) and sum(weights) > 0):
-        raise ValueError(f"{_flag(name)} must not be negative or all 0, got {_shown(weights)}")
+        raise ValueError(f"{name} must not be negative or all 0, got {_shown(list(weights))}")
+
+
+def parse_weights(flag: str, given: Sequence[str]) -> dict[str, float]:
+    """Names and their weights, from NAME (weight 1) or NAME=WEIGHT."""
+    weights: dict[str, float] = {}
+    for text in given:
+        name, _, weight = text.rpartition("=") if not Path(text).exists() else ("", "", "")
+        try:
+            weights[name or text] = float(weight) if name else 1.0
+        except ValueError as error:
+            raise ValueError(f"{flag} {text}: expected NAME or NAME=WEIGHT, such as mosaic=0.4") from error
+    check_weights(f"{flag}: weights", weights.values())
+    return weights
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -101,6 +114,12 @@ class PictureOptions:
     stroke_size: float = 1.0
     """Relative stroke width. 2 paints at half resolution, upscales and restores detail; 0.5 is finer."""
 
+    mask: Annotated[str | None, default_is("paint everything", "FILE")] = None
+    """White areas are painted, black ones keep the photograph, gray is between; for all pictures and frames."""
+
+    keep: Annotated[Keep | None, default_is("nothing", "{faces}")] = None
+    """Keep the photograph where faces are found (extra `faces`); not in videos."""
+
     size: Annotated[int | None, default_is("full size", "INT")] = None
     """First shrink pictures whose longer side exceeds this many pixels; the results keep the reduced size."""
 
@@ -130,7 +149,7 @@ class PictureOptions:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise ValueError("no input: give a picture, a folder or a video, such as photo.jpg")
+            raise ValueError("no input: give a picture, a folder or a video, such as photo.jpg, before the options")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"--strength must be in [0, 1], got {self.strength}")
         least, largest = STROKE_SIZES

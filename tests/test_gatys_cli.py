@@ -95,16 +95,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(folder, cap
 
 
 def test_masks_of_any_size_are_taken(folder):
-    assert run("photo.png", "painting.png", "-o", "a.png", "--content-mask", "mask.png", *TINY) == 0
-    masks = ("--content-mask", "mask.png", "--style-mask", "mask.png")
+    assert run("photo.png", "painting.png", "-o", "a.png", "--mask", "mask.png", *TINY) == 0
+    masks = ("--regions", "mask.png", "--style-regions", "mask.png")
     assert run("photo.png", "painting.png", "-o", "b.png", *masks, *TINY) == 0
 
 
 def test_a_style_that_was_made_can_be_taken_by_name(folder):
     assert run("make-style", "painting.png", "-o", "mine", "--device", "cpu") == 0
     assert run("photo.png", "--style", "mine.safetensors", "-o", "out.png", *TINY) == 0
-    flags = ("--style", "sunflowers", "--style-weights", 2, 1)
-    assert run("photo.png", "painting.png", *flags, "-o", "b.png", *TINY) == 0
+    assert run("photo.png", "painting.png=2", "--style", "sunflowers=0.5", "-o", "b.png", *TINY) == 0
 
 
 def test_pipes_and_json(folder, capsysbinary, monkeypatch):
@@ -153,8 +152,8 @@ def test_ctrl_c_keeps_the_picture_so_far(folder):
         (["missing.png", "painting.png"], "no file or folder missing.png"),
         (["photo.png", "missing.png"], "no picture missing.png"),
         (["photo.png", "--style", "nobody"], "no style nobody; expected"),
-        (["photo.png", "painting.png", "--style-weights", "1", "2"], "got 2 weights for 1 styles"),
-        (["photo.png", "painting.png", "--style-mask", "mask.png"], "needs --content-mask"),
+        (["photo.png", "--style", "sunflowers=much"], "--style sunflowers=much: expected NAME or NAME=WEIGHT"),
+        (["photo.png", "painting.png", "--style-regions", "mask.png"], "--regions needs one picture per painting"),
         (["photo.png", "--style", "sunflowers", "--init", "style"], "--init style needs a painting"),
         (["photo.png", "--style", "sunflowers", "--preserve-color", "histogram"], "a preset has no colors to change"),
         (["photo.png", "painting.png", "--output", "out.xyz"], "expected a file name ending in"),
@@ -218,5 +217,5 @@ def test_help_lists_the_commands_and_their_options(capsys):
     assert all(name in text for name in ("stylize", "styles", "make-style"))
     assert run("stylize", "--help") == 0
     text = capsys.readouterr().out
-    for option in ("--content-layer", "--preserve-color", "--content-mask", "--memory", "--threads"):
+    for option in ("--content-layer", "--preserve-color", "--mask", "--memory", "--threads"):
         assert option in text

@@ -17,7 +17,7 @@ def paintings():
     return torch.rand(2, 3, 40, 60, generator=torch.Generator().manual_seed(0)).split(1)
 
 
-def test_every_color_of_the_content_mask_is_a_region():
+def test_every_color_of_the_photograph_is_a_region():
     pixels = [[int(bit) for bit in f"{i:03b}"] for i in range(8)]
     mask = torch.tensor(pixels).T.reshape(1, 3, 1, 8) * 0.8 + 0.1
     regions = split_by_color(mask, [mask.flip(3)], 1)
@@ -27,14 +27,13 @@ def test_every_color_of_the_content_mask_is_a_region():
         assert region.styles[0].flatten().nonzero().tolist() == [[7 - i]]
 
 
-def test_without_style_masks_the_only_region_is_the_whole_picture():
-    for mask in (None, torch.ones(1, 3, 2, 2)):
-        assert split_by_color(mask, [], 3) == [(None, [None] * 3)]
+def test_without_regions_the_only_one_is_the_whole_picture():
+    assert split_by_color(None, [], 3) == [(None, [None] * 3)]
 
 
-def test_a_color_that_a_style_mask_lacks_is_named():
+def test_a_color_that_a_style_lacks_is_named():
     black, red = torch.zeros(1, 3, 2, 2), torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
-    with pytest.raises(ValueError, match="style mask 2 has no red region"):
+    with pytest.raises(ValueError, match="style regions 2 have no red"):
         split_by_color(red, [red, black], 2)
 
 

@@ -127,6 +127,7 @@ def test_only_the_ratios_of_style_weights_matter(content, painting, network):
     other = painting.flip(1)
     one = stylize(content, [painting], FAST, network=network)
     torch.testing.assert_close(stylize(content, [painting, other], changed(style_weights=(2, 0)), network=network), one)
+    torch.testing.assert_close(stylize(content, {painting: 2, other: 0}, FAST, network=network), one)
     torch.testing.assert_close(
         stylize(content, [painting, painting], changed(style_weights=(1, 3)), network=network), one, atol=1e-3, rtol=0
     )
@@ -153,11 +154,11 @@ def test_preserve_color_histogram_keeps_the_mean_color_of_the_photograph(content
     assert (color(kept) - wanted).norm() < 0.5 * (color(plain) - wanted).norm()
 
 
-def test_a_content_mask_alone_keeps_black_pixels(content, painting, network):
+def test_a_mask_keeps_black_pixels(content, painting, network):
     mask = torch.zeros(1, 3, 24, 32)
     mask[..., 16:] = 1
     config = changed(steps=10)
-    result = stylize(content, [painting], config, network=network, content_mask=mask)
+    result = stylize(content, [painting], config, network=network, mask=mask)
     photograph = stylize(content, [painting], changed(beta=0.0, steps=1), network=network)
     torch.testing.assert_close(result[..., :14], photograph[..., :14], atol=1e-3, rtol=0)
     assert (result[..., 18:] - photograph[..., 18:]).abs().mean() > 0.01
@@ -173,9 +174,7 @@ def test_each_region_takes_the_style_of_the_same_color(network):
     painting = (painting + 0.05 * torch.randn_like(painting)).clamp(0, 1)
     content = torch.full((1, 3, 64, 64), 0.5)
     config = StylizeConfig(size=64, min_size=64, steps=40, alpha=0.0, style_layers=("relu1_1", "relu2_1"))
-    result = stylize(
-        content, [painting], config, network=build_network(config), content_mask=half.mT, style_masks=[half]
-    )
+    result = stylize(content, [painting], config, network=build_network(config), regions=half.mT, style_regions=[half])
     above, below = result[..., :28, :].mean((0, 2, 3)), result[..., 36:, :].mean((0, 2, 3))
     assert above[0] > above[2] + 0.3
     assert below[2] > below[0] + 0.3
@@ -206,12 +205,13 @@ def test_the_photograph_emerges_from_noise(content, network):
         ({"styles": []}, "at least one style"),
         ({"styles": [torch.rand(1, 1, 8, 8)]}, "style 1: expected a tensor of shape"),
         ({"config": changed(init="somewhere.png")}, "--init somewhere.png: expected content, noise, style"),
-        ({"config": changed(style_weights=(1, 2))}, "--style-weights: got 2 weights for 1 styles"),
-        ({"style_masks": [torch.rand(1, 3, 8, 8)]}, "--style-mask needs --content-mask"),
-        ({"content_mask": torch.rand(1, 1, 8, 8)}, "content mask: expected a tensor of shape"),
+        ({"config": changed(style_weights=(1, 2))}, "style_weights: got 2 weights for 1 styles"),
+        ({"config": changed(style_weights=(-1,))}, "style_weights must not be negative or all 0, got -1"),
+        ({"style_regions": [torch.rand(1, 3, 8, 8)]}, "--regions needs one picture per painting"),
+        ({"mask": torch.rand(1, 1, 8, 8)}, "mask: expected a tensor of shape"),
         (
-            {"content_mask": torch.ones(1, 3, 8, 8), "style_masks": [torch.zeros(1, 3, 8, 8)]},
-            "style mask 1 has no white region",
+            {"regions": torch.ones(1, 3, 8, 8), "style_regions": [torch.zeros(1, 3, 8, 8)]},
+            "style regions 1 have no white",
         ),
     ],
 )

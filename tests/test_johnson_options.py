@@ -68,7 +68,7 @@ def test_the_preset_that_paints_differs_from_the_default_and_a_value_that_is_giv
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no input: give a picture, a folder or a video, such as photo.jpg"),
+        ({"inputs": ()}, "no input: give a picture, a folder or a video, such as photo.jpg, before the options"),
         ({"strength": 1.5}, "--strength must be in [0, 1], got 1.5"),
         ({"strength": float("nan")}, "--strength must be in [0, 1], got nan"),
         ({"smoothing": 1.0}, "--smoothing must be in [0, 1), got 1.0"),

@@ -21,6 +21,7 @@ from johnson.models import TransformerNet
 from johnson.options import NetworkConfig
 from johnson.stylize import stylize
 from stylekit.networks import weights
+from stylekit.networks.tiling import Smoothing
 from stylekit.pictures import images
 
 METHODS = {
@@ -56,7 +57,8 @@ def levels(a, b):
 def test_both_functions_have_the_same_arguments():
     ours, theirs = (list(inspect.signature(function).parameters.values()) for function in (translate, stylize))
     assert ours[2:] == theirs[2:] and ours[0] == theirs[0]
-    assert [p.name for p in ours[2:]] == ["stroke_size", "strength", "preserve_color", "draft", "tile", "smoothing"]
+    look = ["stroke_size", "strength", "preserve_color", "draft", "mask", "keep"]
+    assert [p.name for p in ours[2:]] == [*look, "tile", "smoothing"]
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[2:])
 
 
@@ -107,6 +109,42 @@ def test_a_network_can_be_given_by_name(function, name, pictures):
     assert function(pictures[0], name).size == pictures[0].size
     with pytest.raises(FileNotFoundError, match=f"no network nobody; .*{name}"):
         function(pictures[0], "nobody")
+
+
+def test_networks_are_blended_by_the_weighted_mean_of_their_results(method, pictures):
+    function, network = method
+    other = type(network)(type(network._hub_mixin_config)(4, 1)).eval()
+    photograph = images.to_tensor(pictures[0].crop((0, 0, 40, 30)))
+    blended = function(photograph, {network: 3, other: 1}, stroke_size=1.0)
+    expected = 0.75 * function(photograph, network) + 0.25 * function(photograph, other)
+    torch.testing.assert_close(blended, expected, atol=1e-6, rtol=0)
+    for wrong in ({}, {network: 0}, {network: 1, other: -1}):
+        with pytest.raises(ValueError, match="weights of networks must not be negative or all 0"):
+            function(photograph, wrong)
+
+
+def test_the_smoothing_of_a_video_keeps_blended_networks_apart(method, pictures):
+    function, network = method
+    other = type(network)(type(network._hub_mixin_config)(4, 1)).eval()
+    frames = [images.to_tensor(pictures[0].crop((i, 0, 40 + i, 30))) for i in range(2)]
+    shared, first, second = Smoothing(0.9), Smoothing(0.9), Smoothing(0.9)
+    for frame in frames:
+        blended = function(frame, {network: 1, other: 1}, smoothing=shared)
+        each = function(frame, network, smoothing=first), function(frame, other, smoothing=second)
+    torch.testing.assert_close(blended, (each[0] + each[1]) / 2, atol=1e-6, rtol=0)
+
+
+def test_a_mask_and_faces_are_for_pictures_and_the_mask_is_for_videos_too(command, pictures, capsys):
+    write_video(Path("clip.mp4"), [np.asarray(picture.resize((64, 48))) for picture in pictures[:2]])
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (32, 0, 64, 48))
+    mask.save("mask.png")
+    assert command("photos/a.jpg", "clip.mp4", "-o", "out", "--mask", "mask.png") == 0
+    assert levels(Image.open("out/a.jpg"), Image.open("photos/a.jpg"))[:, :15].mean() < 3
+    assert command("clip.mp4", "-o", "out2", "--keep", "faces") == 2
+    assert "keep is for pictures" in capsys.readouterr().err
+    assert command("photos/a.jpg", "-o", "mask.png", "--mask", "mask.png", "--overwrite") == 2
+    assert "mask.png is the mask and is never replaced" in capsys.readouterr().err
 
 
 def test_noise_and_tiles_do_not_change_the_result(method, pictures):

@@ -20,6 +20,7 @@ from stylekit.options import (
     check_weights,
     flatten,
     nest,
+    parse_weights,
 )
 
 
@@ -66,7 +67,18 @@ def test_negative_infinite_and_only_zero_weights_are_refused(weights):
     valid = weights in ((), (1,), (3, 1, 0))
     says = rf"^--weights must not be negative or all 0, got {shown}$"
     with nullcontext() if valid else pytest.raises(ValueError, match=says):
-        check_weights(Example(weights=weights), "weights")
+        check_weights("--weights", weights)
+
+
+def test_weights_of_names_are_read_and_a_path_with_an_equals_sign_is_a_name(tmp_path):
+    path = tmp_path / "lr=0.1"
+    path.mkdir()
+    given = ("mosaic", "starry-night=0.6", f"{path}", f"{path}=2")
+    assert list(parse_weights("--style", given[:3]).items()) == [("mosaic", 1), ("starry-night", 0.6), (str(path), 1)]
+    assert parse_weights("--style", given[3:]) == {str(path): 2}
+    for wrong in ("mosaic=", "mosaic=x"):
+        with pytest.raises(ValueError, match=f"^--style {wrong}: expected NAME or NAME=WEIGHT"):
+            parse_weights("--style", [wrong])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/abs", "a\\b", "nul\0"])

@@ -141,7 +141,9 @@ def private_copy(network: N) -> N:
     return cast(N, twin)
 
 
-def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smoothing: Smoothing | None = None) -> Tensor:
+def run_tiled(
+    image: Tensor, network: nn.Module, tile: int | None = None, smoothing: Smoothing | None = None, prefix: str = ""
+) -> Tensor:
     """Run a network in eval mode on pictures of any size. Threads may share the network, but not the smoothing.
 
     The picture is padded by reflection, by `MARGIN` on each side to avoid a visible frame from the padding inside the
@@ -154,12 +156,13 @@ def run_tiled(image: Tensor, network: nn.Module, tile: int | None = None, smooth
         tile: Side of the tiles in pixels. None: `TILE` if the whole picture needs more than `BUDGET` or than half of
             the free memory.
         smoothing: Averages the statistics with those of the previous frames of a video.
+        prefix: Distinguishes networks that share the smoothing.
     """
     rows, columns = Side(image.shape[2]), Side(image.shape[3])
     painter: Any = private_copy(network)
     for name, module in painter.named_modules():
         if isinstance(module, InstanceNorm2d):
-            module.measure = _Measure(name, rows, columns, smoothing)
+            module.measure = _Measure(prefix + name, rows, columns, smoothing)
     # Reflection needs more pixels than it adds; tiny pictures repeat their border instead.
     mode = "reflect" if columns.after < columns.length and rows.after < rows.length else "replicate"
     padding = (columns.before, columns.after, rows.before, rows.after)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from stylekit.options import STROKE_SIZES
+from stylekit.options import STROKE_SIZES, Keep
 from stylekit.pictures import brush, images
 from stylekit.pictures.color import local_mean, luma, with_luma_of
+from stylekit.pictures.inputs import Picture
+from stylekit.pictures.masks import paint_weight
 
 
 def render(
@@ -21,6 +23,8 @@ def render(
     strength: float = 1.0,
     preserve_color: bool = False,
     draft: bool = False,
+    mask: Picture | Tensor | None = None,
+    keep: Keep | None = None,
 ) -> Tensor:
     """Run a network on a photograph, and combine the result with it.
 
@@ -31,19 +35,21 @@ def render(
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Combine the chroma of the photograph with the luminance of the painting.
         draft: Paint the photograph with brush strokes before the network sees it; see `with_draft`.
+        mask, keep: Where the photograph remains; see `paint_weight`.
 
     Raises:
-        ValueError: The strength or the stroke size is out of range.
+        ValueError: The strength or the stroke size is out of range, or the mask is invalid.
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must be in [0, 1], got {strength}")
     least, largest = STROKE_SIZES
     if not least <= stroke_size <= largest:
         raise ValueError(f"stroke size must be in [{least:g}, {largest:g}], got {stroke_size}")
+    weight = strength * paint_weight(photograph, mask, keep)
     painting = (with_draft if draft else with_stroke_size)(photograph, network, stroke_size)
     if preserve_color:
         painting = with_luma_of(painting, photograph)
-    return torch.lerp(photograph, painting, strength)
+    return torch.lerp(photograph, painting, weight)
 
 
 def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float = 1.0) -> Tensor:
