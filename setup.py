@@ -68,7 +68,7 @@ setup(
         "video": ["av>=14"],
         "heic": ["pillow-heif>=0.22"],
         "faces": ["scikit-image>=0.22"],
-        "app": ["gradio>=6.29", "scikit-learn>=1.4", "scikit-image>=0.22"],
+        "app": ["gradio>=6.29", "pillow-heif>=0.22", "scikit-learn>=1.4", "scikit-image>=0.22"],
         "demo": ["scikit-learn>=1.4", "ipykernel>=6"],
         "docs": ["zensical>=0.0.70", "mkdocstrings[python]>=1.0"],
         "dev": [
