@@ -66,7 +66,7 @@ def training(device: torch.device, ngf: int, size: int) -> Variants:
 
 
 def translation(device: torch.device, size: int) -> Variants:
-    """One picture through the bundled generator; ours adds a margin of 32 px on each side."""
+    """One picture through the bundled generator; ours adds a margin of 12 px on each side."""
     generator, network = to_device(load_generator(), device), plain.cyclegan_generator(32, 6).to(device)
     picture = torch.rand(1, 3, size * 3 // 4, size, device=device)
     return inference(network, picture), lambda: translate(picture, generator, draft=False)

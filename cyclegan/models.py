@@ -44,6 +44,9 @@ class Generator(Network, tags=["cyclegan"]):
 
     _tile: Tensor | None
 
+    margin = 12
+    """Pixels around a picture; padding inside the network then causes no visible frame (benchmarks/README.md)."""
+
     def __init__(self, config: GeneratorConfig = GeneratorConfig()) -> None:  # noqa: B008 - it is frozen
         super().__init__()
         ngf = config.ngf

@@ -47,6 +47,8 @@ SHEET_LIMIT = 120  # Pictures on a contact sheet: JPEG is limited to 65,535 pixe
 # Idle OpenMP threads sleep instead of spinning. It costs nothing on an idle machine (benchmarks/README.md); on a busy
 # one spinning makes two threads slower than one. It must be set before PyTorch loads OpenMP.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Huge pages for tensors: a twentieth of the page faults, of which a large picture causes millions.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 @contextmanager

@@ -218,6 +218,20 @@ assert not slow, slow
     assert result.stdout.count("usage: ") == len(commands)
 
 
+def test_translating_imports_nothing_that_it_does_not_use(pictures, tmp_path):
+    pictures[0].resize((32, 24)).save(tmp_path / "photo.png")
+    code = f"""
+import sys
+from cyclegan.cli import main
+assert main(["translate", {str(tmp_path / "photo.png")!r}, "-o", {str(tmp_path / "painted.png")!r}]) == 0
+slow = {{"torch._dynamo", "torchvision", "albumentations", "matplotlib", "scipy", "sklearn", "wandb", "requests", "av"}}
+slow &= set(sys.modules)
+assert not slow, slow
+"""
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("program", ["cyclegan", "train"])
 def test_ctrl_c_while_a_program_is_imported_is_no_traceback(program):
     code = f"""

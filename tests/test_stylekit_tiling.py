@@ -190,12 +190,14 @@ def test_tiles_of_shipped_networks_differ_by_less_than_half_a_gray_level(functio
     assert 1e-4 < (function(image, name, tile=64) - whole).abs().max() < 0.5 / 255
 
 
-def test_the_input_of_the_network_is_the_picture_padded_by_reflection():
+@pytest.mark.parametrize("margin", [tiling.MARGIN, Generator.margin])
+def test_the_input_of_the_network_is_the_picture_padded_by_reflection(margin):
     inputs, network = [], plain_network()
+    network.margin = margin
     network.model[0].register_forward_hook(lambda module, args, output: inputs.append(args[0]))
     image = torch.rand(1, 3, 101, 162)
     torch.testing.assert_close(run_tiled(image, network), image)
-    around = functional.pad(image, (33, 33, 33, 34), mode="reflect")
+    around = functional.pad(image, (margin + 1, margin + 1, margin + 1, margin + 2), mode="reflect")
     torch.testing.assert_close(inputs[0], around)
 
 

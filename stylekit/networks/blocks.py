@@ -92,8 +92,9 @@ class DownsampleConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, stride=2, padding=1, padding_mode="reflect")
-        row = torch.tensor([0.25, 0.5, 0.25])
-        kernel = torch.outer(row, row).expand(in_channels, 1, 3, 3).contiguous()
+        # No arithmetic with tensors: on the meta device it would import torch._dynamo, in two seconds.
+        kernel = torch.tensor([[a * b / 16 for a in (1, 2, 1)] for b in (1, 2, 1)])
+        kernel = kernel.expand(in_channels, 1, 3, 3).contiguous()
         self.register_buffer("blur", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,7 +177,7 @@ def normal_init(module: nn.Module, std: float = 0.02) -> None:
 
     Zhu et al. (2017, appendix 7.1) initialize generators and discriminators with std = 0.02.
     """
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
         nn.init.normal_(module.weight, 0.0, std)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stylekit.atomic import atomic_write
 from stylekit.networks.blocks import InstanceNorm2d, Statistics
 from stylekit.networks.convolutions import Conv2d
-from stylekit.networks.tiling import MARGIN, Side, private_copy
+from stylekit.networks.tiling import MARGIN, Side, private_copy, sides
 
 Pixels = Literal["uint8", "float32"]
 
@@ -47,7 +47,7 @@ def run_whole(image: Tensor, network: nn.Module) -> Tensor:
 
     The image is (B, 3, H, W), in the range of the network; H and W are at least `SMALLEST`.
     """
-    rows, columns = Side(image.shape[2]), Side(image.shape[3])
+    rows, columns = sides(image, network)
     measure = _Measure(rows, columns)
     painter: Any = private_copy(network)
     for module in painter.modules():

@@ -40,7 +40,7 @@ _BAR = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 MARGIN = 32
 """Pixels of context around a picture and around each tile, cropped from the output. This exceeds the receptive field of
-the encoder and of the decoder."""
+the encoder and of the decoder. Around a picture, a network may need less: its attribute `margin`."""
 
 BYTES = 38
 """Peak memory for a whole picture, in bytes per pixel and channel of the first convolution. The peak is at the last
@@ -89,10 +89,10 @@ class Side:
     Only positive integers are divided, since ONNX rounds toward zero.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, margin: int = MARGIN) -> None:
         self.length = length
         # Conditions, since an export would keep min and max of a symbolic length.
-        margin = MARGIN if length >= MARGIN + 4 else max(0, length - 4)
+        margin = margin if length >= margin + 4 else max(0, length - 4)
         self.total = (length + 2 * margin + 3) // 4 * 4 if length > 4 else 8
         self.before = (self.total - length) // 2
         self.after = self.total - length - self.before
@@ -101,6 +101,12 @@ class Side:
         """The positions that are not padding, in features with `size` positions along this side."""
         scale = self.total // size
         return slice(self.before // scale, size - self.after // scale)
+
+
+def sides(image: Tensor, network: nn.Module) -> tuple[Side, Side]:
+    """Rows and columns of a picture (B, C, H, W) with the margin that a network needs."""
+    margin = getattr(network, "margin", MARGIN)
+    return Side(image.shape[2], margin), Side(image.shape[3], margin)
 
 
 class Span(NamedTuple):
@@ -146,8 +152,9 @@ def run_tiled(
 ) -> Tensor:
     """Run a network in eval mode on pictures of any size. Threads may share the network, but not the smoothing.
 
-    The picture is padded by reflection, by `MARGIN` on each side to avoid a visible frame from the padding inside the
-    network, and to a multiple of 4. The output is cropped. Normalization ignores the padding, which would shift colors.
+    The picture is padded by reflection, by the `margin` of the network, else `MARGIN`, on each side to avoid a visible
+    frame from the padding inside the network, and to a multiple of 4. The output is cropped. Normalization ignores the
+    padding, which would shift colors.
 
     Args:
         image: (B, 3, H, W), in the range of the network, on its device; the result has the same shape.
@@ -158,7 +165,7 @@ def run_tiled(
         smoothing: Averages the statistics with those of the previous frames of a video.
         prefix: Distinguishes networks that share the smoothing.
     """
-    rows, columns = Side(image.shape[2]), Side(image.shape[3])
+    rows, columns = sides(image, network)
     painter: Any = private_copy(network)
     for name, module in painter.named_modules():
         if isinstance(module, InstanceNorm2d):

@@ -11,6 +11,7 @@ In a layer, strokes that differ most from their surroundings come last.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import cv2
@@ -35,6 +36,9 @@ _LENGTH = 8  # Largest length of a stroke in widths, on both sides of its seed t
 _STEP = 0.8  # Distance of the points of a stroke, in widths.
 _TOLERANCE = 10.0  # Largest difference in Lab between the color under the seed and another one under the stroke.
 _RIDGES = 4.0  # From this width on, in the same pixels and in real ones, strokes show the ridges that bristles leave.
+_STRIP = (
+    2**16
+)  # Pixels that are processed at once where each one is independent, which keeps intermediate results small.
 _SHIFT = 4  # Fractional bits of the coordinates that OpenCV draws.
 
 
@@ -87,14 +91,15 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
     # In a small picture, the finest strokes are one pixel wide.
     layers = [(width * unit, error) for width, error in _LAYERS if width * unit >= 1] or [(1.0, 0.0)]
     for width, error in layers:
-        reference = _blur(lab, max(0.4, 0.3 * width))
         room = _room(lab, width)
+        reference = _blur(lab, max(0.4, 0.3 * width))
         narrowest = (0.3 if width == layers[-1][0] else 0.55) * width
         seeds = _place(canvas, reference, width, error, room > narrowest, rng)
         if seeds.points.size:
             strokes = _trace(seeds, reference, flow, width, room)
             colors = _vary(strokes, seeds, drift, 0.55 + 0.45 * width / layers[0][0])
             _draw(canvas, strokes, colors, seeds if width >= _RIDGES * max(1, unit) else None)
+        del reference, room  # Before those of the next layer are made.
     return canvas
 
 
@@ -104,31 +109,45 @@ def _flow(lab: _Array, unit: float, rng: np.random.Generator) -> _Points:
     Structure tensors over larger and larger neighborhoods: each one answers where the smaller ones see no edges. Slow
     waves turn it in flat regions, since strokes in a sky above a horizon would all be horizontal otherwise.
     """
-    tensor = _structure(lab, 1.5 * unit)
-    noise = 1 / unit**2
-    double, rest = np.zeros((*lab.shape[:2], 2), np.float32), np.ones((*lab.shape[:2], 1), np.float32)
+    noise, shape = 1 / unit**2, lab.shape[:2]
+    tensor = np.empty_like(lab)
+    for rows, *parts in _structure(lab, 1.5 * unit):
+        tensor[rows] = np.dstack(parts)
+    double, rest = np.zeros((*shape, 2), np.float32), np.ones((*shape, 1), np.float32)
     for radius in (4, 12, 36, 108):
-        xx, xy, yy = np.split(_blur(tensor, radius * unit), 3, axis=2)
-        energy = xx + yy
-        vector = np.dstack([xx - yy, 2 * xy]) / (energy + 1e-6)
-        sure = np.hypot(vector[..., :1], vector[..., 1:]) * energy / (energy + 0.15 * noise)
-        double += rest * sure * vector
-        rest *= 1 - sure
+        blurred = _blur(tensor, radius * unit)
+        for rows in _strips(lab):
+            xx, xy, yy = np.split(blurred[rows], 3, axis=2)
+            energy = xx + yy
+            vector = np.dstack([xx - yy, 2 * xy]) / (energy + 1e-6)
+            sure = np.hypot(vector[..., :1], vector[..., 1:]) * energy / (energy + 0.15 * noise)
+            double[rows] += rest[rows] * sure * vector
+            rest[rows] *= 1 - sure
+        del blurred
     energy = _blur(tensor[..., 0] + tensor[..., 2], 6 * unit)
-    waves = 0.45 * _noise(lab.shape[:2], 110 * unit, rng) * noise / (noise + 2 * energy)
-    # The tensor gives twice the angle of the gradient, and strokes are perpendicular to it.
-    angle = 0.5 * np.arctan2(double[..., 1], double[..., 0]) + np.pi / 2 + waves
-    return np.exp(1j * angle).astype(np.complex64)
+    del tensor, rest
+    waves, flow = _noise(shape, 110 * unit, rng), np.empty(shape, np.complex64)
+    for rows in _strips(lab):
+        wave = 0.45 * waves[rows] * noise / (noise + 2 * energy[rows])
+        # The tensor gives twice the angle of the gradient, and strokes are perpendicular to it.
+        angle = 0.5 * np.arctan2(double[rows, :, 1], double[rows, :, 0]) + np.pi / 2 + wave
+        flow[rows] = np.exp(1j * angle)
+    return flow
 
 
 def _room(lab: _Array, width: float) -> _Array:
     """The widest stroke at every pixel, (H, W), that does not cross an edge that is strong at this scale (Canny)."""
-    xx, xy, yy = np.moveaxis(_structure(lab, max(0.7, 0.22 * width)), 2, 0)
+    dx, dy = np.empty((2, *lab.shape[:2]), np.int16)
     scale = 64 * max(1, 0.45 * width)  # Canny reads integers; a wider blur makes gradients smaller.
-    dx, dy = ((scale * side).astype(np.int16) for side in (np.sqrt(xx), np.copysign(np.sqrt(yy), xy)))
+    for rows, xx, xy, yy in _structure(lab, max(0.7, 0.22 * width)):
+        dx[rows], dy[rows] = scale * np.sqrt(xx), scale * np.copysign(np.sqrt(yy), xy)
     edges = cv2.Canny(dx, dy, 10 * 64, 25 * 64, L2gradient=True)
-    # Without any edge, the distance is the largest float.
-    return (2 * np.minimum(cv2.distanceTransform(255 - edges, cv2.DIST_L2, 3), 1e6) - 0.5).clip(1)
+    del dx, dy
+    room = cv2.distanceTransform(255 - edges, cv2.DIST_L2, 3)
+    for rows in _strips(lab):
+        # Without any edge, the distance is the largest float.
+        room[rows] = (2 * np.minimum(room[rows], 1e6) - 0.5).clip(1)
+    return room
 
 
 def _place(
@@ -139,8 +158,11 @@ def _place(
     Chance belongs to the cells of a grid, so that strokes which two frames of a video have in common are alike.
     """
     height, breadth = reference.shape[:2]
-    error = _blur(_length(reference - _to_lab(canvas)), max(0.5, 0.5 * width))
+    error: _Array = np.empty((height, breadth), np.float32)
+    for rows in _strips(reference):
+        error[rows] = _length(reference[rows] - _to_lab(canvas[rows]))
     # A stroke that mends a pixel may cover its neighbors, which are painted again then.
+    error = _blur(error, max(0.5, 0.5 * width))
     error = cv2.dilate(error, np.ones((3, 3), np.uint8))
     gap = max(1.0, 0.75 * width)
     y, x = (side.ravel() for side in np.mgrid[gap / 2 : height : gap, gap / 2 : breadth : gap])
@@ -150,8 +172,8 @@ def _place(
     points = (x + 1j * y).astype(np.complex64)
     chosen = np.flatnonzero((_at(error, points) >= threshold) & _at(allowed, points))
     # What differs most from its surroundings comes last: thin branches are drawn over the sky.
-    distinct = _length(reference - _blur(reference, 2 * width))
-    order = chosen[np.argsort(_at(distinct, points[chosen]) + 5 * chance[chosen, 2], kind="stable")]
+    distinct = _length(_at(reference, points[chosen]) - _at(_blur(reference, 2 * width), points[chosen]))
+    order = chosen[np.argsort(distinct + 5 * chance[chosen, 2], kind="stable")]
     return _Seeds(points[order], chance[order])
 
 
@@ -246,11 +268,22 @@ def _outlines(strokes: _Strokes, shift: _Array | None = None) -> NDArray[np.int3
     return np.rint((np.stack([outline.real, outline.imag], 2) - 0.5) * 2**_SHIFT).astype(np.int32)
 
 
-def _structure(lab: _Array, sigma: float) -> _Array:
-    """Structure tensor of a color picture (Di Zenzo 1986), (H, W, 3): xx, xy, yy, in Lab units per pixel squared."""
+def _structure(lab: _Array, sigma: float) -> Iterator[tuple[Any, ...]]:
+    """Structure tensor of a color picture (Di Zenzo 1986) by strips: rows, and xx, xy, yy in squared Lab per pixel."""
     smooth = _blur(lab, sigma)
-    dx, dy = (cv2.Sobel(smooth, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
-    return np.dstack([_dot(dx, dx), _dot(dx, dy), _dot(dy, dy)])
+    for rows in _strips(lab):
+        above = min(rows.start, 1)
+        around = smooth[rows.start - above : rows.stop + 1]
+        dx, dy = (cv2.Sobel(around, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+        dx, dy = (side[above : above + rows.stop - rows.start] for side in (dx, dy))
+        yield rows, _dot(dx, dx), _dot(dx, dy), _dot(dy, dy)
+
+
+def _strips(field: _Array) -> Iterator[slice]:
+    """Ranges of rows with about `_STRIP` pixels each."""
+    height, width = field.shape[:2]
+    step = max(1, _STRIP // width)
+    return (slice(top, min(height, top + step)) for top in range(0, height, step))
 
 
 def _noise(shape: tuple[int, ...], scale: float, rng: np.random.Generator) -> _Array:
@@ -285,4 +318,7 @@ def _length(vectors: _Array) -> _Array:
 
 
 def _to_lab(pixels: NDArray[np.uint8]) -> _Array:
-    return cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab = np.empty(pixels.shape, np.float32)
+    for rows in _strips(pixels):
+        lab[rows] = cv2.cvtColor(pixels[rows].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return lab

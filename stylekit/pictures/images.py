@@ -210,7 +210,7 @@ def to_image(tensor: Tensor) -> Image.Image:
     Raises:
         ValueError: The tensor has another shape.
     """
-    pixels = (_pixels(tensor) * 255).round().to(torch.uint8)
+    pixels = _pixels(tensor).mul_(255).round_().to(torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 

@@ -59,15 +59,16 @@ def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_s
     by the stroke size, where its strokes fit those of the draft, and its result is enlarged.
     """
     longer = max(photograph.shape[2:])
-    pictures = (images.to_image(picture) for picture in photograph.split(1))
-    drafts = [images.to_tensor(brush.draft(picture, stroke_size=stroke_size)) for picture in pictures]
-    draft = torch.cat(drafts).to(photograph)
+    draft = torch.empty_like(photograph)
+    for i, picture in enumerate(photograph):
+        draft[i] = images.to_tensor(brush.draft(images.to_image(picture), stroke_size=stroke_size))[0]
     change = with_stroke_size(draft, network, stroke_size * max(1, longer / 640)) - draft
     # All colors of the network are kept, but only half of its texture, which hides the strokes of the draft.
     small = [max(1, round(80 * side / longer)) for side in photograph.shape[2:]]
     resize = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
     colors = resize(resize(change, small), photograph.shape[2:])
-    return (draft + torch.lerp(change, colors, 0.5)).clamp(0, 1)
+    # In place, since pictures may be large.
+    return change.lerp_(colors, 0.5).add_(draft).clamp_(0, 1)
 
 
 def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float) -> Tensor:
@@ -82,16 +83,16 @@ def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], st
     height, width = photograph.shape[2:]
     resized = _resize(photograph, max(1, round(height / stroke_size)), max(1, round(width / stroke_size)))
     painted = network(resized)
-    painting = _resize(painted, height, width)
-    if stroke_size > 1:
-        detail = luma(photograph) - luma(_resize(resized, height, width))
-        gain = _local_slope(luma(resized), luma(painted))
-        painting = painting + detail * functional.interpolate(gain, (height, width), mode="bilinear")
-    return painting.clamp(0, 1)
+    if stroke_size <= 1:
+        return _resize(painted, height, width)
+    detail = luma(photograph) - luma(_resize(resized, height, width))
+    gain = _local_slope(luma(resized), luma(painted))
+    detail *= functional.interpolate(gain, (height, width), mode="bilinear")
+    return _resize(painted, height, width).add_(detail).clamp_(0, 1)
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:
-    return functional.interpolate(picture, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return functional.interpolate(picture, (height, width), mode="bicubic", antialias=True).clamp_(0, 1)
 
 
 def _local_slope(x: Tensor, y: Tensor) -> Tensor:
