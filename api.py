@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stylekit import __version__
-from stylekit.options import STROKE_SIZES
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,8 +33,6 @@ MAX_DECODED, MAX_JPEG = 50_000_000, 120_000_000
 """Larger files are refused. The decoder of JPEG scales down before anything takes memory."""
 MAX_UPLOAD = 40 * 2**20
 """Bytes of a request."""
-BASE = 640
-"""Longer side at which strokes of networks have their own size; they grow with larger photographs."""
 PAINTERS, QUEUE = 4, 40
 """Requests that are painted at once (photographs at full size one after the other), and that may wait."""
 
@@ -151,29 +148,17 @@ def paint(
     if method == "gatys":
         content = images.to_tensor(images.resize(photograph, settings.size)).to(device)
         for done, picture in optimize(content, painting or style, settings.stroke_size, device, end):
-            blended = strokes.render(
-                content, lambda _, picture=picture: picture, strength=strength, preserve_color=preserve_color
-            )
-            yield done, images.to_image(blended)
+            yield done, images.to_image(strokes.combine(content, picture, strength, preserve_color))
         return
     function = translate if method == "cyclegan" else stylize
     with LARGE_MEMORY:
         network = load(method, style, device)
         content = images.to_tensor(photograph).to(device)
-        stroke_size = scaled_stroke_size(photograph, settings, device)
-        painted = function(content, network, strength=strength, preserve_color=preserve_color, stroke_size=stroke_size)
+        painted = function(
+            content, network, stroke_size=settings.stroke_size, strength=strength, preserve_color=preserve_color
+        )
         result = images.to_image(painted)
     yield 1.0, result
-
-
-def scaled_stroke_size(photograph: "Image", settings: Settings, device: str) -> float:
-    """The stroke size for a photograph. Strokes of Gatys and of drafts follow its size by themselves."""
-    from stylekit.networks.weights import config_of
-
-    method, style = settings.method, settings.chosen_style
-    if method == "gatys" or config_of(load(method, style, device)).get("draft"):
-        return settings.stroke_size
-    return min(settings.stroke_size * max(1, max(photograph.size) / BASE), STROKE_SIZES[1])
 
 
 @functools.cache

@@ -325,8 +325,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
                 images.save(images.resize(painting, PREVIEW), after)
                 shown |= {slider: compare(before, after), status: bar(done)}
                 yield shown
-            strokes = api.scaled_stroke_size(photograph.image, settings, device)
-            words = command(path, own_path, settings, strokes, max(painting.size))
+            words = command(path, own_path, settings, max(painting.size))
             for suffix, button in downloads.items():
                 file = place / f"{path.stem}-{name or 'painted'}.{suffix}"
                 api.save(painting, file, photograph.alpha)
@@ -428,7 +427,7 @@ def uploaded(photo: Any, folder: Path) -> Path:
     return path
 
 
-def command(photo: Path, own: Path | None, settings: api.Settings, stroke_size: float, size: int) -> str:
+def command(photo: Path, own: Path | None, settings: api.Settings, size: int) -> str:
     """The command that paints the same picture; the longer side of it has `size` pixels."""
     source = original_name(photo)
     words = {
@@ -437,10 +436,10 @@ def command(photo: Path, own: Path | None, settings: api.Settings, stroke_size: 
         "gatys": ["gatys", source, *([original_name(own)] if own else ["--style", settings.style])],
     }[settings.method]
     if settings.method == "gatys":
-        words += ["--size", str(size)] + ["--style-scale", f"{stroke_size:g}"] * (stroke_size != 1)
+        words += ["--size", str(size)] + ["--style-scale", f"{settings.stroke_size:g}"] * (settings.stroke_size != 1)
         words += ["--preserve-color", "luminance"] * settings.preserve_color
     else:
-        words += ["--stroke-size", f"{stroke_size:.4g}"] * (stroke_size != 1)
+        words += ["--stroke-size", f"{settings.stroke_size:g}"] * (settings.stroke_size != 1)
         words += ["--strength", f"{settings.strength:g}"] * (settings.strength != 1)
         words += ["--preserve-color"] * settings.preserve_color
     only_here = settings.method == "gatys" and settings.strength < 1

@@ -47,7 +47,7 @@ def translate(  # type: ignore[misc]  # The overloads leave out the options.
             (3, H, W) or (B, 3, H, W) of floats in [0, 1].
         generator: A generator, which runs in eval mode, or an argument of `load_generator`, which then loads it in
             every call. A mapping from several of these to weights blends their results.
-        stroke_size: Size of the strokes relative to what the network paints (see `with_stroke_size`).
+        stroke_size: Relative size of the strokes, which grow with pictures larger than 640 px (see `render`).
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Keep the colors of the photograph.
         draft: Paint the photograph with brush strokes before the network sees it (see `with_draft`). None: as the

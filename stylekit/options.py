@@ -36,7 +36,7 @@ def default_is(text: str, metavar: str | None = None, aliases: tuple[str, ...] =
     return tyro.conf.arg(help_behavior_hint=hint, metavar=metavar, aliases=aliases)
 
 
-STROKE_SIZES = (0.25, 8.0)  # Smallest and largest --stroke-size.
+STROKE_SIZES = (0.05, 8.0)  # Smallest and largest --stroke-size.
 THREADS = default_is("OMP_NUM_THREADS, or one per core", "INT")
 
 
@@ -112,7 +112,7 @@ class PictureOptions:
     """Paint pictures with brush strokes before the network sees them; videos never. auto: as its config.json says."""
 
     stroke_size: float = 1.0
-    """Relative stroke width. 2 paints at half resolution, upscales and restores detail; 0.5 is finer."""
+    """Relative stroke width: 2 is broader, 0.5 finer. Strokes follow the size of pictures larger than 640 px."""
 
     mask: Annotated[str | None, default_is("paint everything", "FILE")] = None
     """White areas are painted, black ones keep the photograph, gray is between; for all pictures and frames."""

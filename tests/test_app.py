@@ -166,17 +166,6 @@ def test_numbers_stay_in_the_ranges_of_the_sliders():
                 api.Settings(**{name: given})
 
 
-def test_strokes_grow_with_the_photograph(pictures, monkeypatch):
-    seen = []
-    monkeypatch.setattr("johnson.stylize.stylize", lambda image, network, **look: seen.append(look) or image)
-    monkeypatch.setattr(api, "BASE", 24)
-    for image in (pictures[0].resize((20, 10)), pictures[0], pictures[0].resize((960, 4))):
-        paint(image, method="johnson")
-    assert [look["stroke_size"] for look in seen] == [1, 2, 8]
-    # A draft follows the size by itself.
-    assert api.scaled_stroke_size(pictures[0], api.Settings(stroke_size=2), "cpu") == 2
-
-
 def test_gatys_ends_at_once_when_it_is_told_to(pictures):
     end = threading.Event()
     end.set()
@@ -199,7 +188,7 @@ def test_the_command_paints_the_same_picture(tmp_path, monkeypatch, pictures, ma
     photo, own = saved(tmp_path, pictures[0], "my photo.png"), saved(tmp_path, pictures[6], "mine.png")
     chosen = api.Settings(**settings)
     *_, (_, painted) = api.paint(pictures[0], chosen, "cpu", threading.Event(), None if chosen.style else pictures[6])
-    command = app.command(photo, None if chosen.style else own, chosen, chosen.stroke_size, 48)
+    command = app.command(photo, None if chosen.style else own, chosen, 48)
     flags = ["--steps", "2"] if main is gatys.cli.main else []
     assert main([*shlex.split(command)[1:], *flags]) == 0
     assert_same_picture(Image.open("painting.png").convert("RGB"), painted)

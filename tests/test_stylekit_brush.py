@@ -123,7 +123,7 @@ def test_small_objects_survive():
         (np.zeros((4, 4), np.uint8), 1, r"\(H, W, 3\) of uint8, got \(4, 4\)"),
         (np.zeros((4, 4, 3)), 1, "float64"),
         (np.zeros((0, 4, 3), np.uint8), 1, r"\(0, 4, 3\)"),
-        (np.zeros((4, 4, 3), np.uint8), 0, r"\[0.25, 8\], got 0"),
+        (np.zeros((4, 4, 3), np.uint8), 0, r"\[0.05, 8\], got 0"),
         (np.zeros((4, 4, 3), np.uint8), float("nan"), "got nan"),
     ],
 )

@@ -44,6 +44,18 @@ def test_broad_strokes_are_painted_on_a_smaller_picture(photograph, stroke_size,
     assert sizes == [painted]
 
 
+def test_strokes_grow_with_large_pictures(photograph):
+    sizes = []
+
+    def network(picture):
+        sizes.append(tuple(picture.shape[2:]))
+        return picture
+
+    for stroke_size, height, width in ((1, 960, 1280), (2, 960, 1280), (0.5, 960, 1280), (0.05, 96, 128)):
+        render(resized(photograph, height, width), network, stroke_size=stroke_size)
+    assert sizes == [(480, 640), (240, 320), (960, 1280), (384, 512)]
+
+
 def test_a_network_paints_over_a_draft_whose_strokes_fit(photograph):
     sizes = []
 
@@ -97,7 +109,7 @@ def test_tiny_pictures_have_broad_strokes_too(size):
     [
         ({"strength": 1.1}, "strength must be in [0, 1], got 1.1"),
         ({"strength": float("nan")}, "got nan"),
-        ({"stroke_size": 0.1}, "stroke size must be in [0.25, 8], got 0.1"),
+        ({"stroke_size": 0.01}, "stroke size must be in [0.05, 8], got 0.01"),
         ({"stroke_size": 9}, "got 9"),
     ],
 )

@@ -15,6 +15,9 @@ from stylekit.pictures.color import local_mean, luma, with_luma_of
 from stylekit.pictures.inputs import Picture
 from stylekit.pictures.masks import paint_weight
 
+LONGER_SIDE = 640
+"""Longer side in pixels up to which networks see a picture as it is; strokes grow with larger ones."""
+
 
 def render(
     photograph: Tensor,
@@ -31,10 +34,11 @@ def render(
     Args:
         photograph: (B, 3, H, W) in [0, 1].
         network: Paints pictures of any size, (B, 3, H, W) in [0, 1] -> the same.
-        stroke_size: Size of the strokes relative to what the network paints; see `with_stroke_size`.
+        stroke_size: Size of the strokes. 1 is that of the network on a picture whose longer side is `LONGER_SIDE`;
+            strokes grow with larger pictures.
+        draft: Paint the photograph with brush strokes before the network sees it; see `with_draft`.
         strength: Weight of the painting against the photograph, from 0 to 1.
         preserve_color: Combine the chroma of the photograph with the luminance of the painting.
-        draft: Paint the photograph with brush strokes before the network sees it; see `with_draft`.
         mask, keep: Where the photograph remains; see `paint_weight`.
 
     Raises:
@@ -46,7 +50,20 @@ def render(
     if not least <= stroke_size <= largest:
         raise ValueError(f"stroke size must be in [{least:g}, {largest:g}], got {stroke_size}")
     weight = strength * paint_weight(photograph, mask, keep)
-    painting = (with_draft if draft else with_stroke_size)(photograph, network, stroke_size)
+    if draft:
+        painting = with_draft(photograph, network, stroke_size)
+    else:
+        painting = with_stroke_size(photograph, network, _scaled(stroke_size, photograph))
+    return combine(photograph, painting, weight, preserve_color)
+
+
+def combine(photograph: Tensor, painting: Tensor, weight: Tensor | float = 1.0, preserve_color: bool = False) -> Tensor:
+    """Blend a painting with its photograph; both are (B, 3, H, W) in [0, 1].
+
+    Args:
+        weight: Weight of the painting, in [0, 1]; a number, or a tensor that can be broadcast.
+        preserve_color: Combine the chroma of the photograph with the luminance of the painting.
+    """
     if preserve_color:
         painting = with_luma_of(painting, photograph)
     return torch.lerp(photograph, painting, weight)
@@ -55,14 +72,13 @@ def render(
 def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float = 1.0) -> Tensor:
     """Paint a draft with brush strokes, let a network paint over it, and keep half of the texture of the draft.
 
-    The strokes of a draft grow with the picture. The network therefore runs on a longer side of at most 640 px divided
-    by the stroke size, where its strokes fit those of the draft, and its result is enlarged.
+    The network runs where its strokes fit those of the draft, and its result is enlarged.
     """
     longer = max(photograph.shape[2:])
     draft = torch.empty_like(photograph)
     for i, picture in enumerate(photograph):
         draft[i] = images.to_tensor(brush.draft(images.to_image(picture), stroke_size=stroke_size))[0]
-    change = with_stroke_size(draft, network, stroke_size * max(1, longer / 640)) - draft
+    change = with_stroke_size(draft, network, _scaled(stroke_size, photograph)) - draft
     # All colors of the network are kept, but only half of its texture, which hides the strokes of the draft.
     small = [max(1, round(80 * side / longer)) for side in photograph.shape[2:]]
     resize = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
@@ -89,6 +105,11 @@ def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], st
     gain = _local_slope(luma(resized), luma(painted))
     detail *= functional.interpolate(gain, (height, width), mode="bilinear")
     return _resize(painted, height, width).add_(detail).clamp_(0, 1)
+
+
+def _scaled(stroke_size: float, photograph: Tensor) -> float:
+    """The size of strokes for a network, which paints them in pixels. Pictures are enlarged at most four times."""
+    return max(0.25, stroke_size * max(1.0, max(photograph.shape[2:]) / LONGER_SIDE))
 
 
 def _resize(picture: Tensor, height: int, width: int) -> Tensor:
