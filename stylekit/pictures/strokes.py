@@ -53,7 +53,7 @@ def render(
 
 
 def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float = 1.0) -> Tensor:
-    """Paint a draft with brush strokes, let a network paint over it, and keep half of the texture of the draft.
+    """Paint a draft with brush strokes, let a network paint over it, and keep two thirds of the texture of the draft.
 
     The strokes of a draft grow with the picture. The network therefore runs on a longer side of at most 640 px divided
     by the stroke size, where its strokes fit those of the draft, and its result is enlarged.
@@ -63,11 +63,11 @@ def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_s
     drafts = [images.to_tensor(brush.draft(picture, stroke_size=stroke_size)) for picture in pictures]
     draft = torch.cat(drafts).to(photograph)
     change = with_stroke_size(draft, network, stroke_size * max(1, longer / 640)) - draft
-    # All colors of the network are kept, but only half of its texture, which hides the strokes of the draft.
+    # All colors of the network are kept, but only a third of its texture, which hides the strokes of the draft.
     small = [max(1, round(80 * side / longer)) for side in photograph.shape[2:]]
     resize = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
     colors = resize(resize(change, small), photograph.shape[2:])
-    return (draft + torch.lerp(change, colors, 0.5)).clamp(0, 1)
+    return (draft + torch.lerp(change, colors, 2 / 3)).clamp(0, 1)
 
 
 def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float) -> Tensor:
