@@ -63,6 +63,7 @@ def test_a_larger_picture_has_as_many_strokes(photograph, monkeypatch):
 
 
 def test_broader_strokes_have_less_detail(photograph):
+    photograph = cv2.resize(photograph, None, fx=4, fy=4)
     fine, broad = (np.abs(np.diff(draft(photograph, stroke_size=size).astype(int), axis=0)).mean() for size in (0.5, 4))
     assert broad < 0.8 * fine
 
@@ -85,11 +86,11 @@ def test_strokes_in_flat_regions_follow_the_edges_around():
     assert abs(across - np.arctan(0.6)) < np.deg2rad(15)
 
 
-def test_white_and_black_stay_clean():
+def test_white_stays_clean_and_black_becomes_deep_blue_or_green():
     assert draft(flat(255)).min() >= 254
-    assert draft(flat(0)).max() <= 1
-    nearly = draft(flat(6)).astype(int)
-    assert nearly.max() < 14 and np.ptp(nearly, axis=2).max() <= 4
+    black = draft(flat(0)).astype(int)
+    assert black.max() < 60 and (black[..., 1:].max(2) >= black[..., 0]).all()
+    assert 15 < np.ptp(black, axis=2).mean() < 40
 
 
 def test_gray_stays_nearly_gray_and_colors_vary():
@@ -99,10 +100,10 @@ def test_gray_stays_nearly_gray_and_colors_vary():
     assert (blue[..., 2] > blue[..., 1]).mean() > 0.99 and (blue[..., 1] > blue[..., 0]).mean() > 0.95
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_the_mean_color_is_kept(photograph, size):
+@pytest.mark.parametrize(("size", "most"), [(1, 3), (3, 8)])  # Colors differ more from those around than before.
+def test_the_mean_color_is_nearly_kept(photograph, size, most):
     painted = draft(photograph, stroke_size=size)
-    assert np.abs(painted.mean((0, 1)) - photograph.mean((0, 1))).max() < 3
+    assert np.abs(painted.mean((0, 1)) - photograph.mean((0, 1))).max() < most
 
 
 def test_small_objects_survive():

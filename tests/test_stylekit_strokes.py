@@ -72,14 +72,14 @@ def test_a_network_paints_over_a_draft_whose_strokes_fit(photograph):
     assert sizes == [(90, 120), (45, 60), (480, 640)]
 
 
-def test_colors_of_the_network_replace_those_of_the_draft_and_texture_by_half(photograph):
+def test_colors_of_the_network_replace_those_of_the_draft_and_texture_by_a_third(photograph):
     photograph = resized(photograph, 360, 480)
     stripes = torch.tensor([0.1, -0.1]).repeat(240)
     drafted, lighter, striped = (with_draft(photograph, lambda x, y=y: x + y) for y in (0, 0.1, stripes))
     inside = (drafted > 0.1) & (drafted < 0.9)
     torch.testing.assert_close((lighter - drafted)[inside], torch.full([int(inside.sum())], 0.1))
     change = (striped - drafted)[inside] / stripes.expand_as(drafted)[inside]
-    torch.testing.assert_close(change, torch.full_like(change, 0.5), atol=0.05, rtol=0)
+    torch.testing.assert_close(change, torch.full_like(change, 1 / 3), atol=0.05, rtol=0)
 
 
 def resized(picture, *size):

@@ -29,16 +29,14 @@ _Array: TypeAlias = NDArray[Any]
 _Points: TypeAlias = NDArray[np.complex64]
 """Points and directions in the plane, as x + iy; the first pixel is the square from 0 to 1 + i."""
 
-_LAYERS = ((18.0, 0.0), (11.0, 5.0), (6.5, 7.0), (3.8, 9.0), (2.0, 12.0))
+_LAYERS = ((27.0, 0.0), (14.0, 5.0), (7.5, 7.0), (4.0, 9.0), (2.0, 12.0))
 """Widths of strokes in pixels for a longer side of 640, and the errors in Lab that call for them."""
 
 _LENGTH = 8  # Largest length of a stroke in widths, on both sides of its seed together.
 _STEP = 0.8  # Distance of the points of a stroke, in widths.
 _TOLERANCE = 10.0  # Largest difference in Lab between the color under the seed and another one under the stroke.
-_RIDGES = 4.0  # From this width on, in the same pixels and in real ones, strokes show the ridges that bristles leave.
-_STRIP = (
-    2**16
-)  # Pixels that are processed at once where each one is independent, which keeps intermediate results small.
+_RIDGES = 3.0  # From this width on, in the same pixels and in real ones, strokes show the ridges that bristles leave.
+_STRIP = 2**16  # Pixels processed at once where each is independent: intermediate results stay small.
 _SHIFT = 4  # Fractional bits of the coordinates that OpenCV draws.
 
 
@@ -61,7 +59,7 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
 
     Args:
         photograph: A picture, or an array (H, W, 3) of uint8, RGB.
-        stroke_size: Width of the strokes relative to the default, where the broadest ones have 1/36 of the longer side
+        stroke_size: Width of the strokes relative to the default, where the broadest ones have 1/24 of the longer side
             and the finest ones 1/320, but at least a pixel.
         seed: The same photograph, size and seed give the same draft.
 
@@ -87,6 +85,7 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
     lab = _to_lab(photograph)
     flow = _flow(lab, unit, rng)
     drift = _noise(lab.shape[:2], 60 * unit, rng)
+    lab = _enrich(lab, drift, unit)
     canvas = _blur(photograph, _LAYERS[0][0] * unit)
     # In a small picture, the finest strokes are one pixel wide.
     layers = [(width * unit, error) for width, error in _LAYERS if width * unit >= 1] or [(1.0, 0.0)]
@@ -106,33 +105,48 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
 def _flow(lab: _Array, unit: float, rng: np.random.Generator) -> _Points:
     """Direction of strokes at every pixel, (H, W), as complex numbers of length 1.
 
-    Structure tensors over larger and larger neighborhoods: each one answers where the smaller ones see no edges. Slow
-    waves turn it in flat regions, since strokes in a sky above a horizon would all be horizontal otherwise.
+    Structure tensors over larger and larger neighborhoods: each one answers where the smaller ones see no edges. Where
+    none does, strokes are horizontal. Slow waves turn them in flat regions, pale ones less.
     """
     noise, shape = 1 / unit**2, lab.shape[:2]
     tensor = np.empty_like(lab)
     for rows, *parts in _structure(lab, 1.5 * unit):
         tensor[rows] = np.dstack(parts)
     double, rest = np.zeros((*shape, 2), np.float32), np.ones((*shape, 1), np.float32)
-    for radius in (4, 12, 36, 108):
+    for radius in (4, 12, 36, 108, 324):
         blurred = _blur(tensor, radius * unit)
         for rows in _strips(lab):
             xx, xy, yy = np.split(blurred[rows], 3, axis=2)
             energy = xx + yy
             vector = np.dstack([xx - yy, 2 * xy]) / (energy + 1e-6)
-            sure = np.hypot(vector[..., :1], vector[..., 1:]) * energy / (energy + 0.15 * noise)
+            sure = np.hypot(vector[..., :1], vector[..., 1:]) * energy / (energy + 0.25 * noise)
             double[rows] += rest[rows] * sure * vector
             rest[rows] *= 1 - sure
         del blurred
+    double[..., :1] -= 0.4 * rest
     energy = _blur(tensor[..., 0] + tensor[..., 2], 6 * unit)
     del tensor, rest
-    waves, flow = _noise(shape, 110 * unit, rng), np.empty(shape, np.complex64)
+    pale = _blur((lab[..., 0] / 40 - 1.25).clip(0, 1), 12 * unit)
+    waves, flow = _noise(shape, 140 * unit, rng), np.empty(shape, np.complex64)
     for rows in _strips(lab):
-        wave = 0.45 * waves[rows] * noise / (noise + 2 * energy[rows])
+        wave = (0.5 - 0.35 * pale[rows]) * waves[rows] * noise / (noise + 2 * energy[rows])
         # The tensor gives twice the angle of the gradient, and strokes are perpendicular to it.
         angle = 0.5 * np.arctan2(double[rows, :, 1], double[rows, :, 0]) + np.pi / 2 + wave
         flow[rows] = np.exp(1j * angle)
     return flow
+
+
+def _enrich(lab: _Array, drift: _Array, unit: float) -> _Array:
+    """Colors pulled away from those around them; darks turn to blue or green, and are light enough to show it."""
+    rich = _blur(lab, 24 * unit)
+    for rows in _strips(lab):
+        part = lab[rows] + np.array([0.15, 0.4, 0.4], np.float32) * (lab[rows] - rich[rows])
+        dark = (1 - part[..., 0] / 35).clip(0, 1)
+        tint = 10 * dark * np.exp(1j * (0.9 * np.tanh(drift[rows]) - 2.2))
+        part += np.dstack([8 * dark, tint.real, tint.imag])
+        part[..., 0] = part[..., 0].clip(0, 100)
+        rich[rows] = part
+    return rich
 
 
 def _room(lab: _Array, width: float) -> _Array:
@@ -181,18 +195,21 @@ def _trace(seeds: _Seeds, reference: _Array, flow: _Points, width: float, room: 
     """Follow the flow from all seeds at once, until the stroke is long enough or the color changes."""
     height, breadth = reference.shape[:2]
     number, half = seeds.points.size, round(_LENGTH / _STEP / 2)
-    widths = (width * (0.95 + 0.2 * seeds.chance[:, 3])).clip(1, _at(room, seeds.points))
-    lengths = half * (0.78 + 0.33 * seeds.chance[:, 4])
+    widths = (width * (0.95 + 0.3 * seeds.chance[:, 3])).clip(1, _at(room, seeds.points))
+    lengths = half * (0.65 + 0.5 * seeds.chance[:, 4])
+    # Strokes with space around them are less parallel.
+    space = (_at(room, seeds.points) / width - 1).clip(0, 1)
+    turn = np.exp(0.3j * space * seeds.chance[:, 1]).astype(np.complex64)
     first = _at(reference, seeds.points)
     colors = first.copy()
     points = np.repeat(seeds.points[:, None], 2 * half + 1, 1)
     ends = np.zeros((2, number), np.intp)
     for side, sign in enumerate((-1, 1)):
-        point, direction = seeds.points, sign * _at(flow, seeds.points)
+        point, direction = seeds.points, sign * turn * _at(flow, seeds.points)
         alive = np.ones(number, bool)
         for i in range(1, half + 1):
             # Directions of strokes have no sign: turn by less than a right angle, and not abruptly.
-            ahead = _at(flow, point)
+            ahead = turn * _at(flow, point)
             ahead = np.where((ahead * direction.conj()).real < 0, -ahead, ahead)
             direction = 0.65 * ahead + 0.35 * direction
             direction /= np.abs(direction)
@@ -212,10 +229,10 @@ def _trace(seeds: _Seeds, reference: _Array, flow: _Points, width: float, room: 
 def _vary(strokes: _Strokes, seeds: _Seeds, drift: _Array, amount: float) -> NDArray[np.uint8]:
     """Colors of strokes, (N, 3) in RGB: lighter and warmer or darker and cooler, of close hues, more or less vivid.
 
-    Hues of neighbors are similar. White, black and gray stay what they are.
+    Hues of neighbors are similar. White and gray stay what they are.
     """
     lightness, a, b = strokes.colors.T
-    amount = amount * np.clip((lightness - 6) / 24, 0, 1) * np.clip((99 - lightness) / 14, 0, 1)
+    amount = amount * np.clip(lightness / 20, 0, 1) * np.clip((99 - lightness) / 14, 0, 1)
     lighter, turn, vivid = 1.7 * seeds.chance[:, 5:8].T
     turn = 0.6 * turn + 0.4 * _at(drift, seeds.points).clip(-1.7, 1.7)
     chroma = a + 1j * b
@@ -232,7 +249,7 @@ def _draw(canvas: NDArray[np.uint8], strokes: _Strokes, colors: NDArray[np.uint8
     """Draw strokes, with a lighter and a darker ridge along each one if `ridges` says how strong they are."""
     outlines, shades = [_outlines(strokes)], [colors]
     if ridges is not None:
-        # Black and white have none.
+        # White has none, and darks have weak ones.
         contrast = 20 * np.minimum(colors.mean(1) / 90, 1) * np.minimum((255 - colors.max(1)) / 30, 1)
         contrast *= ridges.chance[:, 8]
         for sign in (1, -1):

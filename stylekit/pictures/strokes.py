@@ -70,7 +70,7 @@ def combine(photograph: Tensor, painting: Tensor, weight: Tensor | float = 1.0, 
 
 
 def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float = 1.0) -> Tensor:
-    """Paint a draft with brush strokes, let a network paint over it, and keep half of the texture of the draft.
+    """Paint a draft with brush strokes, let a network paint over it, and keep two thirds of the texture of the draft.
 
     The network runs where its strokes fit those of the draft, and its result is enlarged.
     """
@@ -79,12 +79,12 @@ def with_draft(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_s
     for i, picture in enumerate(photograph):
         draft[i] = images.to_tensor(brush.draft(images.to_image(picture), stroke_size=stroke_size))[0]
     change = with_stroke_size(draft, network, _scaled(stroke_size, photograph)) - draft
-    # All colors of the network are kept, but only half of its texture, which hides the strokes of the draft.
+    # All colors of the network are kept, but only a third of its texture, which hides the strokes of the draft.
     small = [max(1, round(80 * side / longer)) for side in photograph.shape[2:]]
     resize = functools.partial(functional.interpolate, mode="bilinear", antialias=True)
     colors = resize(resize(change, small), photograph.shape[2:])
     # In place, since pictures may be large.
-    return change.lerp_(colors, 0.5).add_(draft).clamp_(0, 1)
+    return change.lerp_(colors, 2 / 3).add_(draft).clamp_(0, 1)
 
 
 def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], stroke_size: float) -> Tensor:
