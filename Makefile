@@ -41,7 +41,7 @@ test: $(VENV)/installed  ## run all tests
 
 check: lint types test  ## lint, types and tests
 
-soak: $(VENV)/installed  ## kill and resume trainings a hundred times and compare (half an hour); see docs/reliability.md
+soak: $(VENV)/installed  ## kill and resume trainings a hundred times and compare (a quarter of an hour); see docs/reliability.md
 	$(BIN)/python benchmarks/soak.py
 
 lint: $(VENV)/installed
