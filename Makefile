@@ -41,7 +41,7 @@ test: $(VENV)/installed  ## run all tests
 
 check: lint types test  ## lint, types and tests
 
-soak: $(VENV)/installed  ## kill and resume trainings a hundred times and compare (half an hour); see docs/reliability.md
+soak: $(VENV)/installed  ## kill and resume trainings a hundred times and compare (a quarter of an hour); see docs/reliability.md
 	$(BIN)/python benchmarks/soak.py
 
 lint: $(VENV)/installed
@@ -51,7 +51,7 @@ lint: $(VENV)/installed
 types: $(VENV)/installed
 	$(BIN)/mypy
 
-fuzz: $(VENV)/installed  ## read 11,000 damaged files of eleven kinds; keeps those that show something wrong in out/fuzz
+fuzz: $(VENV)/installed  ## read 12,000 damaged files of twelve kinds; keeps those that show something wrong in out/fuzz
 	PYTHONPATH=tests OMP_NUM_THREADS=1 MALLOC_ARENA_MAX=1 $(BIN)/python -m fuzz
 
 audit: $(VENV)/installed  ## look for known vulnerabilities of the locked libraries; asks PyPI

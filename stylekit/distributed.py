@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -47,7 +48,9 @@ def wrap_ddp(network: nn.Module, device: torch.device, compile: bool = False) ->
     if world_size() > 1:
         # Buffers are constants, or computed alike on every rank from the same weights.
         ids = [device] if device.type == "cuda" else None
-        network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # Newer versions rename the option, which older ones lack.
+            network = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
     return cast(nn.Module, torch.compile(network)) if compile else network
 
 

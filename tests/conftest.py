@@ -85,7 +85,11 @@ def grating(like: torch.Tensor, period: float, levels: float, angle: float = 0.7
 @pytest.fixture
 def dataset(tmp_path: Path, pictures: list[Image.Image]) -> Path:
     """A data set: trainA (6 pictures), trainB (4), testA (2), testB (2)."""
-    root = tmp_path / "dataset"
+    return write_dataset(tmp_path / "dataset", pictures)
+
+
+def write_dataset(root: Path, pictures: list[Image.Image]) -> Path:
+    """Write the pictures of `dataset` into a folder."""
     parts = {"trainA": pictures[:6], "trainB": pictures[6:10], "testA": pictures[:2], "testB": pictures[10:]}
     for folder, group in parts.items():
         (root / folder).mkdir(parents=True)

@@ -139,6 +139,27 @@ def test_imports_point_down_and_never_in_a_circle():
         pytest.fail(f"circular imports: {' -> '.join(error.args[1])}")
 
 
+def test_what_make_the_workflows_and_the_image_install_is_pinned():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert len(re.findall(r"^[\w.-]+==.*\\\n +--hash", lock, re.MULTILINE)) == len(
+        re.findall(r"^\w", lock, re.MULTILINE)
+    )
+    assert re.search("^uv==", lock, re.MULTILINE) and re.search("^setuptools==", lock, re.MULTILINE)
+    workflows = [path.read_text() for path in (ROOT / ".github" / "workflows").iterdir()]
+    for action in re.findall(r"uses: (\S+)", "".join(workflows)):
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)
+    for text in (*workflows, (ROOT / "Dockerfile").read_text(), (ROOT / "Makefile").read_text()):
+        for line in re.findall(r".*pip install.*", text):
+            assert re.search(r"--require-hashes|--no-deps|\.\[docs\]", line), line
+
+
+def test_no_module_redirects_what_other_threads_print():
+    for package in (*METHODS, "stylekit", "image_translation"):
+        for path in (ROOT / package).rglob("*.py"):
+            # A command owns its process.
+            assert path.name == "cli.py" or not re.search(r"redirect_std|sys\.std(out|err) =", path.read_text()), path
+
+
 def test_only_the_programs_import_a_command_line():
     importers = [*ROOT.glob("*.py"), *(ROOT / "recipes").glob("*.py")]
     for path in importers:

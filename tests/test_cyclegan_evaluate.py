@@ -9,9 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from cyclegan.cli import main
-from cyclegan.evaluate import Reference, find_direction, find_pictures, load_generators, score
+from cyclegan.evaluate import Monitor, Reference, find_direction, find_pictures, load_generators, score
 from cyclegan.models import Generator
-from cyclegan.options import EvaluateConfig, GeneratorConfig
+from cyclegan.options import EvaluateConfig, GeneratorConfig, UnpairedData
 from stylekit.measures.features import CompactVGG, Estimate
 from stylekit.measures.table import Metric
 from stylekit.networks import weights
@@ -115,6 +115,16 @@ def test_a_single_network_has_no_cycle_error_and_unreadable_pictures_are_reporte
     # trainA takes the place of testA.
     assert result["counts"] == {"x": 6, "y": 6, "y_held_out": 3, "weave": 0, "halo": 3}
     assert "broken.jpg" in result["errors"][0] and "broken.jpg" in capsys.readouterr().err
+
+
+def test_a_test_picture_that_vanishes_during_a_training_is_left_out(dataset, monkeypatch):
+    monkeypatch.setattr("cyclegan.evaluate.feature_networks", lambda: {"vgg_compact": CompactVGG()})
+    shutil.copy(dataset / "testA" / "1.png", dataset / "testA" / "2.png")
+    monitor = Monitor(UnpairedData(dataroot=str(dataset)), torch.device("cpu"), both=False)
+    (dataset / "testA" / "0.png").unlink()
+    (dataset / "testB" / "1.png").unlink()
+    measured = monitor.measure([Generator(GeneratorConfig(4, 1)).eval()])
+    assert measured["x2y"]["content_kept"].output.value > 0
 
 
 def test_pictures_of_the_test_folders_come_first(dataset):

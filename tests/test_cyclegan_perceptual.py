@@ -41,11 +41,14 @@ def test_the_style_of_a_collection_is_the_mean_of_its_pictures():
         torch.testing.assert_close(style.grams[layer], torch.cat([gram_matrix(part[layer]) for part in parts]).mean(0))
 
 
-def test_after_many_pictures_the_mean_follows_the_latest():
+@pytest.mark.parametrize("amp", [False, True])
+def test_after_many_pictures_the_mean_follows_the_latest(amp):
+    """In bfloat16, steps of a hundredth would be lost."""
     style, old, new = MeanStyle(), features(1, 0), features(1, 1)
-    for _ in range(WINDOW):
-        style.update(pictures(1, 0), old)
-    style.update(pictures(1, 1), new)
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        for _ in range(WINDOW):
+            style.update(pictures(1, 0), old)
+        style.update(pictures(1, 1), new)
     each = [color_moments(pictures(1, seed)) for seed in (0, 1)]
     torch.testing.assert_close(style.colors, each[0] + (each[1] - each[0]) / WINDOW)
     for layer in STYLE_LAYERS:

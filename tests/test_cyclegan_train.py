@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY, assert_descends, exit_code, one_error, read_lines, run
+from conftest import ROOT, TINY, assert_descends, assert_same, exit_code, one_error, read_lines, run, write_dataset
 
 from cyclegan.cli import train_main
 from cyclegan.data import load_data
@@ -274,20 +274,39 @@ def test_samples_are_the_test_pictures_translated_there_and_back(dataset):
     assert [p.tobytes() for p in again["G(x)"]] == [p.tobytes() for p in columns["G(x)"]]
 
 
-def test_two_processes_equal_one_with_twice_the_batch(dataset, tmp_path):
-    flags = ["--checkpoints-dir", tmp_path / "runs", "--print-freq", 1, "--max-steps", 3, "--lr", 1e-4]
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "train.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    two = run(*torchrun, *TINY, "--dataroot", dataset, *flags, "--name", "two", timeout=500, env=environment)
-    assert two.returncode == 0, two.stderr
-    assert command_line(dataset, *flags, "--name", "one", "--batch-size", 2) == 0
-    metrics = [read_lines(tmp_path / "runs" / name / "metrics.jsonl") for name in ("one", "two")]
-    assert [line["step"] for line in metrics[1]] == [1, 2, 3]  # One log, not two.
-    assert two.stdout.count("step 3:") == 1
+def torchrun(script, dataset, folder, name, *flags):
+    """Train in two processes, two epochs of two steps. torchrun looks every second whether a process has ended."""
+    usual = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone", "--monitor-interval", 1]
+    usual += [script, *TINY, *FOUR_STEPS, "--dataroot", dataset, "--checkpoints-dir", folder, "--name", name]
+    return run(*usual, *flags, timeout=500, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+
+
+FOUR_STEPS = ["--print-freq", 1, "--max-steps", 4, "--lr", 1e-4]
+
+
+@pytest.fixture(scope="module")
+def two(pictures, tmp_path_factory):
+    """A data set of four pictures a folder, and the folder and the output of a run of two processes on it."""
+    root = tmp_path_factory.mktemp("two")
+    dataset = write_dataset(root / "dataset", pictures)
+    for i in (4, 5):
+        (dataset / "trainA" / f"{i}.png").unlink()
+    result = torchrun("train.py", dataset, root / "runs", "two")
+    assert result.returncode == 0, result.stderr
+    return dataset, root / "runs", result
+
+
+def test_two_processes_equal_one_with_twice_the_batch(two):
+    dataset, folder, two = two
+    flags = ["--dataroot", dataset, "--checkpoints-dir", folder, "--name", "one", "--batch-size", 2]
+    assert exit_code(train_main, *TINY, *FOUR_STEPS, *flags) == 0
+    metrics = [read_lines(folder / name / "metrics.jsonl") for name in ("one", "two")]
+    assert [line["step"] for line in metrics[1]] == [1, 2, 3, 4]  # One log, not two.
+    assert two.stdout.count("step 4:") == 1
     for a, b in zip(*metrics, strict=True):
         for name in ("cycle_x", "cycle_y", "d_x", "d_y", "adversarial_g"):
             assert a[name] == pytest.approx(b[name], rel=1e-3), (a["step"], name)
-    first, second = (saved_in(tmp_path / "runs" / name) for name in ("one", "two"))
+    first, second = (saved_in(folder / name) for name in ("one", "two"))
     for key in (key for key in first["generators"] if key.endswith("weight")):
         # Adam's first steps have the size of the learning rate, however small the gradient is, which shows rounding: up
         # to 7e-6 on average, on some CPUs. Training on half of the batch alone gives 7e-5 and more.
@@ -295,6 +314,47 @@ def test_two_processes_equal_one_with_twice_the_batch(dataset, tmp_path):
         assert difference.max() < 2e-4 and difference.mean() < 2e-5, key
     # Each process has its own pools.
     assert len(second["pools"]) == 2
+    assert "stylekit/" not in two.stderr  # No warnings of ours.
+
+
+KILLED = """
+import os, signal
+import cyclegan.cli, cyclegan.train
+
+train_step, steps = cyclegan.train.train_step, iter(range(4))
+
+def killed(*arguments):
+    if next(steps) == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_step(*arguments)
+
+cyclegan.train.train_step = killed
+try:
+    cyclegan.cli.train_main()
+except SystemExit as stop:
+    print("exit code", stop.code, flush=True)  # torchrun may terminate it before Python has ended.
+    raise
+"""
+
+
+def test_a_killed_process_ends_the_other_with_one_line_and_both_resume_bit_for_bit(two, tmp_path):
+    dataset, folder, _ = two
+    (tmp_path / "killed.py").write_text(KILLED)
+    result = torchrun(tmp_path / "killed.py", dataset, folder, "killed")
+    assert result.returncode == 1
+    line = "train.py: error: another process was killed or has failed; continue with --resume"
+    assert [said for said in result.stderr.splitlines() if said.startswith("train.py: ")] == [line]
+    # The traceback is torchrun's own.
+    assert "stylekit/" not in result.stderr and "cyclegan/" not in result.stderr
+    assert result.stdout.endswith("exit code 1\n")
+    assert saved_in(folder / "killed")["step"] == 2
+    result = torchrun("train.py", dataset, folder, "killed", "--resume")
+    assert result.returncode == 0, result.stderr
+    for name in ("G", "F"):
+        one, other = (folder / run / name / "model.safetensors" for run in ("two", "killed"))
+        assert one.read_bytes() == other.read_bytes()
+    for name in ("generators", "discriminators"):
+        assert_same(saved_in(folder / "killed")[name], saved_in(folder / "two")[name])
 
 
 # Wrong flags and wrong data.

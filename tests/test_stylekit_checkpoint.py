@@ -128,3 +128,26 @@ def test_a_compressed_file_that_expands_is_refused(tmp_path):
             new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
     with pytest.raises(ValueError, match=r"new\.pt: truncated or damaged"):
         checkpoint.load(tmp_path / "new.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["aliases", "tensors", "appended"])
+def test_a_file_of_very_many_names_is_refused_before_it_is_unpickled(tmp_path, monkeypatch, kind, zipped):
+    shared = torch.zeros(1)
+    many = {
+        f"layer.{i}.weight": torch.zeros(1) if kind == "tensors" else shared
+        for i in range(12_000 if kind == "tensors" else 40_000)
+    }
+    torch.save(many, tmp_path / "many.pth", _use_new_zipfile_serialization=zipped)
+    if kind == "appended":  # It ends like a ZIP file, but PyTorch looks at how it begins.
+        (tmp_path / "many.pth").write_bytes((tmp_path / "many.pth").read_bytes() + b"PK\5\6" + bytes(18))
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("unpickled"))
+    with pytest.raises(ValueError, match=r"many\.pth: truncated or damaged, or has too many tensors"):
+        checkpoint.load(tmp_path / "many.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_old_and_new_versions_of_pytorch_are_read(tmp_path, zipped):
+    torch.save({f"{i}": torch.full((2,), i) for i in range(2000)}, tmp_path / "net.pth",
+               _use_new_zipfile_serialization=zipped)  # fmt: skip
+    assert checkpoint.load(tmp_path / "net.pth")["1999"].tolist() == [1999, 1999]

@@ -166,6 +166,8 @@ def test_a_tensor_without_its_bytes_asks_for_no_memory(tmp_path, network, shape)
     """Shapes of tensors without values cost nothing; a network of that size is built on the meta device only."""
     save_file({"model.1.weight": torch.zeros(shape, dtype=torch.int8)}, tmp_path / "model.safetensors")
     FeatureDiscriminator(4)  # Loads the constant features.
+    with torch.device("meta"):
+        FeatureDiscriminator(4)  # Imports 100 MB of PyTorch.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     config = dict.fromkeys(("ngf", "ndf", "width", "n_blocks", "n_layers"), shape[0])
     for few in ({}, {"n_blocks": 1, "n_layers": 1}):

@@ -10,6 +10,7 @@ import difflib
 import json
 import mimetypes
 import pickle
+import pickletools
 import re
 import sys
 import textwrap
@@ -17,7 +18,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import IO, Any, TypeVar, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -36,7 +37,7 @@ if not BUNDLED.is_dir():
 _FILES = ("config.json", "model.safetensors")
 
 _LONGEST_HEADER = 10**6
-"""Bytes of the names and shapes of a safetensors file: of some 10,000 tensors; more can take seconds to read."""
+"""Bytes of the names and shapes in a file of weights: of some 10,000 tensors; more can take seconds to read."""
 
 
 class Network(
@@ -226,11 +227,8 @@ def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dic
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        if zipfile.is_zipfile(path):  # Files of old versions are not.
-            with zipfile.ZipFile(path) as archive:
-                # torch.load ignores checksums. torch.save does not compress, so no file is larger than it looks.
-                if archive.testzip() or any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise ValueError("wrong checksum or compressed")
+        with path.open("rb") as file:
+            (_check_zip if file.read(4) == b"PK\3\4" else _check_old)(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of its own old formats.
             objects = torch.load(path, map_location=device, weights_only=True)
@@ -243,11 +241,33 @@ def read_torch_file(path: str | Path, device: torch.device | str = "cpu") -> dic
             raise ValueError(
                 f"{path}: contains a pickled object, which could run code; expected tensors only"
             ) from error
-        raise ValueError(f"{path}: truncated or damaged; expected a complete file saved by torch.save") from error
+        raise ValueError(
+            f"{path}: truncated or damaged, or has too many tensors; expected a complete file saved by torch.save"
+        ) from error
     if not isinstance(objects, dict):
         raise ValueError(f"{path}: contains a {type(objects).__name__}; expected a dict")
     _check_plain(objects, path)
     return objects
+
+
+def _check_zip(file: IO[bytes]) -> None:
+    """torch.load ignores checksums. torch.save does not compress, so no file is larger than it looks."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        header = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+        if not 0 < header <= _LONGEST_HEADER or len(entries) > _LONGEST_HEADER // 100:
+            raise ValueError("too many tensors")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or archive.testzip():
+            raise ValueError("wrong checksum or compressed")
+
+
+def _check_old(file: IO[bytes]) -> None:
+    """Files of PyTorch before 1.6 begin with five pickles: three of the format, the objects, the names of storages."""
+    file.seek(0)
+    for _ in range(5):
+        for _, _, position in pickletools.genops(file):
+            if (position or 0) > _LONGEST_HEADER:
+                raise ValueError("too many tensors")
 
 
 def _check_plain(objects: Any, path: Path) -> None:

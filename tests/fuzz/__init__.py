@@ -1,1 +1,1 @@
-"""Damaged and hostile files for everything that reads one: a few hundred in the test suite, 11,000 with `make fuzz`."""
+"""Damaged and hostile files for everything that reads one: a few hundred in the test suite, 12,000 with `make fuzz`."""

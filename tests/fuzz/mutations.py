@@ -210,6 +210,24 @@ def safetensors_files(draw: DrawFn, seeds: Sequence[bytes]) -> bytes:
 
 
 @st.composite
+def resized_files(draw: DrawFn, networks: Sequence[tuple[dict[str, Any], dict[str, list[int]]]]) -> bytes:
+    """JSON of a network's config.json and the shapes of its tensors: of two networks, or with dimensions of zero.
+
+    A tensor of no values has no bytes in a file, whatever its other dimensions claim.
+    """
+    (config, _), (_, shapes) = draw(st.sampled_from(networks)), draw(st.sampled_from(networks))
+    config, shapes = dict(config), copy.deepcopy(shapes)
+    for name in draw(st.lists(st.sampled_from([name for name, value in config.items() if type(value) is int]))):
+        config[name] = draw(st.sampled_from([0, 1, 3, 2000, 10**5, 10**9]))
+    for name in draw(st.lists(st.sampled_from(sorted(shapes)), max_size=6)):
+        size = draw(st.sampled_from([0, 1, 2000, 10**5, 10**9]))
+        shapes[name] = draw(
+            st.sampled_from([[size, 0], [0, *shapes[name][1:]], [*shapes[name], 0], [min(size, 10**5)]])
+        )
+    return json.dumps({"config": config, "shapes": shapes}).encode()
+
+
+@st.composite
 def tensors(draw: DrawFn) -> Any:
     """Tensors that no file of ours holds."""
     kinds: Mapping[str, Any] = {

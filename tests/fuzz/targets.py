@@ -306,16 +306,29 @@ def _networks() -> SearchStrategy[File]:
         config, content = _network(kind)
         files.append(_files(f"{kind}.json", mutations.json_files([config])))
         files.append(_files(f"{kind}.safetensors", mutations.safetensors_files([content])))
+        sizes = [
+            config | {size: number} for size in ("ngf", "width", "n_blocks") if size in config for number in (1, 2)
+        ]
+        files.append(_files(f"{kind}.sizes", mutations.resized_files([(c, _shapes(kind, c)) for c in sizes])))
     return st.one_of(files)
+
+
+def _shapes(kind: str, config: dict[str, Any]) -> dict[str, list[int]]:
+    arguments: Any = cyclegan.options.GeneratorConfig if kind == "cyclegan" else johnson.options.NetworkConfig
+    network: Any = Generator if kind == "cyclegan" else johnson.models.TransformerNet
+    return {name: list(tensor.shape) for name, tensor in network(arguments(**config)).state_dict().items()}
 
 
 def _read_network(path: Path) -> None:
     folder = path.parent / "network"
     folder.mkdir()
     config, content = _network(path.stem)
+    if path.suffix == ".sizes":
+        sizes = json.loads(path.read_text())
+        config, content = sizes["config"], save({name: torch.zeros(s) for name, s in sizes["shapes"].items()})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "model.safetensors").write_bytes(content)
-    path.replace(folder / ("config.json" if path.suffix == ".json" else "model.safetensors"))
+    path.replace(folder / {".json": "config.json", ".safetensors": "model.safetensors"}.get(path.suffix, path.name))
     if path.stem == "cyclegan":
         painted = translate(PHOTOGRAPH, load_generator(folder))
     else:
