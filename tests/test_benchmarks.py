@@ -1,20 +1,23 @@
 """The benchmarks: the plain reading computes what the library computes, and the tables are written."""
 
+import re
 import sys
 from itertools import zip_longest
 
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench, plain
+from benchmarks import bench, peers, plain
 from benchmarks.measure import alternate, write_section
 from cyclegan.models import Generator
 from cyclegan.options import GeneratorConfig
 from johnson.models import TransformerNet
 from johnson.options import NetworkConfig
+from stylekit.pictures import images
 
 
 @pytest.mark.parametrize(
@@ -61,3 +64,30 @@ def test_make_bench_writes_its_tables(tmp_path, monkeypatch):
         assert part in text
     assert f"PyTorch {torch.__version__}" in text and "| convolutions, backward |" in text
     assert "bench.py --rounds 1" in text
+
+
+def test_peers_are_run_measured_and_shown_beside_ours(tmp_path, monkeypatch, capsys):
+    copy = [sys.executable, "-c", "import shutil, sys; shutil.copytree(*sys.argv[1:], dirs_exist_ok=True)", "IN", "OUT"]
+    commands = {"copy": copy, "absent": ["no-such-program", "IN"]}
+    monkeypatch.setattr(peers, "commands", lambda options: commands)
+    for name, shade in (("a.jpg", 40), ("b.jpg", 90), ("c.jpg", 140), ("d.jpg", 190)):
+        images.save(Image.new("RGB", (80, 60), (shade, 90, 90)), tmp_path / "photographs" / name)
+    images.save(Image.new("RGB", (64, 48)), tmp_path / "ready" / "b_styled.png")
+    given = [str(tmp_path / "photographs"), "--paintings", str(tmp_path / "photographs"), "--size", "64"]
+    given += ["--ready", f"black={tmp_path / 'ready'}", "-o", str(tmp_path / "out")]
+    peers.main(given)
+    assert "absent skipped: FileNotFoundError" in capsys.readouterr().out
+    photographs, copied, black = (tmp_path / "out" / "table.md").read_text().splitlines()[2:5]
+    assert re.fullmatch(r"\| copy \| 4 \| [\d.]+ s \| -?[\d.e-]+ s \| 0\.\d\d GB \| none \| 1 \| .+ \|", copied)
+    assert copied.split(" | ")[-1] == photographs.split(" | ")[-1]
+    assert black.startswith("| black | 1 |  |  |  | none | ") and black.endswith(" |  |")
+    with Image.open(tmp_path / "out" / "sheet.jpg") as sheet:
+        assert sheet.height > 4 * 260
+    with pytest.raises(SystemExit, match="2"):
+        peers.main(given)
+    assert f"{tmp_path / 'out'} exists; remove it" in capsys.readouterr().err
+
+
+def test_the_peak_memory_of_a_command_is_not_that_of_this_process():
+    seconds, memory = peers.measure([sys.executable, "-c", "bytearray(b'x') * 200_000_000; print('painted', end='')"])
+    assert 0 < seconds < 5 and 0.19 < memory < 0.26
