@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 
 import torch
@@ -94,7 +95,7 @@ def with_stroke_size(photograph: Tensor, network: Callable[[Tensor], Tensor], st
     by how strongly the painting follows the photograph there: the slope of the local linear regression of the one on
     the other, as in the guided filter (He et al. 2010), between 0 and 1.
     """
-    if stroke_size == 1:
+    if math.isclose(stroke_size, 1, abs_tol=0.01):
         return network(photograph)
     height, width = photograph.shape[2:]
     resized = _resize(photograph, max(1, round(height / stroke_size)), max(1, round(width / stroke_size)))
