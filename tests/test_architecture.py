@@ -150,7 +150,7 @@ def test_what_make_the_workflows_and_the_image_install_is_pinned():
         assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)
     for text in (*workflows, (ROOT / "Dockerfile").read_text(), (ROOT / "Makefile").read_text()):
         for line in re.findall(r".*pip install.*", text):
-            assert re.search(r"--require-hashes|--no-deps|\.\[docs\]", line), line
+            assert re.search(r"--require-hashes|--no-deps|==|\.\[docs\]", line), line
 
 
 def test_no_module_redirects_what_other_threads_print():

@@ -98,7 +98,7 @@ def test_losses_can_be_switched_off():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"inputs": ()}, "no input: give a picture, a folder or a video, such as photo.jpg"),
+        ({"inputs": ()}, "no input: give a picture, a folder or a video, such as photo.jpg, before the options"),
         ({"size": 0}, "--size must be at least 1, got 0"),
         ({"tile": 63}, "--tile must be at least 64, got 63"),
         ({"threads": 0}, "--threads must be at least 1, got 0"),
