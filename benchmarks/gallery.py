@@ -91,7 +91,10 @@ def johnson() -> Image.Image:
 
 
 def objectives() -> Image.Image:
-    rows = [[load(path), *(by_cyclegan(load(path), name) for name in OBJECTIVES)] for path in tqdm(PHOTOGRAPHS)]
+    """Both networks alone, without a draft, as they are evaluated."""
+    rows = [
+        [load(path), *(translate(load(path), name, draft=False) for name in OBJECTIVES)] for path in tqdm(PHOTOGRAPHS)
+    ]
     return contact_sheet(rows, ["photograph", *OBJECTIVES], 180)
 
 

@@ -30,7 +30,7 @@ mkdir -p "$work/eight"
 find "$data/testA" -type f | sort | head -8 | xargs cp -t "$work/eight"
 gatys "$work/eight" --style van-gogh -o "$work/gatys"
 johnson stylize "$work/eight" --style van-gogh -o "$work/johnson"
-for network in landscape2vangogh landscape2vangogh-cycle; do cyclegan translate "$work/eight" -w $network -o "$work/$network"; done
+for network in landscape2vangogh landscape2vangogh-cycle; do cyclegan translate "$work/eight" -w $network --draft off -o "$work/$network"; done
 for method in gatys johnson landscape2vangogh landscape2vangogh-cycle; do
     cyclegan evaluate --outputs "$work/$method" --dataroot "$data" --max-dataset-size 100 -o $results/methods/$method.json
 done

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ matplotlib.use("Agg")
 import numpy as np
 import torch
 from matplotlib import pyplot
-from PIL import Image
+from matplotlib.ticker import NullFormatter
+from PIL import Image, ImageDraw, ImageFont
 from safetensors import safe_open
 from skimage import data
 from sklearn.datasets import load_sample_image
@@ -37,7 +38,6 @@ from gatys.options import StylizeConfig
 from johnson.stylize import load_network, stylize
 from stylekit.networks.weights import bundled_file
 from stylekit.pictures import images
-from stylekit.pictures.sheet import contact_sheet
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -70,8 +70,26 @@ METRICS = {
 }
 """Metrics of `cyclegan evaluate`: title, factor, decimals."""
 
-SHEETS = {"gatys-content": 1, "gatys-style-layers": 1, "objectives": 0.508, "johnson": 0.345, "methods": 1}
-"""Sheets of `make gallery` and benchmarks/gatys_grid.py, and how much of each is shown, from the top."""
+STYLES = ["Starry Night", "Wheat Field", "Sunflowers", "Van Gogh", "mosaic"]
+LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
+SHEETS: dict[str, tuple[int, int, list[int], list[str], list[str], float]] = {
+    "gatys-content": (192, 288, [0, 1, 2, 3, 4], ["0.3", "3", "30", "300", "3,000"], LAYERS, 0.85),
+    "gatys-style-layers": (192, 288, [0, 1], [f"up to {layer}" for layer in LAYERS], ["photograph", "noise"], 0.93),
+    "objectives": (180, 271, [1, 2, 3], ["photograph", "the paper's", "one way"], [], 0.5),
+    "johnson": (150, 226, [2, 3], ["photograph", *STYLES], [], 1),
+    "methods": (240, 359, [0], ["photograph", "CycleGAN", "Gatys", "Johnson"], [], 1),
+}
+"""Sheets of `make gallery` and benchmarks/gatys_grid.py: height and width of a picture, rows that are
+shown, titles, labels, share of the page's width."""
+
+BELOW: dict[str, Any] = {
+    "fontsize": 7.5,
+    "handlelength": 1.2,
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.27),
+    "frameon": False,
+}
+"""Legends below the axes, where they hide no line."""
 
 LABELS = {
     "adversarial_g": "adversarial, G",
@@ -97,7 +115,9 @@ def main() -> None:
     write_numbers(output)
     for name, rows in tables().items():
         (output / f"{name}.tex").write_text("".join(" & ".join(row) + r" \\" + "\n" for row in rows))
-    pyplot.rcParams.update({"font.size": 8, "font.family": "serif", "axes.grid": True, "grid.alpha": 0.25})
+    pyplot.rcParams.update(
+        {"font.size": 8.5, "axes.titlesize": "medium", "font.family": "serif", "axes.grid": True, "grid.alpha": 0.25}
+    )
     plot_gatys(output / "gatys-losses.pdf")
     plot_losses(
         output / "losses.pdf",
@@ -111,8 +131,9 @@ def main() -> None:
             "one way": ("losses/landscape2vangogh.jsonl", ["adversarial_g", "d_y", "content_g", "tone_g", "style_g"]),
         },
     )
-    for name, part in SHEETS.items():
-        shrink(HERE.parent / "docs" / f"{name}.jpg", output / f"{name}.jpg", part)
+    for name, (height, width, rows, titles, *look) in SHEETS.items():
+        pictures = cut(HERE.parent / "docs" / f"{name}.jpg", height, width, rows, len(titles))
+        draw_grid(output / f"{name}.jpg", pictures, titles, *look)
     draw_ablation(output / "ablation.jpg")
     draw_failures(output / "failures.jpg")
 
@@ -343,7 +364,7 @@ def johnson_table() -> list[list[str]]:
 
 def plot_gatys(path: Path) -> None:
     """Left: the trade-off between content and style. Middle, right: losses over the steps."""
-    figure, axes = pyplot.subplots(1, 3, figsize=(6.7, 2.1), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(6.7, 2.8), layout="constrained")
     grid, (default, from_noise) = gatys_losses()
     for layer in dict.fromkeys(line["content_layer"] for line in grid):
         points = [line for line in grid if line["content_layer"] == layer]
@@ -355,20 +376,20 @@ def plot_gatys(path: Path) -> None:
             label = rf"$\beta/\alpha={line['beta']:g}$"
             axes[1].loglog(range(1, len(line["style"]) + 1), line["style"], linewidth=1, label=label)
     axes[1].set(xlabel="step", ylabel="style loss", title="content at relu4_1")
-    for line, style, start in ((default, "-", "the photograph"), (from_noise, "--", "noise")):
+    for line, style, start in ((default, "-", "photograph"), (from_noise, "--", "noise")):
         steps = range(1, len(line["style"]) + 1)
         content, painter = zip(*(weighted(line, i) for i in range(len(steps))), strict=True)
-        axes[2].loglog(steps, content, f"C0{style}", linewidth=1, label=f"content, from {start}")
-        axes[2].loglog(steps, painter, f"C1{style}", linewidth=1, label=f"style, from {start}")
+        axes[2].loglog(steps, content, f"C0{style}", linewidth=1, label=f"content, {start}")
+        axes[2].loglog(steps, painter, f"C1{style}", linewidth=1, label=f"style, {start}")
     axes[2].set(xlabel="step", ylabel="weighted loss", title="content at relu4_2")
     for axis in axes:
-        axis.legend(fontsize=5.5)
+        axis.legend(**BELOW)
     figure.savefig(path, metadata={"CreationDate": None})
     pyplot.close(figure)
 
 
 def plot_losses(path: Path, panels: Mapping[str, tuple[str, Sequence[str]]]) -> None:
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(6.7, 2.0), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(6.7, 2.8), layout="constrained")
     for axis, (title, (file, names)) in zip(axes, panels.items(), strict=True):
         lines = read_lines(file)
         steps = [line["step"] for line in lines]
@@ -377,61 +398,90 @@ def plot_losses(path: Path, panels: Mapping[str, tuple[str, Sequence[str]]]) -> 
             mean = running_mean(values, max(1, len(values) // 12))
             axis.plot(steps, mean, color=pale.get_color(), linewidth=1.2, label=LABELS.get(name, name))
         axis.set(title=title, xlabel="step", yscale="log")
-        axis.legend(fontsize=5.5)
+        axis.yaxis.set_major_formatter("{x:g}")
+        low, high = axis.get_ylim()
+        axis.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
+        axis.legend(**BELOW)
     figure.savefig(path, metadata={"CreationDate": None})
     pyplot.close(figure)
 
 
-def shrink(source: Path, target: Path, part: float) -> None:
-    """The upper part of a sheet, in the resolution of a printed page."""
-    sheet = images.load(source)
-    sheet = sheet.crop((0, 0, sheet.width, round(part * sheet.height)))
-    images.save(images.resize(sheet, min(sheet.width, 1200)), target)
+def cut(path: Path, height: int, width: int, rows: Sequence[int], columns: int) -> list[list[Image.Image]]:
+    """Pictures of a contact sheet, without its titles, which are too small for print."""
+    sheet = images.load(path)
+    gap, top = max(4, height // 32), round(max(10, height // 14) * 1.8)
+
+    def cell(row: int, column: int) -> Image.Image:
+        left, upper = sheet.width - (columns - column) * (width + gap), top + row * (height + gap)
+        return sheet.crop((left, upper, left + width, upper + height))
+
+    return [[cell(row, column) for column in range(columns)] for row in rows]
 
 
-def draw_ablation(path: Path) -> None:
-    """The photograph and the pictures of the ablation, four in a row, with titles."""
-    titles = ["photograph", *ABLATION.values()]
-    pictures = [images.load(RESULTS / "ablation" / f"{name}.jpg") for name in ABLATION]
-    pictures.insert(0, images.resize(Image.fromarray(load_sample_image("china.jpg")), pictures[0].width))
-    half = len(titles) // 2
-    sheets = [
-        contact_sheet([row], names, pictures[0].height)
-        for row, names in ((pictures[:half], titles[:half]), (pictures[half:], titles[half:]))
-    ]
-    sheet = Image.new("RGB", (max(part.width for part in sheets), sum(part.height for part in sheets)), "white")
-    sheet.paste(sheets[0], (0, 0))
-    sheet.paste(sheets[1], (0, sheets[0].height))
+def draw_grid(
+    path: Path,
+    rows: Sequence[Sequence[Image.Image]],
+    titles: Sequence[str],
+    labels: Sequence[str] = (),
+    share: float = 1,
+) -> None:
+    """Pictures of one size, with titles above and labels beside them in about 8 points on a share of the page's width.
+
+    More titles than columns go on above the next row.
+    """
+    columns, (width, height), gap = len(rows[0]), rows[0][0].size, 6
+    font = ImageFont.truetype(
+        Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSerif.ttf"), columns * width / 58 / share
+    )
+    left, line = (round(max(map(font.getlength, labels), default=-gap)) + gap), round(font.size * 1.4)
+    lines = -(-len(titles) // columns)
+    size = left + columns * (width + gap) - gap, lines * line + len(rows) * (height + gap) - gap
+    draw = ImageDraw.Draw(sheet := Image.new("RGB", size, "white"))
+    y = 0
+    for row, pictures in enumerate(rows):
+        for column, title in enumerate(titles[row * columns : (row + 1) * columns]):
+            draw.text((left + column * (width + gap), y), title, "black", font)
+        y += line if row < lines else 0
+        if labels:
+            draw.text((0, y + height / 2), labels[row], "black", font, anchor="lm")
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (left + column * (width + gap), y))
+        y += height + gap
     images.save(sheet, path)
 
 
+def draw_ablation(path: Path) -> None:
+    """The photograph and the pictures of the ablation, four in a row."""
+    pictures = [images.load(RESULTS / "ablation" / f"{name}.jpg") for name in ABLATION]
+    pictures.insert(0, images.resize(Image.fromarray(load_sample_image("china.jpg")), pictures[0].width))
+    half = len(pictures) // 2
+    draw_grid(path, [pictures[:half], pictures[half:]], ["photograph", *ABLATION.values()])
+
+
 def draw_failures(path: Path) -> None:
-    """Details at their own size, above their paintings: the face, the dark, the flat sky, the fine structure."""
+    """Details at their own size, above their paintings: a face, flat regions, a motif in the wrong place."""
     vangogh, paper = load_generator("landscape2vangogh"), load_generator("landscape2vangogh-cycle")
     starry, back = load_network("starry-night"), load_generator("vangogh2landscape")
-    astronaut, china, rocket = data.astronaut(), load_sample_image("china.jpg"), data.rocket()
+    flower = load_sample_image("flower.jpg")
 
-    def by_johnson(image: torch.Tensor) -> torch.Tensor:
-        return stylize(image, starry)
+    def one_way(image: torch.Tensor) -> torch.Tensor:
+        return translate(image, vangogh, draft=False)
 
-    def there_and_back(image: torch.Tensor) -> torch.Tensor:
-        return translate(translate(image, vangogh), back)
-
-    cases = [
-        (astronaut, (130, 0, 320, 190), lambda image: translate(image, vangogh)),
-        (china, (330, 20, 520, 210), lambda image: translate(image, paper)),
-        (rocket, (380, 237, 570, 427), lambda image: translate(image, vangogh)),
-        (data.coffee(), (60, 180, 250, 370), lambda image: translate(image, vangogh)),
-        (data.chelsea(), (100, 60, 290, 250), by_johnson),
-        (china, (130, 60, 320, 250), there_and_back),
+    cases: list[tuple[np.ndarray, tuple[int, int], Callable[[torch.Tensor], torch.Tensor]]] = [
+        (data.astronaut(), (130, 0), one_way),
+        (flower, (10, 20), lambda image: translate(image, paper)),
+        (data.rocket(), (380, 237), one_way),
+        (data.coffee(), (60, 180), one_way),
+        (data.chelsea(), (100, 60), lambda image: stylize(image, starry)),
+        (flower, (215, 150), lambda image: translate(one_way(image), back)),
     ]
     sheet = Image.new("RGB", (6 * 200 - 10, 390), "white")
-    for i, (pixels, box, paint) in enumerate(cases):
+    for i, (pixels, (left, top), paint) in enumerate(cases):
         photograph = Image.fromarray(pixels)
         with torch.no_grad():
             painting = images.to_image(paint(images.to_tensor(photograph)))
         for j, picture in enumerate((photograph, painting)):
-            sheet.paste(picture.crop(box), (200 * i, 200 * j))
+            sheet.paste(picture.crop((left, top, left + 190, top + 190)), (200 * i, 200 * j))
     images.save(sheet, path)
 
 

@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import itertools
+import json
 import re
 import shlex
 import sys
@@ -323,14 +324,22 @@ def test_every_public_definition_has_a_docstring(name):
 
 DOCUMENTS = [ROOT / "README.md", *ROOT.glob("[A-Z]*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("docs/*.md")]
 DOCUMENTS += sorted((ROOT / "weights").glob("*/**/README.md"))
-DOCUMENTS = list(dict.fromkeys(DOCUMENTS))
+DOCUMENTS = [*dict.fromkeys(DOCUMENTS), *sorted(ROOT.glob("*.ipynb"))]
 README = ROOT / "README.md"
 GUIDES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def text_of(document: Path) -> str:
+    """The Markdown of a document or notebook."""
+    if document.suffix == ".md":
+        return document.read_text()
+    cells = json.loads(document.read_text())["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
 def blocks(document: Path, *languages: str) -> list[str]:
     """The code blocks of a document in one of the languages."""
-    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", document.read_text(), re.DOTALL)
+    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", text_of(document), re.DOTALL)
 
 
 def shell_commands(document: Path) -> list[list[str]]:
@@ -423,8 +432,16 @@ def test_the_imports_in_the_guides_exist():
 
 
 @pytest.mark.parametrize("guide", GUIDES[1:], ids=lambda path: path.stem)
-def test_a_guide_begins_with_a_command(guide):
-    assert re.match(r"# .+\n\n(?:[^#`]+\n\n)?```bash\n", guide.read_text())
+def test_a_guide_begins_with_a_command_and_its_picture(guide):
+    heading, *paragraphs = guide.read_text().split("\n\n")[:4]
+    first = 0 if paragraphs[0].startswith("```bash") else 1
+    assert heading.startswith("# ") and paragraphs[first].startswith("```bash")
+    assert paragraphs[first + 1].startswith("![") or guide.stem == "reliability"
+
+
+def test_a_search_for_train_my_own_finds_the_guides():
+    for guide in ("own-style", "training"):
+        assert "train my own" in (ROOT / "docs" / f"{guide}.md").read_text()[:200]
 
 
 def test_the_readme_shows_the_two_commands():
@@ -433,19 +450,22 @@ def test_the_readme_shows_the_two_commands():
 
 def anchors(document: Path) -> set[str]:
     """What links to the headings of a document end with."""
-    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text_of(document), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_links_files_and_make_targets_in_the_documents_exist(document):
-    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(document)):
         if "://" not in target:
             path, _, anchor = target.partition("#")
             linked = document.parent / path if path else document
             assert linked.exists(), target
             assert not anchor or anchor in anchors(linked), target
-    makefile = (ROOT / "Makefile").read_text()
+    makefile, setup = (ROOT / "Makefile").read_text(), (ROOT / "setup.py").read_text()
+    for extra in re.findall(r"\.\[(\w+)\]", text_of(document)):
+        assert f'"{extra}": [' in setup, extra
     for words in shell_commands(document):
         if words[0] == "make":
             targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
