@@ -314,7 +314,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
             photograph = api.load_photograph(path)
             # A browser that is busy skips all updates but the last: each repeats the ones before.
             shown = {button: gr.DownloadButton(interactive=False) for button in downloads.values()}
-            shown |= {stop: gr.Button(visible=method == "gatys"), status: bar(1)}
+            shown |= {stop: gr.Button(visible=method == "gatys"), status: bar()}
             yield shown
             place = Path(tempfile.mkdtemp(dir=folder))
             before = place / "before.jpg"
@@ -467,10 +467,12 @@ def copyable(words: str) -> str:
 <button onclick="navigator.clipboard.writeText(this.previousElementSibling.innerText)">Copy</button></div>"""
 
 
-def bar(done: float) -> str:
+def bar(done: float | None = None) -> str:
+    """HTML of a progress bar; without a number it only pulses."""
+    now = "" if done is None else f'aria-valuenow="{100 * done:.0f}"'
+    width = 1.0 if done is None else done
     return (
-        f'<div class="bar" role="progressbar" aria-label="Painted" aria-valuenow="{100 * done:.0f}">'
-        f'<div style="width: {done:.1%}"></div></div>'
+        f'<div class="bar" role="progressbar" aria-label="Painting" {now}><div style="width: {width:.1%}"></div></div>'
     )
 
 

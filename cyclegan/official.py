@@ -17,15 +17,23 @@ _BOTH = {
 }
 _TRAIN = _BOTH | {
     "beta1": ("0.5", "it is 0.5, as in the paper"),
+    "dataset_mode": ("unaligned", "the two folders are always unpaired"),
     "display_id": ("*", ""),
+    "epoch": ("latest", "use --resume, or --init with an older copy of the networks"),
     "epoch_count": ("1", "use --resume, which knows the epoch"),
+    "init_type": ("normal", "weights are drawn from a normal distribution, as in the paper"),
+    "input_nc": ("3", "pictures have three channels"),
     "model": ("cycle_gan", "the model is always CycleGAN"),
     "netD": ("basic n_layers", "the discriminator is a PatchGAN; use --n-layers-d for its depth, --ndf for its width"),
     "netG": ("", "the generator is a ResNet; use --n-blocks 6 or 9"),
     "no_flip": ("", "use --augment none, or an albumentations file without flips"),
+    "no_html": ("*", ""),
+    "output_nc": ("3", "pictures have three channels"),
+    "phase": ("train", "pictures of trainA and trainB are always used"),
     "preprocess": ("resize_and_crop", "use --load-size and --crop-size, or --augment with an albumentations file"),
     "save_latest_freq": ("*", ""),
     "serial_batches": ("", "pictures are always shuffled"),
+    "verbose": ("*", ""),
     "wandb_project_name": ("", "set the environment variable WANDB_PROJECT"),
 }
 _TRANSLATE = _BOTH | {
@@ -39,7 +47,7 @@ _TRANSLATE = _BOTH | {
     "preprocess": ("none", "pictures keep their size; use --size to shrink them"),
     "results_dir": ("", "use --output"),
 }
-_SWITCHES = ("eval", "no_dropout", "no_flip", "serial_batches")  # These take no value.
+_SWITCHES = ("eval", "no_dropout", "no_flip", "no_html", "serial_batches", "verbose")  # These take no value.
 _COMMANDS = {"train": _TRAIN, "pretrain": _TRAIN, "translate": _TRANSLATE}
 _OURS = {
     "gpu_ids -1": "--device cpu",

@@ -398,7 +398,7 @@ def report_outcomes(
     pairs: list[list[Image.Image]] = []
     height = 480 if len(jobs) == 1 else 256
     hidden = None if _is_main() else True
-    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=hidden, delay=1):
+    for outcome in tqdm(outcomes, total=len(distributed.share(jobs)), unit="picture", disable=hidden):
         report(outcome)
         if outcome.error is not None:
             failed += 1

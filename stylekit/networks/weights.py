@@ -65,7 +65,9 @@ def find(name: str | Path, kind: str = "") -> Path | str:
         return path
     if hub := re.fullmatch(r"(hf:)?([\w-][\w.-]*)/([\w.-]+)", name):
         prefix, owner, network = hub.groups()
-        is_path = Path(owner).exists() or path.suffix.startswith((".p", ".s"))  # Weight files.
+        is_path = (
+            owner == "checkpoints" or Path(owner).exists() or path.suffix.startswith((".p", ".s"))
+        )  # Weight files.
         if prefix or not (is_path or similar(name, names)):
             return f"{owner}/{network}"
     expected = "expected a training run, a folder, a file, a Hugging Face Hub id (hf:owner/name), or one of "

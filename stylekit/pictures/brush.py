@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tqdm import tqdm
 
 from stylekit.options import STROKE_SIZES
 from stylekit.pictures import images
@@ -89,7 +90,7 @@ def draft(photograph: Photograph, *, stroke_size: float = 1.0, seed: int = 0) ->
     canvas = _blur(photograph, _LAYERS[0][0] * unit)
     # In a small picture, the finest strokes are one pixel wide.
     layers = [(width * unit, error) for width, error in _LAYERS if width * unit >= 1] or [(1.0, 0.0)]
-    for width, error in layers:
+    for width, error in tqdm(layers, "strokes", unit="layer", delay=1, leave=False, disable=None):
         room = _room(lab, width)
         reference = _blur(lab, max(0.4, 0.3 * width))
         narrowest = (0.3 if width == layers[-1][0] else 0.55) * width
