@@ -177,7 +177,7 @@ def quality_table(rows: Sequence[Row], paintings: Sequence[Path], size: int) -> 
             after = images.load(path)
             before = images.load(rows[0].pictures[stem]).resize(after.size, Image.Resampling.LANCZOS)
             x, y = images.to_tensor(before), images.to_tensor(after)
-            kept = features.content_kept(vgg(x)["relu4_1"], vgg(y)["relu4_1"])
+            kept = features.content_kept(*(vgg(picture, ["relu4_1"])["relu4_1"] for picture in (x, y)))
             samples.add(weave=weave(y, x), kept=kept, features=efficientnet(y)[0])
         kid = ""
         if min(len(row.pictures), len(real)) >= 4:
