@@ -115,7 +115,9 @@ def load_photograph(path: Path) -> Photograph:
     except ValueError as error:
         text = str(error).replace(str(path), path.name)
         if isinstance(error.__cause__, Image.DecompressionBombError):
-            advice = f"make it smaller, or save it as a JPEG, which may have {MAX_JPEG // 10**6} million"
+            advice = "make it smaller"
+            if limit < MAX_JPEG:
+                advice += f", or save it as a JPEG, which may have {MAX_JPEG // 10**6} million"
             raise TooLargeError(f"{text}; {advice}") from error
         raise ValueError(text) from error
 

@@ -65,9 +65,8 @@ def find(name: str | Path, kind: str = "") -> Path | str:
         return path
     if hub := re.fullmatch(r"(hf:)?([\w-][\w.-]*)/([\w.-]+)", name):
         prefix, owner, network = hub.groups()
-        is_path = (
-            owner == "checkpoints" or Path(owner).exists() or path.suffix.startswith((".p", ".s"))
-        )  # Weight files.
+        is_file = path.suffix.startswith((".p", ".s"))
+        is_path = is_file or owner == "checkpoints" or Path(owner).exists()
         if prefix or not (is_path or similar(name, names)):
             return f"{owner}/{network}"
     expected = "expected a training run, a folder, a file, a Hugging Face Hub id (hf:owner/name), or one of "
