@@ -88,7 +88,7 @@ def test_a_hub_id_is_told_from_a_misspelled_path(tmp_path, monkeypatch):
             weights.find(name)
 
 
-@pytest.mark.parametrize("name", ["winter2summer", "checkpoints/mien", "./runs/mine", "runs/latest.pth", "a/b/c", "~/x"])
+@pytest.mark.parametrize("name", ["winter2summer", "checkpoints/mien", "./runs/mine", "runs/latest.pth", "~/x"])
 def test_the_error_for_any_other_name_lists_the_bundled_networks(name):
     with pytest.raises(FileNotFoundError, match="landscape2vangogh"):
         weights.find(name)
