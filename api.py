@@ -61,6 +61,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     stroke_size: float = Field(1, ge=0.5, le=3, description="Size of the strokes; they follow that of the photograph.")
     strength: float = Field(1, ge=0, le=1, description="Weight of the painting against the photograph.")
     preserve_color: bool = Field(False, description="Keep the colors of the photograph.")
+    keep_faces: bool = Field(False, description="Keep the photograph where faces are found.")
 
     @model_validator(mode="after")
     def check_style(self) -> "Self":
@@ -143,22 +144,23 @@ def paint(
     """
     from cyclegan.translate import translate
     from johnson.stylize import stylize
-    from stylekit.pictures import images, strokes
+    from stylekit.pictures import images, masks, strokes
 
     method, style = settings.method, settings.chosen_style
     strength, preserve_color = settings.strength, settings.preserve_color
+    keep: Literal["faces"] | None = "faces" if settings.keep_faces else None
     if method == "gatys":
         content = images.to_tensor(images.resize(photograph, settings.size)).to(device)
+        weight = strength * masks.paint_weight(content, None, keep)
         for done, picture in optimize(content, painting or style, settings.stroke_size, device, end):
-            yield done, images.to_image(strokes.combine(content, picture, strength, preserve_color))
+            yield done, images.to_image(strokes.combine(content, picture, weight, preserve_color))
         return
     function = translate if method == "cyclegan" else stylize
     with LARGE_MEMORY:
         network = load(method, style, device)
         content = images.to_tensor(photograph).to(device)
-        painted = function(
-            content, network, stroke_size=settings.stroke_size, strength=strength, preserve_color=preserve_color
-        )
+        look: dict[str, Any] = {"strength": strength, "preserve_color": preserve_color, "keep": keep}
+        painted = function(content, network, stroke_size=settings.stroke_size, **look)
         result = images.to_image(painted)
     yield 1.0, result
 

@@ -302,12 +302,13 @@ def build_page(device: str, folder: Path) -> "Blocks":
         radio = gr.Radio(choices, value=choices[0][1])
         return METHODS[method][1], radio, gr.Radio(visible=is_gatys), gr.Image(value=None, visible=is_gatys)
 
-    def run(photo, style, own, size, strength, stroke_size, keep_colors, visitor: gr.Request):
+    def run(photo, style, own, size, strength, stroke_size, keep_colors, keep_faces, visitor: gr.Request):
         end = stops[visitor.session_hash] = threading.Event()
         try:
             path = uploaded(photo, folder)
             method, _, name = str(style or "gatys/").partition("/")
-            look = {"stroke_size": stroke_size, "strength": strength, "preserve_color": keep_colors}
+            look = {"stroke_size": stroke_size, "strength": strength}
+            look |= {"preserve_color": keep_colors, "keep_faces": keep_faces}
             settings = api.Settings(method=method, style=name, size=size, **look)
             own_path = uploaded(own, folder) if own else None
             own_painting = api.load_photograph(own_path).image if own_path else None
@@ -334,7 +335,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
             facts = [f"{painting.width} x {painting.height} pixels"]
             facts += ["your painting" if own_path else api.styles(method)[name]]
             facts += [f"stroke size {settings.stroke_size:g}", f"strength {settings.strength:g}"]
-            facts += ["colors of the photograph"] * settings.preserve_color
+            facts += ["colors of the photograph"] * settings.preserve_color + ["faces kept"] * settings.keep_faces
             yield shown | {status: f"<p>{' · '.join(facts)}</p>{copyable(words)}"}
         except Exception as problem:
             raise error(problem) from problem
@@ -361,6 +362,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
                     strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
                     stroke_size = gr.Slider(0.5, 3, 1, step=0.25, label="Stroke size")
                     keep_colors = gr.Checkbox(label="Keep the colors of the photograph")
+                    keep_faces = gr.Checkbox(label="Keep faces as they are")
                 start = gr.Button("Paint", variant="primary")
             with gr.Column(scale=3, min_width=320):
                 slider = gr.HTML('<div class="empty">The painting appears here.</div>', elem_id="result")
@@ -384,7 +386,7 @@ def build_page(device: str, folder: Path) -> "Blocks":
         own.clear(lambda: style_choices("gatys")[0][1], outputs=style, **now)
         style.input(lambda: None, outputs=own, **now)
         method.input(choose, method, [about, style, size, own], **now)
-        settings = [photo, style, own, size, strength, stroke_size, keep_colors]
+        settings = [photo, style, own, size, strength, stroke_size, keep_colors, keep_faces]
         results = [slider, status, stop, *downloads.values()]
         painted = start.click(run, settings, results, concurrency_limit=api.PAINTERS, show_progress_on=slider, **raw)
         painted.then(lambda: gr.Button(visible=False), outputs=stop, **now)
@@ -442,6 +444,7 @@ def command(photo: Path, own: Path | None, settings: api.Settings, size: int) ->
         words += ["--stroke-size", f"{settings.stroke_size:g}"] * (settings.stroke_size != 1)
         words += ["--strength", f"{settings.strength:g}"] * (settings.strength != 1)
         words += ["--preserve-color"] * settings.preserve_color
+    words += ["--keep", "faces"] * settings.keep_faces
     only_here = settings.method == "gatys" and settings.strength < 1
     return shlex.join([*words, "-o", "painting.png"]) + f"  # strength {settings.strength:g}: only here" * only_here
 

@@ -177,7 +177,7 @@ def test_gatys_ends_at_once_when_it_is_told_to(pictures):
     ("main", "settings"),
     [
         (cyclegan.cli.main, {"style": "landscape2vangogh-cycle", "stroke_size": 1.5, "strength": 0.7}),
-        (johnson.cli.main, {"method": "johnson", "style": "mosaic", "preserve_color": True}),
+        (johnson.cli.main, {"method": "johnson", "style": "mosaic", "preserve_color": True, "keep_faces": True}),
         (gatys.cli.main, {"method": "gatys", "style": "mosaic", "preserve_color": True}),
         (gatys.cli.main, {"method": "gatys", "stroke_size": 2}),
     ],
