@@ -153,7 +153,7 @@ def _explain(options: type, prog: str, args: Sequence[str], event: Any) -> None:
         # In args flags may have underscores, and values may follow a blank or =.
         names = [arg.partition("=")[0].replace("_", "-") for arg in args]
         at = max((i for i, name in enumerate(names) if name in flags), default=len(args))
-        values = itertools.takewhile(lambda arg: not arg.startswith("--"), args[at + 1 :])
+        values = itertools.takewhile(lambda arg: not re.match(r"--?[a-zA-Z]", arg), args[at + 1 :])
         reason = " ".join([*args[at : at + 1], *values]) + f": expected {kind}"
     elif kind == "InstantiationFailure":
         reason = event.message

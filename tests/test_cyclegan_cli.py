@@ -164,6 +164,7 @@ def test_the_threads_of_a_training_can_be_set(monkeypatch, threads):
             ["translate", "photo.jpg", "--wieghts", "x"],
             ["unknown option --wieghts (did you mean --weights?); see `cyclegan translate --help`"],
         ),
+        (["translate", "photo.jpg", "--size", "big", "-o", "x.jpg"], ["--size big: expected an integer"]),
         (["translate", "photo.jpg", "--tile", "2"], ["--tile must be at least 64, got 2"]),
         (["translate", "photo.jpg", "--direction", "back"], ["--direction back: expected one of x2y, y2x, AtoB, BtoA"]),
         (["train"], ["--dataroot is missing (Folder with trainA"]),
