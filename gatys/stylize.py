@@ -31,9 +31,10 @@ from stylekit.devices import to_device
 from stylekit.networks.vgg import VGGFeatures
 from stylekit.options import Keep, check_weights
 from stylekit.pictures import images
-from stylekit.pictures.color import color_moments, match_colors, with_luma_of
+from stylekit.pictures.color import color_moments, match_colors
 from stylekit.pictures.inputs import Picture, like, to_batch
 from stylekit.pictures.masks import paint_weight
+from stylekit.pictures.strokes import combine
 
 Styles: TypeAlias = "Picture | Style | Sequence[Picture | Style] | Mapping[str | Path | Tensor, float]"
 """Pictures of paintings, presets and their names; or a mapping from styles to weights."""
@@ -128,9 +129,7 @@ def stylize(  # type: ignore[misc]  # The overloads leave out the options.
         if on_step is not None and on_step(step) is False:
             break
     image = resize(image, sizes[-1]).clamp(0, 1)
-    if config.preserve_color == "luminance":
-        image = with_luma_of(image, resized)
-    return like(content, torch.lerp(resized, image, weight))
+    return like(content, combine(resized, image, weight, config.preserve_color == "luminance"))
 
 
 def build_network(config: StylizeConfig, device: torch.device | str = "cpu") -> VGGFeatures:
